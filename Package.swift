@@ -1,0 +1,110 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+// Every Swift target is compiled under the same strict settings; see docs/architecture.md, "Walls".
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .treatAllWarnings(as: .error),
+]
+
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
+let asn1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
+let mustache = Target.Dependency.product(name: "Mustache", package: "swift-mustache")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+
+/// A room of the design. What it may import is listed here and held by `Tests/LayeringTests`.
+func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies + ["TestSupport"], swiftSettings: strict)
+}
+
+let package = Package(
+    name: "sekisho",
+    products: [
+        .executable(name: "sekisho", targets: ["sekisho"]),
+        .executable(name: "sekisho-node", targets: ["sekisho-node"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        // C: system libraries through header-only shims, and the portable kernels.
+        .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .target(name: "CKernels", cSettings: [.unsafeFlags(["-O3", "-ffp-contract=off"])]),
+
+        // Nouns.
+        room("Vocabulary"),
+
+        // Foundations.
+        room("Sealing", ["CSodium", "COpenSSL", "Vocabulary", crypto]),
+        room("TransparencyLog", ["Vocabulary", "Sealing"]),
+        room("FabricProtocol", ["Vocabulary", "Sealing"]),
+        room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"]),
+        room("TrainingPlanner", ["Vocabulary"]),
+        room("PolicyEngine", ["Vocabulary", yams]),
+
+        // Parts.
+        room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", grdb]),
+        room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog"]),
+        room("GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", x509, asn1, crypto]),
+        room(
+            "DeviceNode",
+            ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"]),
+        room("Training", ["Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", yams]),
+
+        // Story.
+        room(
+            "Gateway",
+            [
+                "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
+                "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache,
+            ]),
+
+        // Doors.
+        .executableTarget(name: "sekisho", dependencies: ["Vocabulary", "Gateway", arguments], swiftSettings: strict),
+        .executableTarget(
+            name: "sekisho-node", dependencies: ["Vocabulary", "DeviceNode", arguments, logging], swiftSettings: strict),
+
+        // Tests.
+        .target(
+            name: "TestSupport", dependencies: ["Vocabulary", "Sealing"], path: "Tests/TestSupport",
+            swiftSettings: strict),
+        tests("LayeringTests", []),
+        tests("VocabularyTests", ["Vocabulary"]),
+        tests("SealingTests", ["Sealing", "Vocabulary"]),
+        tests("TransparencyLogTests", ["TransparencyLog", "Sealing", "Vocabulary"]),
+        tests("FabricProtocolTests", ["FabricProtocol", "Sealing", "Vocabulary"]),
+        tests(
+            "FabricTests",
+            ["GPUFabric", "DeviceNode", "FabricProtocol", "FabricTransport", "TransparencyLog", "Sealing", "Vocabulary"]),
+        tests("TrainingPlannerTests", ["TrainingPlanner", "Vocabulary"]),
+        tests("PolicyEngineTests", ["PolicyEngine", "Vocabulary"]),
+        tests("GraphVaultTests", ["GraphVault", "TransparencyLog", "Sealing", "Vocabulary"]),
+        tests("AuditTrailTests", ["AuditTrail", "TransparencyLog", "Sealing", "Vocabulary"]),
+        tests("DeviceNodeTests", ["DeviceNode", "CKernels", "FabricProtocol", "Sealing", "Vocabulary"]),
+        tests(
+            "TrainingTests",
+            ["Training", "TrainingPlanner", "DeviceNode", "FabricProtocol", "Sealing", "Vocabulary"]),
+        tests(
+            "GatewayTests",
+            ["Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing", "Vocabulary"]),
+    ]
+)

@@ -1,0 +1,1 @@
+@main struct SekishoNode { static func main() {} }

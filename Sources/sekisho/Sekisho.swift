@@ -1,0 +1,1 @@
+@main struct Sekisho { static func main() {} }
