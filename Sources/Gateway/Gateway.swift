@@ -1,1 +1,176 @@
-// placeholder
+package import AuditTrail
+package import Foundation
+import GPUFabric
+import GraphVault
+import PolicyEngine
+import Sealing
+import TransparencyLog
+package import Vocabulary
+
+/// The enclave's gateway over one home folder: it alone knows all the parts, and Journey.swift is what it does.
+package actor Gateway {
+    let home: Home
+    let settings: Home.Settings
+    let vault: GraphVault
+    let trail: AuditTrail
+    let ledger: Ledger
+    let clock: any WallClock
+    /// What this start found and mended, in words that are safe to show.
+    package let findings: [String]
+    private let lock: HomeLock
+
+    /// The device that a run of this process holds. Lost with the process; the next one takes it over with a higher
+    /// fence.
+    var sessions: [RunID: DeviceSession] = [:]
+    var epochWatcher: (@Sendable ((name: String, done: Int, of: Int, words: String)) -> Void)?
+
+    /// Opens a home. Refuses if another process holds it, if the key is wrong, or if vault, trail and database do not
+    /// belong together.
+    package init(home folder: URL, key: HomeKey, clock: any WallClock = SystemClock()) throws {
+        let home = Home(folder: folder)
+        let settings = try home.readSettings()
+        let lock = try home.lock()
+        let vault: GraphVault
+        do {
+            vault = try GraphVault.open(at: home.vault, unsealing: key.unsealing())
+        } catch let error as VaultError { throw GatewayError(vault: error) }
+        let signingKey = try Self.readSigningKey(home, vault)
+        guard signingKey.verifyingKey == settings.trail.key else {
+            throw GatewayError(.integrity, "the trail's signing key is not the one in the settings")
+        }
+        let trail: AuditTrail
+        let trailFindings: [AuditTrail.Finding]
+        do {
+            (trail, trailFindings) = try AuditTrail.open(
+                at: home.trail, anchor: settings.anchor, identity: settings.trail, signingKey: signingKey,
+                auditors: settings.auditors, recovery: settings.recovery, eraKey: vault.derivedKey("sekisho trail eras v1"),
+                clock: clock)
+        } catch let error as TrailError { throw GatewayError(trail: error) }
+        let ledger = try Ledger(
+            trail: trail, databasePath: home.database.path, key: vault.derivedKey("sekisho case records v1"))
+        self.home = home
+        self.settings = settings
+        self.vault = vault
+        self.trail = trail
+        self.ledger = ledger
+        self.clock = clock
+        self.lock = lock
+        findings = vault.findings.map(\.description) + trailFindings.map(\.description)
+        if !findings.isEmpty {
+            try ledger.record(
+                Event(.gatewayRecovered, .done).with {
+                    $0.reasons = vault.findings.map(\.code) + trailFindings.map(\.code)
+                }, in: .gateway, key: ledger.freshKey("recovered"))
+        }
+    }
+
+    /// Ends the process's hold on the home in good order. A held device is left to the next process or to its own
+    /// time-out.
+    package func close() {
+        sessions.removeAll()
+        try? ledger.close()
+        trail.close()
+    }
+
+    // MARK: - A new home
+
+    /// Makes a home and returns the trail's identity, which nodes and auditors pin.
+    package static func initialise(
+        home folder: URL, key: HomeKey, origin: String, anchor: URL?, auditors: [URL], recovery: URL,
+        clock: any WallClock = SystemClock()
+    ) throws -> String {
+        let home = Home(folder: folder)
+        guard !home.exists else { throw GatewayError(.usage, "there is a home here already") }
+        guard !auditors.isEmpty else { throw GatewayError(.usage, "name at least one auditor's public key") }
+        let auditorKeys = try auditors.map { try AuditorKeyFile.readPublic($0) }
+        let recoveryKey = try AuditorKeyFile.readPublic(recovery)
+        do {
+            try FileManager.default.createDirectory(
+                at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        } catch { throw GatewayError(.unavailable, "the home folder cannot be made") }
+        let lock = try home.lock()
+        defer { withExtendedLifetime(lock) {} }
+        let vault = try GraphVault.create(at: home.vault, unsealing: key.unsealing(isNew: true))
+        let signingKey = SigningKey.generate()
+        let identity = try TrailIdentity(origin: origin, key: signingKey.verifyingKey)
+        try writeSigningKey(signingKey, home, vault)
+        let settings = Home.Settings(
+            trail: identity, anchor: anchor ?? folder.appendingPathComponent("anchor"), auditors: auditorKeys,
+            recovery: recoveryKey)
+        let trail = try AuditTrail.create(
+            at: home.trail, anchor: settings.anchor, identity: identity, signingKey: signingKey,
+            auditors: auditorKeys, recovery: recoveryKey, eraKey: vault.derivedKey("sekisho trail eras v1"), clock: clock)
+        let ledger = try Ledger(
+            trail: trail, databasePath: home.database.path, key: vault.derivedKey("sekisho case records v1"))
+        try ledger.record(
+            Event(.gatewayInitialised, .done).with { $0.detail = ["trail": .string(identity.text)] }, in: .gateway,
+            key: "initialised")
+        try ledger.close()
+        trail.close()
+        // Written last: a home without settings is no home, and `init` can be run again after its folder is removed.
+        try home.write(settings)
+        return identity.text
+    }
+
+    private static let signingKeyNonceBytes = SmallCipher.nonceBytes
+
+    private static func writeSigningKey(_ key: borrowing SigningKey, _ home: Home, _ vault: GraphVault) throws {
+        let nonce = RandomBytes.array(signingKeyNonceBytes)
+        let sealing = vault.derivedKey("sekisho trail signing key v1")
+        let sealed = key.withSeed { seed in
+            SmallCipher.sealSecret(seed, key: sealing, nonce: nonce, aad: Array("trail-signing-key".utf8))
+        }
+        try GatewayFile.write(nonce + sealed, to: home.signingKey, role: "trail's signing key")
+    }
+
+    private static func readSigningKey(_ home: Home, _ vault: GraphVault) throws -> SigningKey {
+        let bytes = try GatewayFile.bytes(home.signingKey, role: "trail's signing key")
+        let sealing = vault.derivedKey("sekisho trail signing key v1")
+        let seed = try SmallCipher.openSecret(
+            Array(bytes.dropFirst(signingKeyNonceBytes)), key: sealing, nonce: Array(bytes.prefix(signingKeyNonceBytes)),
+            aad: Array("trail-signing-key".utf8))
+        return try SigningKey(seed: seed)
+    }
+
+    // MARK: - Looking
+
+    package func timeline(_ id: CaseID) throws -> [CaseRecord] {
+        let records = ledger.file(id).records
+        guard !records.isEmpty else { throw GatewayError(.notFound, "there is no \(id)") }
+        return records
+    }
+
+    package func watchEpochs(
+        _ watcher: @escaping @Sendable ((name: String, done: Int, of: Int, words: String)) -> Void
+    ) {
+        epochWatcher = watcher
+    }
+}
+
+/// The machine's clock.
+package struct SystemClock: WallClock {
+    package init() {}
+    package func now() -> Timestamp {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Timestamp(milliseconds: Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000)
+    }
+}
+
+extension HomeKey {
+    /// - Parameter isNew: a new home takes only keys that are strong enough.
+    func unsealing(isNew: Bool = false) throws -> Unsealing {
+        switch self {
+        case .keyFile(let file):
+            var bytes = try GatewayFile.bytes(file, role: "key file")
+            defer { wipe(&bytes) }
+            guard bytes.count >= 32 else { throw GatewayError(.usage, "a key file holds at least 32 random bytes") }
+            return .keyFile(SecretBytes(copying: bytes))
+        case .passphrase(let typed):
+            guard !isNew || typed.count >= 12 else {
+                throw GatewayError(.usage, "a new home's passphrase has at least 12 characters")
+            }
+            return .passphrase(SecretBytes(copying: typed))
+        }
+    }
+}
