@@ -109,6 +109,7 @@ enum KeyPurpose {
     case candidate(RunID)
     case consent(pseudonym: [UInt8])
     case members(RunID)
+    case imageManifest(RunID)
     case candidateManifest(RunID)
 
     var aad: [UInt8] {
@@ -119,6 +120,7 @@ enum KeyPurpose {
         case .candidate(let id): Self.aad("candidate-key", id.text)
         case .consent(let pseudonym): Self.aad("consent", Hex.encode(pseudonym))
         case .members(let id): Self.aad("members", id.text)
+        case .imageManifest(let id): Self.aad("image-manifest", id.text)
         case .candidateManifest(let id): Self.aad("candidate-manifest", id.text)
         }
     }
