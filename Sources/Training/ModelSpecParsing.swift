@@ -1,4 +1,4 @@
-package import Vocabulary
+import Vocabulary
 import Yams
 
 /// Why a text is not a model specification, and where. Never repeats a value of the text, only its own key names.
@@ -37,7 +37,7 @@ extension ModelSpec {
                 code: .tooLarge, line: 1, column: 1,
                 publicDescription: "a specification has at most \(Self.textBytesMax) bytes")
         }
-        var keys = Keys(
+        let keys = Keys(
             try Self.root(text), "the specification",
             known: [
                 "model", "hidden", "dropout", "input_dropout", "learning_rate", "weight_decay", "weight_decay_layers",
@@ -54,7 +54,7 @@ extension ModelSpec {
                 "weight_decay", default: .zero, above: Quantity(billionths: -1), upTo: .one),
             weightDecayLayers: try keys.choice("weight_decay_layers", WeightDecayLayers.self, default: .first),
             epochs: try keys.integer("epochs", 1...Self.epochsMax),
-            earlyStopping: try Self.earlyStopping(&keys),
+            earlyStopping: try Self.earlyStopping(keys),
             classWeights: try keys.choice("class_weights", ClassWeights.self, default: ClassWeights.none),
             features: try keys.choice("features", FeatureNormalisation.self, default: FeatureNormalisation.none),
             label: try keys.columnName("label", default: "label"),
@@ -62,16 +62,16 @@ extension ModelSpec {
             seed: UInt32(try keys.integer("seed", 0...Int(UInt32.max), default: 1)))
     }
 
-    private static func earlyStopping(_ keys: inout Keys) throws(ModelSpecError) -> EarlyStopping? {
+    private static func earlyStopping(_ keys: Keys) throws(ModelSpecError) -> EarlyStopping? {
         guard let node = keys.take("early_stopping") else { return nil }
-        var inner = Keys(node, "early_stopping", known: ["patience", "metric"])
+        let inner = Keys(node, "early_stopping", known: ["patience", "metric"])
         try inner.refuseUnknown()
         return EarlyStopping(
             patience: try inner.integer("patience", 1...epochsMax),
             metric: try inner.choice("metric", Metric.self, default: .validationAccuracy))
     }
 
-    private static func root(_ text: String) throws(ModelSpecError) -> Node {
+    private static func root(_ text: String) throws(ModelSpecError) -> Yams.Node {
         // Yams builds nodes by recursion, so nesting is bounded before it sees the text: a specification needs two
         // levels, and neither flow brackets nor block dashes can nest deeper than they occur.
         let openers = text.utf8.count { $0 == UInt8(ascii: "[") || $0 == UInt8(ascii: "{") }
@@ -113,11 +113,11 @@ extension ModelSpec {
 
 /// The keys of one mapping, each taken once.
 private struct Keys {
-    private let node: Node
+    private let node: Yams.Node
     private let title: String
     private let known: [String]
 
-    init(_ node: Node, _ title: String, known: [String]) {
+    init(_ node: Yams.Node, _ title: String, known: [String]) {
         self.node = node
         self.title = title
         self.known = known
@@ -125,32 +125,32 @@ private struct Keys {
 
     func refuseUnknown() throws(ModelSpecError) {
         guard let mapping = node.mapping else {
-            throw error(.wrongType, at: node, "\(title) must be a mapping of keys to values")
+            throw refusal(.wrongType, at: node, "\(title) must be a mapping of keys to values")
         }
         for (key, _) in mapping {
             guard case .scalar(let scalar) = key, known.contains(scalar.string) else {
-                throw error(.unknownKey, at: key, "unknown key in \(title)\(suggestion(for: key))")
+                throw refusal(.unknownKey, at: key, "unknown key in \(title)\(suggestion(for: key))")
             }
         }
     }
 
-    private func suggestion(for key: Node) -> String {
+    private func suggestion(for key: Yams.Node) -> String {
         guard case .scalar(let scalar) = key, scalar.string.utf8.count <= 40 else { return "" }
         let close = known.map { ($0, editDistance(scalar.string, $0)) }.min { $0.1 < $1.1 }
         guard let close, close.1 <= max(2, close.0.count / 3) else { return "; known: \(known.joined(separator: ", "))" }
         return "; did you mean \(close.0)?"
     }
 
-    func take(_ key: String) -> Node? { node.mapping?.first { $0.key.scalar?.string == key }?.value }
+    func take(_ key: String) -> Yams.Node? { node.mapping?.first { $0.key.scalar?.string == key }?.value }
 
-    private func scalar(_ key: String) throws(ModelSpecError) -> (text: String, node: Node)? {
+    private func scalar(_ key: String) throws(ModelSpecError) -> (text: String, node: Yams.Node)? {
         guard let value = take(key) else { return nil }
-        guard case .scalar(let scalar) = value else { throw error(.wrongType, at: value, "\(key) must be one value") }
+        guard case .scalar(let scalar) = value else { throw refusal(.wrongType, at: value, "\(key) must be one value") }
         return (scalar.string, value)
     }
 
     private func missing(_ key: String) -> ModelSpecError {
-        error(.missingKey, at: node, "\(title) needs the key \(key)")
+        refusal(.missingKey, at: node, "\(title) needs the key \(key)")
     }
 
     func choice<Choice: RawRepresentable & CaseIterable>(
@@ -162,7 +162,7 @@ private struct Keys {
         }
         guard let choice = Choice(rawValue: text) else {
             let names = Choice.allCases.map(\.rawValue).joined(separator: ", ")
-            throw error(.outOfRange, at: value, "\(key) must be one of: \(names)")
+            throw refusal(.outOfRange, at: value, "\(key) must be one of: \(names)")
         }
         return choice
     }
@@ -178,15 +178,15 @@ private struct Keys {
     func integers(_ key: String, _ range: ClosedRange<Int>, countMax: Int) throws(ModelSpecError) -> [Int] {
         guard let value = take(key) else { throw missing(key) }
         guard let sequence = value.sequence else {
-            throw error(.wrongType, at: value, "\(key) must be a list, such as [16]")
+            throw refusal(.wrongType, at: value, "\(key) must be a list, such as [16]")
         }
         guard (1...countMax).contains(sequence.count) else {
-            throw error(.outOfRange, at: value, "\(key) must have 1 to \(countMax) entries")
+            throw refusal(.outOfRange, at: value, "\(key) must have 1 to \(countMax) entries")
         }
         var numbers: [Int] = []
         for element in sequence {
             guard case .scalar(let scalar) = element else {
-                throw error(.wrongType, at: element, "\(key) must be a list of whole numbers")
+                throw refusal(.wrongType, at: element, "\(key) must be a list of whole numbers")
             }
             numbers.append(try integer(scalar.string, key, range, at: element))
         }
@@ -194,12 +194,12 @@ private struct Keys {
     }
 
     private func integer(
-        _ text: String, _ key: String, _ range: ClosedRange<Int>, at value: Node
+        _ text: String, _ key: String, _ range: ClosedRange<Int>, at value: Yams.Node
     ) throws(ModelSpecError) -> Int {
         guard text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }), let number = Int(text)
-        else { throw error(.wrongType, at: value, "\(key) must be a whole number") }
+        else { throw refusal(.wrongType, at: value, "\(key) must be a whole number") }
         guard range.contains(number) else {
-            throw error(.outOfRange, at: value, "\(key) must be from \(range.lowerBound) to \(range.upperBound)")
+            throw refusal(.outOfRange, at: value, "\(key) must be from \(range.lowerBound) to \(range.upperBound)")
         }
         return number
     }
@@ -212,11 +212,11 @@ private struct Keys {
             return fallback
         }
         guard let number = Quantity(text) else {
-            throw error(.wrongType, at: value, "\(key) must be a number with at most nine fractional digits")
+            throw refusal(.wrongType, at: value, "\(key) must be a number with at most nine fractional digits")
         }
         guard number > above, number <= upTo else {
             let lower = above < .zero ? "from 0" : "above \(above)"
-            throw error(.outOfRange, at: value, "\(key) must be \(lower) and at most \(upTo)")
+            throw refusal(.outOfRange, at: value, "\(key) must be \(lower) and at most \(upTo)")
         }
         return number
     }
@@ -235,11 +235,11 @@ private struct Keys {
                     || (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte)
                     || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || byte == UInt8(ascii: "_")
             })
-        else { throw error(.outOfRange, at: value, "\(key) must be a column name of letters, digits and _") }
+        else { throw refusal(.outOfRange, at: value, "\(key) must be a column name of letters, digits and _") }
         return text
     }
 
-    private func error(_ code: ModelSpecError.Code, at node: Node, _ words: String) -> ModelSpecError {
+    private func refusal(_ code: ModelSpecError.Code, at node: Yams.Node, _ words: String) -> ModelSpecError {
         ModelSpecError(code: code, line: node.mark?.line ?? 1, column: node.mark?.column ?? 1, publicDescription: words)
     }
 }
