@@ -26,15 +26,15 @@ package actor Gateway {
 
     /// Opens a home. Refuses if another process holds it, if the key is wrong, or if vault, trail and database do not
     /// belong together.
-    package init(home folder: URL, key: HomeKey, clock: any WallClock = SystemClock()) throws {
+    package init(home folder: URL, key: HomeKey, clock: any WallClock = SystemClock()) async throws {
         let home = Home(folder: folder)
         let settings = try home.readSettings()
         let lock = try home.lock()
         let vault: GraphVault
         do {
-            vault = try GraphVault.open(at: home.vault, unsealing: key.unsealing())
+            vault = try GraphVault.open(at: home.vault.path, unsealing: key.unsealing())
         } catch let error as VaultError { throw GatewayError(vault: error) }
-        let signingKey = try Self.readSigningKey(home, vault)
+        let signingKey = try Self.readSigningKey(home, await vault.derivedKey(DerivedKey.trailSigning))
         guard signingKey.verifyingKey == settings.trail.key else {
             throw GatewayError(.integrity, "the trail's signing key is not the one in the settings")
         }
@@ -43,11 +43,11 @@ package actor Gateway {
         do {
             (trail, trailFindings) = try AuditTrail.open(
                 at: home.trail, anchor: settings.anchor, identity: settings.trail, signingKey: signingKey,
-                auditors: settings.auditors, recovery: settings.recovery, eraKey: vault.derivedKey("sekisho trail eras v1"),
+                auditors: settings.auditors, recovery: settings.recovery, eraKey: await vault.derivedKey(DerivedKey.trailEras),
                 clock: clock)
         } catch let error as TrailError { throw GatewayError(trail: error) }
         let ledger = try Ledger(
-            trail: trail, databasePath: home.database.path, key: vault.derivedKey("sekisho case records v1"))
+            trail: trail, databasePath: home.database.path, key: await vault.derivedKey(DerivedKey.caseRecords))
         self.home = home
         self.settings = settings
         self.vault = vault
@@ -78,7 +78,7 @@ package actor Gateway {
     package static func initialise(
         home folder: URL, key: HomeKey, origin: String, anchor: URL?, auditors: [URL], recovery: URL,
         clock: any WallClock = SystemClock()
-    ) throws -> String {
+    ) async throws -> String {
         let home = Home(folder: folder)
         guard !home.exists else { throw GatewayError(.usage, "there is a home here already") }
         guard !auditors.isEmpty else { throw GatewayError(.usage, "name at least one auditor's public key") }
@@ -90,18 +90,18 @@ package actor Gateway {
         } catch { throw GatewayError(.unavailable, "the home folder cannot be made") }
         let lock = try home.lock()
         defer { withExtendedLifetime(lock) {} }
-        let vault = try GraphVault.create(at: home.vault, unsealing: key.unsealing(isNew: true))
+        let vault = try GraphVault.create(at: home.vault.path, unsealing: key.unsealing(isNew: true))
         let signingKey = SigningKey.generate()
         let identity = try TrailIdentity(origin: origin, key: signingKey.verifyingKey)
-        try writeSigningKey(signingKey, home, vault)
+        try writeSigningKey(signingKey, home, await vault.derivedKey(DerivedKey.trailSigning))
         let settings = Home.Settings(
             trail: identity, anchor: anchor ?? folder.appendingPathComponent("anchor"), auditors: auditorKeys,
             recovery: recoveryKey)
         let trail = try AuditTrail.create(
             at: home.trail, anchor: settings.anchor, identity: identity, signingKey: signingKey,
-            auditors: auditorKeys, recovery: recoveryKey, eraKey: vault.derivedKey("sekisho trail eras v1"), clock: clock)
+            auditors: auditorKeys, recovery: recoveryKey, eraKey: await vault.derivedKey(DerivedKey.trailEras), clock: clock)
         let ledger = try Ledger(
-            trail: trail, databasePath: home.database.path, key: vault.derivedKey("sekisho case records v1"))
+            trail: trail, databasePath: home.database.path, key: await vault.derivedKey(DerivedKey.caseRecords))
         try ledger.record(
             Event(.gatewayInitialised, .done).with { $0.detail = ["trail": .string(identity.text)] }, in: .gateway,
             key: "initialised")
@@ -114,18 +114,18 @@ package actor Gateway {
 
     private static let signingKeyNonceBytes = SmallCipher.nonceBytes
 
-    private static func writeSigningKey(_ key: borrowing SigningKey, _ home: Home, _ vault: GraphVault) throws {
+    private static func writeSigningKey(
+        _ key: borrowing SigningKey, _ home: Home, _ sealing: borrowing SecretBytes
+    ) throws {
         let nonce = RandomBytes.array(signingKeyNonceBytes)
-        let sealing = vault.derivedKey("sekisho trail signing key v1")
         let sealed = key.withSeed { seed in
             SmallCipher.sealSecret(seed, key: sealing, nonce: nonce, aad: Array("trail-signing-key".utf8))
         }
         try GatewayFile.write(nonce + sealed, to: home.signingKey, role: "trail's signing key")
     }
 
-    private static func readSigningKey(_ home: Home, _ vault: GraphVault) throws -> SigningKey {
+    private static func readSigningKey(_ home: Home, _ sealing: borrowing SecretBytes) throws -> SigningKey {
         let bytes = try GatewayFile.bytes(home.signingKey, role: "trail's signing key")
-        let sealing = vault.derivedKey("sekisho trail signing key v1")
         let seed = try SmallCipher.openSecret(
             Array(bytes.dropFirst(signingKeyNonceBytes)), key: sealing, nonce: Array(bytes.prefix(signingKeyNonceBytes)),
             aad: Array("trail-signing-key".utf8))
@@ -145,6 +145,13 @@ package actor Gateway {
     ) {
         epochWatcher = watcher
     }
+}
+
+/// What the vault's root key is put to outside the vault; each name gives a key of its own.
+private enum DerivedKey {
+    static let trailSigning = "sekisho trail signing key v1"
+    static let trailEras = "sekisho trail eras v1"
+    static let caseRecords = "sekisho case records v1"
 }
 
 /// The machine's clock.

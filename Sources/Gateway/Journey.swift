@@ -20,14 +20,14 @@ extension Gateway {
         do {
             switch run.nextStage {
             case .decide: try await decideRun(run)
-            case .open: try openRun(run)
+            case .open: try await openRun(run)
             case .attach: try await attach(run)
             case .plan: try await plan(run)
             case .train: try await train(run)
             case .scrub: try await scrub(run)
-            case .review: return try review(run)
-            case .release: try release(run)
-            case .closed: return try closeRun(run)
+            case .review: return try await review(run)
+            case .release: try await release(run)
+            case .closed: return try await closeRun(run)
             }
         } catch let failure as StageFailure {
             try recordFailure(failure, of: run)

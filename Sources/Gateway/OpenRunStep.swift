@@ -41,7 +41,7 @@ struct RunFacts {
 
 extension Gateway {
     /// Builds the image of exactly the permitted cohort and seals it under a key made for this run.
-    func openRun(_ run: RunCase) throws {
+    func openRun(_ run: RunCase) async throws {
         typealias Key = RunCase.Key
         guard let permit = RunPermit(run) else {
             throw StageFailure.failed(.open, "no-permit", "the run has no permit")
@@ -51,32 +51,42 @@ extension Gateway {
                 $0.dataset = run.dataset
                 $0.version = run.version
             }, in: .run(run.id), key: Key.opening)
+        let consents = try consentsAllowing(grant(permit.decided.grant).purpose)
         let image: RunImage
+        let cohort: Cohort
         do {
-            image = try vault.openRunImage(
+            cohort = try await vault.cohort(run.dataset, run.version, permits: consents)
+            image = try await vault.openRunImage(
                 run: run.id, dataset: run.dataset, version: run.version, recipe: permit.decided.specification.recipe,
-                receipt: ledger.receipt(for: permit.record), trail: settings.trail)
+                receipt: ledger.receipt(for: permit.record), trail: settings.trail, permits: consents)
         } catch let error as VaultError {
             throw StageFailure.failed(.open, error.code.rawValue, error.publicDescription)
         }
-        let minimum = try policy(for: run.dataset).cohortMinimum
-        if image.cohort.persons > 0 || image.cohort.personsInVersion > 0, image.cohort.persons < minimum {
-            try vault.destroyRun(run.id)
+        // Consent may have been withdrawn since the decision counted the cohort.
+        let minimum = try policy(for: run.dataset).release.cohortMin.value
+        if cohort.subjects + cohort.subjectsExcluded > 0, image.subjects < minimum {
+            try await vault.destroyRun(run.id)
             throw StageFailure.refused(
-                .open, ["cohort-too-small"], "\(image.cohort.persons) persons consent; policy asks for \(minimum)")
+                .open, ["cohort.too-small"], "\(image.subjects) persons consent; policy asks for \(minimum)")
         }
         try ledger.record(
             Event(.runOpened, .done).with {
                 $0.dataset = run.dataset
                 $0.version = run.version
+                $0.root = image.root
                 $0.detail = [
-                    "image": .string(image.hash.hex), "cohort": .string(image.cohort.hash.hex),
-                    "run_key": .string(image.keyID.hex), "persons": .integer(Int64(image.cohort.persons)),
-                    "withheld": .integer(Int64(image.cohort.personsInVersion - image.cohort.persons)),
+                    "image": .string(image.hash.hex), "cohort": .string(image.cohortHash.hex),
+                    "run_key": .string(image.keyID.hex), "persons": .integer(Int64(image.subjects)),
+                    "withheld": .integer(Int64(cohort.subjectsExcluded)),
                     "nodes": .integer(Int64(image.shape.nodes)), "edges": .integer(Int64(image.shape.edges)),
-                    "bytes": .integer(Int64(image.sealedByteCount)),
+                    "features": .integer(Int64(image.shape.features)), "classes": .integer(Int64(image.shape.classes)),
                 ]
-                $0.payload = ["membership": .string(Hex.encode(image.membership))]
             }, in: .run(run.id), key: Key.opened)
+    }
+
+    /// A consent with codes of its own permits only those uses; one without follows the data set's policy.
+    func consentsAllowing(_ purpose: Purpose) -> @Sendable (Consent) -> Bool {
+        let codes = purpose.codes
+        return { consent in consent.codes.isEmpty || codes.allSatisfy(consent.codes.contains) }
     }
 }

@@ -14,9 +14,9 @@ package struct CandidateSummary: Sendable {
 
 extension Gateway {
     /// Checks the candidate once, then asks policy whether the reviews suffice.
-    func review(_ run: RunCase) throws -> RunProgress {
+    func review(_ run: RunCase) async throws -> RunProgress {
         typealias Key = RunCase.Key
-        let checked = try checkCandidate(run)
+        let checked = try await checkCandidate(run)
         let (question, candidate) = try releaseQuestion(run, checked: checked)
         let (decision, policies) = try decide(.release(question))
         if case .needsHuman(let reasons) = decision {
@@ -30,17 +30,18 @@ extension Gateway {
         return .moved(to: try runCase(run.id).nextStage)
     }
 
-    private func checkCandidate(_ run: RunCase) throws -> CaseRecord {
+    private func checkCandidate(_ run: RunCase) async throws -> CaseRecord {
         typealias Key = RunCase.Key
         if let checked = run.file[Key.checked] { return checked }
-        let candidate = try storedCandidate(of: run)
+        let candidate = try await vault.candidate(run: run.id)
+        let artefacts = try await vault.candidateContent(run: run.id).map { Artefact(name: $0.name, bytes: $0.bytes) }
         let opened = run.file[Key.opened]!.detail
         let persons = Int(opened["persons"]?.integerValue ?? 0)
         let checks = ArtefactChecks(
             cohort: (persons, persons + Int(opened["withheld"]?.integerValue ?? 0)),
             cohortMinimum: try policy(for: run.dataset).release.cohortMin.value,
             nodes: Int(opened["nodes"]?.integerValue ?? 0))
-        let results = checks.results(for: candidate.artefacts)
+        let results = checks.results(for: artefacts)
         return try ledger.record(
             // A failed check is an answer for the reviewers and for policy, which refuses the release.
             Event(.releaseChecked, .done).with {
@@ -83,7 +84,7 @@ extension Gateway {
     }
 
     /// What waits for review, for those who review or whose run it is.
-    package func candidate(of id: RunID, by person: PersonID) throws -> CandidateSummary {
+    package func candidate(of id: RunID, by person: PersonID) async throws -> CandidateSummary {
         let run = try runCase(id)
         if person != run.researcher {
             let roles = try policy(for: run.dataset).release.roles.value
@@ -92,10 +93,10 @@ extension Gateway {
         guard let checked = run.file[RunCase.Key.checked] else {
             throw GatewayError(.notFound, "run \(id) has no candidate for review")
         }
-        let candidate = try storedCandidate(of: run)
+        let candidate = try await vault.candidate(run: id)
         let results = checked.detail["checks"]?.arrayValue ?? []
         return CandidateSummary(
-            hash: candidate.hash, artefacts: candidate.artefacts.map { ($0.name, $0.bytes.count) },
+            hash: candidate.hash, artefacts: candidate.artefacts.map { ($0.name, $0.byteCount) },
             checks: results.map {
                 (
                     $0["check"]?.stringValue ?? "", $0["passed"]?.boolValue ?? false, $0["finding"]?.stringValue ?? ""
@@ -139,8 +140,8 @@ extension Gateway {
 
 extension Gateway {
     /// Shows that the vault gives out, on the receipt of the decision, exactly the bytes that were reviewed.
-    func release(_ run: RunCase) throws {
-        let (artefacts, hash) = try released(run)
+    func release(_ run: RunCase) async throws {
+        let (artefacts, hash) = try await released(run)
         try ledger.record(
             Event(.releaseReady, .done).with {
                 $0.dataset = run.dataset
@@ -152,7 +153,7 @@ extension Gateway {
     }
 
     /// The released artefacts, for the researcher whose run it was. Each taking is recorded before it happens.
-    package func takeRelease(of id: RunID, by person: PersonID) throws -> [Artefact] {
+    package func takeRelease(of id: RunID, by person: PersonID) async throws -> [Artefact] {
         let run = try runCase(id)
         guard person == run.researcher else {
             throw GatewayError(.refused, "only the run's own researcher takes its release")
@@ -160,7 +161,7 @@ extension Gateway {
         guard run.file[RunCase.Key.ready]?.outcome == .done else {
             throw GatewayError(.refused, "run \(id) is not released; its checks and reviewers come first")
         }
-        let (artefacts, hash) = try released(run)
+        let (artefacts, hash) = try await released(run)
         try ledger.record(
             Event(.releaseTaken, .done).with {
                 $0.actor = person
@@ -168,5 +169,18 @@ extension Gateway {
                 $0.detail = ["of_run": .string(id.text), "candidate": .string(hash.hex)]
             }, in: .gateway, key: ledger.freshKey("taken.\(id)"))
         return artefacts
+    }
+
+    private func released(_ run: RunCase) async throws -> ([Artefact], Digest) {
+        guard let decision = run.file[RunCase.Key.releaseDecided], decision.core["decision"] == "permit",
+            let hash = decision.detail["candidate"]?.stringValue.flatMap(Digest.init(hex:))
+        else { throw GatewayError(.refused, "run \(run.id) has no release decision") }
+        do {
+            let content = try await vault.takeRelease(
+                run: run.id, receipt: ledger.receipt(for: decision), trail: settings.trail)
+            return (content.map { Artefact(name: $0.name, bytes: $0.bytes) }, hash)
+        } catch let error as VaultError {
+            throw GatewayError(vault: error)
+        }
     }
 }

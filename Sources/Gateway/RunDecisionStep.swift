@@ -8,7 +8,7 @@ extension Gateway {
     /// record by every later step.
     package func requestRun(
         specification text: String, grant id: GrantID, id wanted: RunID?, deviceMemory: Int?, by researcher: PersonID
-    ) throws -> RunID {
+    ) async throws -> RunID {
         try require(researcher, anyOf: [.researcher])
         let specification: ModelSpec
         do throws(ModelSpecError) { specification = try ModelSpec(parsing: text) } catch {
@@ -19,7 +19,7 @@ extension Gateway {
         guard ledger.file(.run(run)).records.isEmpty else {
             throw GatewayError(.usage, "there is a run \(run) already; choose another id or `sekisho run resume`")
         }
-        guard let version = try datasets().last(where: { $0.dataset == grant.dataset }) else {
+        guard let version = try await datasets().last(where: { $0.dataset == grant.dataset }) else {
             throw GatewayError(.notFound, "the data set \(grant.dataset) has no version in the vault")
         }
         try ledger.record(
@@ -51,7 +51,8 @@ extension Gateway {
             grant: RunQuestion.Grant(
                 id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
                 granted: grant.granted, expires: grant.expires, revoked: grant.revoked, obligations: grant.obligations),
-            cohort: try vault.cohort(dataset: run.dataset, version: run.version).persons, device: device,
+            cohort: try await vault.cohort(run.dataset, run.version, permits: consentsAllowing(grant.purpose)).subjects,
+            device: device,
             hoursUsed: try hoursUsed(under: grant.id), hoursAsked: 1)
         let (decision, policies) = try decide(.run(question))
         let event = decisionEvent(.runDecided, .run(question), decision, policies).with {
