@@ -64,7 +64,9 @@ let package = Package(
         // Parts.
         room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", grdb]),
         room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog"]),
-        room("GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", x509, asn1, crypto]),
+        room(
+            "GPUFabric",
+            ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", x509, asn1, crypto]),
         room(
             "DeviceNode",
             ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"]),
@@ -94,7 +96,10 @@ let package = Package(
         tests("FabricProtocolTests", ["FabricProtocol", "Sealing", "Vocabulary"]),
         tests(
             "FabricTests",
-            ["GPUFabric", "DeviceNode", "FabricProtocol", "FabricTransport", "TransparencyLog", "Sealing", "Vocabulary"]),
+            [
+                "GPUFabric", "DeviceNode", "FabricProtocol", "FabricTransport", "TransparencyLog", "Sealing",
+                "Vocabulary",
+            ]),
         tests("TrainingPlannerTests", ["TrainingPlanner", "Vocabulary"]),
         tests("PolicyEngineTests", ["PolicyEngine", "Vocabulary"]),
         tests("GraphVaultTests", ["GraphVault", "TransparencyLog", "Sealing", "Vocabulary"]),
@@ -105,6 +110,9 @@ let package = Package(
             ["Training", "TrainingPlanner", "DeviceNode", "FabricProtocol", "Sealing", "Vocabulary"]),
         tests(
             "GatewayTests",
-            ["Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing", "Vocabulary"]),
+            [
+                "Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing",
+                "Vocabulary",
+            ]),
     ]
 )
