@@ -89,7 +89,7 @@ package struct Evidence: Equatable, Sendable {
             throw FrameError(.range, at: levelAt, "an unknown evidence level")
         }
         self.level = level
-        deviceBytes = try reader.integer(in: DeviceSize.range)
+        deviceBytes = try reader.deviceBytes()
         let keyAt = reader.position
         guard let key = PublicWrappingKey(bytes: try reader.fixed(32)) else {
             throw FrameError(.range, at: keyAt, "not a wrapping key")

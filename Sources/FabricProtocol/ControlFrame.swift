@@ -249,16 +249,30 @@ package struct Welcome: Equatable, Sendable {
 
     init(reading reader: inout WireReader) throws(FrameError) {
         node = try reader.identifier()
-        deviceBytes = try reader.integer(in: DeviceSize.range)
+        deviceBytes = try reader.deviceBytes()
         threads = try reader.integer(in: 1...4096)
         fenceHighest = Fence(try reader.integer())
         lastScrub = try reader.integer(UInt8.self, in: 0...1) == 1 ? try ScrubCertificate(reading: &reader) : nil
     }
 }
 
+/// Device memory a node may offer: whole pages, at least one block, at most 16 TiB.
 package enum DeviceSize {
-    /// Device memory a node may offer: at least one block, at most 16 TiB.
+    package static let pageBytes: UInt64 = 4096
     package static let range: ClosedRange<UInt64> = UInt64(Limits.blockBytes)...(1 << 44)
+
+    package static func isValid(_ byteCount: UInt64) -> Bool {
+        range.contains(byteCount) && byteCount.isMultiple(of: pageBytes)
+    }
+}
+
+extension WireReader {
+    mutating func deviceBytes() throws(FrameError) -> UInt64 {
+        let position = position
+        let count = try integer(UInt64.self)
+        guard DeviceSize.isValid(count) else { throw FrameError(.range, at: position, "not a size of device memory") }
+        return count
+    }
 }
 
 /// A lease as the gateway asks for it. The fence is the frame's.
@@ -308,7 +322,7 @@ package struct LeaseGrant: Equatable, Sendable {
         run = try reader.identifier()
         attempt = try reader.integer()
         ttlMilliseconds = try reader.integer(in: Self.ttlMilliseconds)
-        deviceBytes = try reader.integer(in: DeviceSize.range)
+        deviceBytes = try reader.deviceBytes()
         receipt = try reader.blob(max: Self.receiptBytesMax)
         wrappedRunKey = try reader.fixed(Self.wrappedKeyBytes)
     }

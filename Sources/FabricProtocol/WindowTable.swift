@@ -1,23 +1,10 @@
-package import Sealing
+internal import Sealing
 package import Vocabulary
 
 /// A stretch of host bytes that the device may reach: one store of sealed blocks, from its first byte on.
 package struct Window: Hashable, Sendable {
-    package enum Direction: UInt8, CaseIterable, Sendable {
-        case read = 1
-        case write = 2
-        case both = 3
-
-        package var allowsReads: Bool { self != .write }
-        package var allowsWrites: Bool { self != .read }
-    }
-
-    package enum Purpose: Hashable, Sendable {
-        case image(ImageSection)
-        /// A tensor of the plan that does not fit the device, sealed by the device.
-        case spill(tensor: UInt32)
-        case result
-    }
+    package typealias Direction = Program.Window.Direction
+    package typealias Purpose = Program.Window.Purpose
 
     package static let byteCountMax: UInt64 = 1 << 46
 
@@ -37,6 +24,15 @@ package struct Window: Hashable, Sendable {
         self.purpose = purpose
         self.byteCount = byteCount
         self.lifetimeMilliseconds = lifetimeMilliseconds
+    }
+
+    /// The stretch of sealed bytes that holds a program's window.
+    package init(_ window: Program.Window, lifetimeMilliseconds: UInt32 = 0) {
+        let blocks = (window.byteCount + Limits.blockBytes - 1) / Limits.blockBytes
+        self.init(
+            id: window.id, direction: window.direction, purpose: window.purpose,
+            byteCount: UInt64(window.byteCount + blocks * Limits.tagBytes),
+            lifetimeMilliseconds: lifetimeMilliseconds)
     }
 
     /// Whether a range of bytes is made of whole sealed blocks of this window.
@@ -81,17 +77,7 @@ package struct WindowTable: Equatable, Sendable {
         for window in windows {
             writer.integer(window.id)
             writer.integer(window.direction.rawValue)
-            switch window.purpose {
-            case .image(let section):
-                writer.integer(UInt8(1))
-                writer.integer(section.rawValue)
-            case .spill(let tensor):
-                writer.integer(UInt8(2))
-                writer.integer(tensor)
-            case .result:
-                writer.integer(UInt8(3))
-                writer.integer(UInt32(0))
-            }
+            writer.integer(window.purpose.code)
             writer.integer(window.byteCount)
             writer.integer(window.lifetimeMilliseconds)
         }
@@ -109,15 +95,8 @@ package struct WindowTable: Equatable, Sendable {
                 throw FrameError(.range, at: reader.position - 1, "an unknown window direction")
             }
             let purposeAt = reader.position
-            let kind = try reader.integer(in: UInt8(1)...3)
-            let detail = try reader.integer(UInt32.self)
-            let purpose: Window.Purpose
-            switch (kind, ImageSection(rawValue: detail)) {
-            case (1, let section?) where direction == .read: purpose = .image(section)
-            case (2, _): purpose = .spill(tensor: detail)
-            case (3, _) where detail == 0: purpose = .result
-            default: throw FrameError(.range, at: purposeAt, "a window purpose that its direction does not allow")
-            }
+            guard let purpose = Window.Purpose(code: try reader.integer(), direction: direction)
+            else { throw FrameError(.range, at: purposeAt, "a window purpose that its direction does not allow") }
             windows.append(
                 Window(
                     id: id, direction: direction, purpose: purpose,
@@ -125,5 +104,34 @@ package struct WindowTable: Equatable, Sendable {
                     lifetimeMilliseconds: try reader.integer()))
         }
         self.windows = windows
+    }
+}
+
+extension Program.Window.Direction {
+    package var allowsReads: Bool { self != .write }
+    package var allowsWrites: Bool { self != .read }
+}
+
+// The same numbers as in a program's bytes.
+extension Program.Window.Purpose {
+    fileprivate var code: UInt8 {
+        switch self {
+        case .image(let section): UInt8(section.rawValue)
+        case .spill: 64
+        case .result: 65
+        case .state: 66
+        }
+    }
+
+    fileprivate init?(code: UInt8, direction: Program.Window.Direction) {
+        switch (code, direction) {
+        case (64, .both): self = .spill
+        case (65, .write): self = .result
+        case (66, .read): self = .state
+        case (_, .read):
+            guard let section = ImageSection(rawValue: UInt32(code)) else { return nil }
+            self = .image(section)
+        default: return nil
+        }
     }
 }
