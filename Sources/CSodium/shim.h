@@ -1,1 +1,5 @@
 #include <sodium.h>
+#include <sys/prctl.h>
+
+/// `prctl` is variadic, which Swift cannot call. 0 on success.
+static inline int sekisho_forbid_core_dumps(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); }
