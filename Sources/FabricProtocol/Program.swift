@@ -83,9 +83,9 @@ package struct Program: Hashable, Sendable {
     /// Levels of the fixed tree's partial sums while the tiles of `totalRows` rows stream by.
     package static func tileLevels(totalRows: Int) -> Int { Int.bitWidth - tiles(rows: totalRows).leadingZeroBitCount }
 
-    /// Bytes of the stack of partial sums of a [rows, columns] gradient.
+    /// Bytes of the stack of partial sums of a [rows, columns] gradient: the levels and one tile's own sum.
     package static func tileStackBytes(totalRows: Int, rows: Int, columns: Int) -> Int {
-        tileLevels(totalRows: totalRows) * rows * columns * 4
+        (tileLevels(totalRows: totalRows) + 1) * rows * columns * 4
     }
 }
 
