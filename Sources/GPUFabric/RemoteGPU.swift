@@ -47,12 +47,15 @@ package final class AttestedNode: Sendable {
         pool.release(node)
     }
 
-    /// Asks for the lease. The run key crosses here, once, wrapped to the key in the evidence.
+    /// The device's key for this session, in its signed evidence: the vault wraps the run key to it.
+    package var wrappingKey: PublicWrappingKey { session.evidence.wrappingKey }
+
+    /// Asks for the lease. The run key crosses here, once, wrapped to `wrappingKey`; this host never has it in clear.
     ///
     /// `receipt` proves that the record of this lease is durable; the node checks it itself. `refused` is called for
     /// each access outside a window, before the attachment is torn down. When the node refuses, it is free again.
     package func lease(
-        run: RunID, attempt: UInt32, receipt: [UInt8], runKey: borrowing SecretBytes,
+        run: RunID, attempt: UInt32, receipt: [UInt8], wrappedRunKey: [UInt8],
         refused: @escaping @Sendable (WindowRefusal) -> Void = { _ in }
     ) async throws(FabricError) -> RemoteGPU {
         guard receipt.count <= LeaseGrant.receiptBytesMax else {
@@ -62,7 +65,7 @@ package final class AttestedNode: Sendable {
         let grant = LeaseGrant(
             lease: lease, run: run, attempt: attempt, ttlMilliseconds: timing.ttlMilliseconds,
             deviceBytes: session.evidence.deviceBytes, receipt: receipt,
-            wrappedRunKey: session.evidence.wrappingKey.wrap(runKey))
+            wrappedRunKey: wrappedRunKey)
         let attachment = Attachment(session, run: run, pool: pool, timing: timing, refused: refused)
         try await attachment.begin(grant)
         return RemoteGPU(attachment)

@@ -27,6 +27,12 @@ extension Gateway {
         let before = try await vault.versions().filter { $0.dataset == dataset }
         let version = try VersionID("v\(before.count + 1)")
         let steps = ImportStep.allCases
+        let intent = Event(.datasetImported, .intent).with {
+            $0.actor = actor
+            $0.dataset = dataset
+            $0.version = version
+        }
+        try ledger.record(intent, in: .gateway, key: ledger.freshKey("importing.\(dataset)"))
         let report: ImportReport
         do {
             report = try await vault.importVersion(
@@ -53,12 +59,13 @@ extension Gateway {
         return try await datasets().first { $0.dataset == dataset && $0.version == version }!
     }
 
-    /// Versions in the order they were imported. One that the trail does not know is not listed: an import that a
-    /// crash kept from being recorded is recorded when the same version is asked for again.
+    /// Versions in the order they were imported. One whose import a crash kept from being recorded as done is not
+    /// listed and used by no run; importing again makes a new version.
     package func datasets() async throws -> [DatasetSummary] {
         let entries = try await vault.versions()
         var found: [DatasetSummary] = []
-        for record in ledger.file(.gateway).records where record.event == .datasetImported {
+        for record in ledger.file(.gateway).records where record.event == .datasetImported && record.outcome == .done
+        {
             guard
                 let entry = entries.first(where: {
                     $0.dataset.text == record.core["dataset"]?.stringValue
@@ -84,19 +91,22 @@ extension Gateway {
         let states: [String: Consent.State] = ["given": .given, "withdrawn": .withdrawn]
         guard let newState = states[state] else { throw GatewayError(.usage, "a consent is given or withdrawn") }
         let id = try subjectID(subject)
-        do {
-            let before = try await vault.consent(of: id, in: dataset)
-            try await vault.setConsent(Consent(state: newState, codes: before.codes), of: id, in: dataset)
-        } catch let error as VaultError {
-            throw GatewayError(vault: error)
-        }
-        try ledger.record(
-            Event(.consentChanged, .done).with {
+        let event = { (outcome: Event.Outcome) in
+            Event(.consentChanged, outcome).with {
                 $0.actor = actor
                 $0.dataset = dataset
                 $0.detail = ["state": .string(state)]
                 $0.payload = ["subject": .string(subject)]
-            }, in: .gateway, key: ledger.freshKey("consent"))
+            }
+        }
+        do {
+            let before = try await vault.consent(of: id, in: dataset)
+            try ledger.record(event(.intent), in: .gateway, key: ledger.freshKey("consent"))
+            try await vault.setConsent(Consent(state: newState, codes: before.codes), of: id, in: dataset)
+        } catch let error as VaultError {
+            throw GatewayError(vault: error)
+        }
+        try ledger.record(event(.done), in: .gateway, key: ledger.freshKey("consent"))
     }
 
     /// The runs of a data set, and whether a subject was in each one's image.

@@ -164,7 +164,7 @@ extension Gateway {
             }
             return DeviceSession(
                 gpu: gpu, lease: record, attempt: attempt, threads: node.threads,
-                spills: SpillStores(folder: home.spills.appendingPathComponent(run.id.text, isDirectory: true)))
+                spills: SpillStores())
         } catch {
             if error.code == .refused {
                 throw StageFailure.refused(stage, [Self.code(of: error)], error.publicDescription)

@@ -13,6 +13,8 @@ package struct Event: Sendable {
         case policyActivated = "policy.activated"
         case datasetImported = "dataset.imported"
         case consentChanged = "consent.changed"
+        case nodeEnrolled = "node.enrolled"
+        case agentAllowed = "agent.allowed"
         case nodeAdded = "node.added"
         case nodeQuarantined = "node.quarantined"
         case nodeReleased = "node.released"
@@ -53,6 +55,8 @@ package struct Event: Sendable {
 
     let name: Name
     let outcome: Outcome
+    /// The run that a record outside the run's own case is about.
+    var ofRun: RunID?
     var actor: PersonID?
     var purpose: String?
     var dataset: DatasetID?
@@ -84,6 +88,7 @@ package struct Event: Sendable {
     /// RFC 8785 members of the record's core, without the run's chain, which the ledger adds.
     func core(payloadDigest: Digest?) -> [String: JSON] {
         var core: [String: JSON] = ["event": .string(name.rawValue), "outcome": .string(outcome.rawValue)]
+        core["run"] = ofRun.map { .string($0.text) }
         core["actor"] = actor.map { .string($0.text) }
         core["purpose"] = purpose.map(JSON.string)
         core["dataset"] = dataset.map { .string($0.text) }

@@ -22,6 +22,14 @@ package actor Gateway {
     /// The device that a run of this process holds. Lost with the process; the next one takes it over with a higher
     /// fence.
     var sessions: [RunID: DeviceSession] = [:]
+    var attestedNodes: [RunID: AttestedNode] = [:]
+    /// Why the last device that was asked could not be had.
+    var deviceRefusals: [RunID: FabricError] = [:]
+    var fenceHandedOut = Fence(0)
+    var policyCache: PolicySet?
+    var fabricCache: GPUFabric?
+    /// Sealed bytes that one run may keep on this host.
+    let hostBytesMax = 8 << 30
     var epochWatcher: (@Sendable ((name: String, done: Int, of: Int, words: String)) -> Void)?
 
     /// Opens a home. Refuses if another process holds it, if the key is wrong, or if vault, trail and database do not
@@ -67,6 +75,8 @@ package actor Gateway {
     /// Ends the process's hold on the home in good order. A held device is left to the next process or to its own
     /// time-out.
     package func close() {
+        for node in attestedNodes.values { node.giveUp() }
+        attestedNodes.removeAll()
         sessions.removeAll()
         try? ledger.close()
         trail.close()

@@ -22,7 +22,6 @@ struct Home: Sendable {
     var pki: URL { folder.appendingPathComponent("pki", isDirectory: true) }
     var database: URL { folder.appendingPathComponent("gateway.db") }
     var signingKey: URL { folder.appendingPathComponent("trail-signing-key.sealed") }
-    var spills: URL { folder.appendingPathComponent("spills", isDirectory: true) }
     private var settingsFile: URL { folder.appendingPathComponent("gateway.json") }
     private var lockFile: URL { folder.appendingPathComponent("lock") }
 

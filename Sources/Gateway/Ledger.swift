@@ -92,6 +92,9 @@ final class Ledger {
         return record
     }
 
+    /// Ends a run's era: its content key is erased, and only auditors can read its records in the trail.
+    func closeEra(of run: RunID) throws { try trail.closeEra(.run(run)) }
+
     private func prepare(_ core: JSON, in id: CaseID) throws -> PreparedLeaf {
         switch id {
         case .run(let run): try trail.prepare(core, era: .run(run))

@@ -166,7 +166,8 @@ extension Gateway {
             Event(.releaseTaken, .done).with {
                 $0.actor = person
                 $0.dataset = run.dataset
-                $0.detail = ["of_run": .string(id.text), "candidate": .string(hash.hex)]
+                $0.ofRun = id
+                $0.detail = ["candidate": .string(hash.hex)]
             }, in: .gateway, key: ledger.freshKey("taken.\(id)"))
         return artefacts
     }

@@ -45,7 +45,7 @@ package struct RunCase: Sendable {
     package var isClosed: Bool { file[Key.closed] != nil }
 
     /// A stage said no or broke; a scrub without proof is told by its record but does not stop the run.
-    var stopped: Bool { file.records.contains(where: Self.stops) }
+    var stopped: Bool { stop != nil }
 
     private static func stops(_ record: CaseRecord) -> Bool {
         (record.outcome == .refused || record.outcome == .failed)
@@ -63,7 +63,10 @@ package struct RunCase: Sendable {
     package var root: Digest { file.records[0].core["root"]!.stringValue.flatMap(Digest.init(hex:))! }
 
     /// Codes of whatever stopped the run; empty for one that went well.
-    package var stopReasons: [String] { file.records.first(where: Self.stops)?.reasons ?? [] }
+    package var stopReasons: [String] { stop?.reasons ?? [] }
+
+    /// The record of the stage that said no or broke.
+    var stop: CaseRecord? { file.records.first(where: Self.stops) }
 
     var epochsRecorded: Int { file.records.count { $0.event == .trainingEpoch } }
 }
