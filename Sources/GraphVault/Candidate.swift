@@ -5,7 +5,7 @@ package import TransparencyLog
 package import Vocabulary
 
 /// What a run has made and asks to let out: it waits here, sealed, for its checks and reviewers.
-package struct Candidate: Sendable, Equatable {
+package struct Candidate: Sendable {
     package static let artefactsMax = 64
     package static let bytesMax = 1 << 30
 

@@ -1,6 +1,6 @@
 import FoundationEssentials
 import GRDB
-package import Sealing
+import Sealing
 package import Vocabulary
 
 /// The part of a version that may be used: rows about nobody, and rows of subjects whose consent permits it.

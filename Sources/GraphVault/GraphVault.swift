@@ -1,7 +1,7 @@
 import FoundationEssentials
 import GRDB
 import Glibc
-package import Sealing
+import Sealing
 package import Vocabulary
 
 /// The sealed store of graph data sets, on the enclave host.
@@ -83,7 +83,8 @@ package actor GraphVault {
     package func versions() throws -> [VersionEntry] {
         try catalogue.read { database in
             try Row.fetchAll(database, sql: "SELECT manifest, key IS NULL AS gone FROM version ORDER BY dataset, id").map {
-                let manifest = try VersionManifest(parsing: $0["manifest"])
+                let bytes: Data = $0["manifest"]
+                let manifest = try VersionManifest(parsing: Array(bytes))
                 return VersionEntry(
                     dataset: manifest.dataset, version: manifest.version, root: manifest.root, nodes: manifest.nodes,
                     edges: manifest.edges, features: manifest.features, isDestroyed: $0["gone"])

@@ -26,9 +26,10 @@ package struct ImportSource: Sendable {
     }
 }
 
-/// What an import has just done. Before `recorded` the vault is as it was.
+/// What an import has just done. After `placed` only the catalogue's transaction is left; until that is through, the
+/// vault is as it was.
 package enum ImportStep: Sendable, CaseIterable {
-    case nodesRead, consentRead, edgesRead, topologySealed, featuresSealed, durable, placed, recorded
+    case nodesRead, consentRead, edgesRead, topologySealed, featuresSealed, durable, placed
 }
 
 package struct ImportReport: Sendable, Equatable {
@@ -75,12 +76,9 @@ extension GraphVault {
             try staging.move(to: place)
             do {
                 try progress(.placed)
-                let report = try record(manifest, facts, key: key, nodes, consents)
-                try progress(.recorded)
-                return report
+                return try record(manifest, facts, key: key, nodes, consents)
             } catch {
-                // `recorded` cannot be undone any more; anything earlier is.
-                if try (try? self.manifest(dataset, version)) == nil { try place.remove() }
+                try place.remove()
                 throw error
             }
         } catch {

@@ -33,6 +33,7 @@ extension NodeFile {
     /// of the person that a row belongs to (a sample, a visit). A node with one of `personCategories` (`|` separates
     /// several) is a person, its id its own subject.
     init(path: String, personCategories: Set<String>) throws(VaultError) {
+        self.init()
         var table = try TableReader(path: path, source: .nodes)
         let id = try table.requiredColumn("id")
         let category = try table.requiredColumn("category")
@@ -85,8 +86,6 @@ extension NodeFile {
             throw VaultError(.badHeader, in: .nodes, at: .line(2, column: 1), "there is no node")
         }
     }
-
-    private init() {}
 
     private static func isLabelColumn(_ name: String) -> Bool {
         name.hasPrefix("label") && name.dropFirst(5).allSatisfy { $0.isASCII && $0.isNumber }

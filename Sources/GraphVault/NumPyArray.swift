@@ -21,8 +21,7 @@ struct NumPyArray: ~Copyable {
     private var left: Int
 
     init(path: String, source: VaultError.Source, allowed: [Element], dimensions: Int) throws(VaultError) {
-        self.source = source
-        file = try FileReader(path: path, source: source)
+        let file = try FileReader(path: path, source: source)
         let total = try file.byteCount()
 
         let preamble = try Self.take(10, of: file, source, at: 0)
@@ -44,7 +43,7 @@ struct NumPyArray: ~Copyable {
         }
         var header = HeaderReader(
             bytes: try Self.take(headerCount, of: file, source, at: headerAt), source: source, base: headerAt)
-        (element, shape) = try header.description(allowed: allowed, dimensions: dimensions)
+        let (element, shape) = try header.description(allowed: allowed, dimensions: dimensions)
 
         var count = element.byteCount
         for extent in shape {
@@ -57,6 +56,10 @@ struct NumPyArray: ~Copyable {
             throw VaultError(
                 .badArray, in: source, at: .byte(total + 1), "\(present) bytes of numbers; the header promises \(count)")
         }
+        self.source = source
+        self.element = element
+        self.shape = shape
+        self.file = file
         left = count
     }
 

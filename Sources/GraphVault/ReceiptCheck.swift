@@ -1,5 +1,5 @@
-package import TransparencyLog
-package import Vocabulary
+import TransparencyLog
+import Vocabulary
 
 /// The trail records that the vault acts on. It checks them itself: no caller's word is taken for a decision.
 struct RecordDemand {

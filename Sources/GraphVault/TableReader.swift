@@ -16,8 +16,7 @@ struct TableReader: ~Copyable {
     private let cuts: UnsafeMutableBufferPointer<Int>
 
     init(path: String, source: VaultError.Source) throws(VaultError) {
-        self.source = source
-        lines = try LineReader(path: path, source: source)
+        var lines = try LineReader(path: path, source: source)
         guard let header = try lines.next() else {
             throw VaultError(.badHeader, in: source, at: .line(1, column: 1), "the file is empty; a header is needed")
         }
@@ -36,6 +35,8 @@ struct TableReader: ~Copyable {
             names.append(name)
             column += field.count + 1
         }
+        self.source = source
+        self.lines = lines
         columns = names
         cuts = .allocate(capacity: names.count + 1)
     }
@@ -122,7 +123,7 @@ private struct LineReader: ~Copyable {
         while true {
             if searched < end, let found = memchr(buffer.baseAddress! + searched, 0x0A, end - searched) {
                 let line = UnsafeRawBufferPointer(
-                    start: buffer.baseAddress! + start, count: UnsafeRawPointer(found) - (buffer.baseAddress! + start))
+                    start: buffer.baseAddress! + start, count: found - buffer.baseAddress! - start)
                 number += 1
                 guard line.count <= Limits.lineBytesMax else { throw tooLong() }
                 start += line.count + 1

@@ -1,5 +1,5 @@
 import Sealing
-package import Vocabulary
+import Vocabulary
 
 /// What a version's files must be. Its SHA-256 is the version's root, which the trail records.
 struct VersionManifest {
