@@ -66,6 +66,11 @@ package actor GraphVault {
         return try GraphVault(folder: folder, rootKey: root, lock: lock)
     }
 
+    /// A key of its own for each `purpose` outside the vault, such as sealing the gateway's records.
+    package func derivedKey(_ purpose: String) -> SecretBytes {
+        KeyDerivation.hkdf(rootKey, info: "sekisho vault export v1", context: Array(purpose.utf8))
+    }
+
     // MARK: - What is in it
 
     package struct VersionEntry: Sendable, Equatable {
