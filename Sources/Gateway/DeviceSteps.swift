@@ -8,7 +8,7 @@ import Synchronization
 import Training
 import TrainingPlanner
 import TransparencyLog
-import Vocabulary
+package import Vocabulary
 
 /// The device that a run of this process holds.
 struct DeviceSession: Sendable {
@@ -173,7 +173,7 @@ extension Gateway {
         }
     }
 
-    private static func code(of error: FabricError) -> String {
+    static func code(of error: FabricError) -> String {
         error.refusal.map { "device.\($0.code)" } ?? "device.\(error.code.rawValue)"
     }
 
@@ -209,6 +209,14 @@ extension Gateway {
                 ]
                 $0.payload = ["plan": plan.json, "table": .string(plan.table)]
             }, in: .run(run.id), key: RunCase.Key.planned)
+    }
+
+    /// The plan as it was recorded, for people and for scripts.
+    package func recordedPlan(of id: RunID) throws -> (json: JSON, table: String) {
+        guard let payload = try runCase(id).file[RunCase.Key.planned]?.payload, let json = payload["plan"],
+            let table = payload["table"]?.stringValue
+        else { throw GatewayError(.notFound, "run \(id) has no plan yet") }
+        return (json, table)
     }
 
     /// The same plan for the same run, device and recorded link: planning is pure, so it is made again, not stored.

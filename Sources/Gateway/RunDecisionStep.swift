@@ -45,6 +45,10 @@ extension Gateway {
         }
         let grant = try grant(facts.grant)
         let device = try await candidateDevice(for: run)
+        if device == nil, let refusal = deviceRefusals.removeValue(forKey: run.id), refusal.code == .refused {
+            throw StageFailure.refused(
+                .decide, [Self.code(of: refusal)], "the device does not accept this gateway: \(refusal.publicDescription)")
+        }
         let question = RunQuestion(
             now: clock.now(), run: run.id, dataset: run.dataset, requester: run.researcher, purpose: grant.purpose,
             target: facts.specification.label,

@@ -1,7 +1,7 @@
 import FoundationEssentials
 import GRDB
 import Glibc
-import Sealing
+package import Sealing
 package import Vocabulary
 
 /// The sealed store of graph data sets, on the enclave host.

@@ -11,10 +11,10 @@ struct RequestCommand: AsyncParsableCommand {
     struct File: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Ask for access to a data set.",
-            discussion: "The form is a YAML file; config/requests holds examples. The answer may be at once.")
+            discussion: "The form is a JSON file; config/requests holds examples. The answer may come at once.")
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
-        @Argument(help: "The request form (YAML).") var form: String
+        @Argument(help: "The request form (JSON).") var form: String
 
         func run() async throws {
             try await options.withGateway { gateway in
@@ -149,7 +149,7 @@ struct GrantCommand: AsyncParsableCommand {
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Training runs: start, resume, show, report.",
-        subcommands: [Start.self, Resume.self, Advance.self, List.self, Show.self, Report.self])
+        subcommands: [Start.self, Resume.self, Advance.self, List.self, Show.self, Times.self, Plan.self, Report.self])
 
     struct Start: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -225,6 +225,41 @@ struct RunCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in Answer.timeline(try await gateway.timeline(.run(run))) }
+        }
+    }
+
+    struct Times: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Tell how long each stage of a run took.")
+        @OptionGroup var options: HomeOptions
+        @Argument(help: "The run's id.") var run: RunID
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let stages = RunTimeline(try await gateway.runCase(run).file).stages
+                return Answer(
+                    .array(
+                        stages.map {
+                            [
+                                "stage": .string($0.stage.rawValue),
+                                "milliseconds": .integer(Int64(($0.seconds * 1000).rounded())),
+                            ]
+                        }),
+                    table(stages.map { [$0.stage.rawValue, "\(Int(($0.seconds * 1000).rounded())) ms"] }))
+            }
+        }
+    }
+
+    struct Plan: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show a run's training plan: what lies where, and why not otherwise.")
+        @OptionGroup var options: HomeOptions
+        @Argument(help: "The run's id.") var run: RunID
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let plan = try await gateway.recordedPlan(of: run)
+                return Answer(plan.json, [plan.table])
+            }
         }
     }
 
