@@ -1,3 +1,4 @@
+import AuditTrail
 import PolicyEngine
 import Sealing
 package import Vocabulary
@@ -261,7 +262,7 @@ extension Gateway {
     /// What every decision record holds: the policies' hash, the input's digest, the verdict and its reasons. The
     /// whole input stays in the case record, so that the decision can be made again.
     func decisionEvent(
-        _ name: Event.Name, _ question: Question, _ decision: Decision, _ policies: Digest
+        _ name: AuditEvent, _ question: Question, _ decision: Decision, _ policies: Digest
     ) -> Event {
         // Nothing in a run's own decision waits for a person: what a person must do first belongs to the request.
         let refuses = decision.verdict == .refuse || (name == .runDecided && decision.verdict == .needsHuman)

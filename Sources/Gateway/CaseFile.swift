@@ -1,3 +1,4 @@
+package import AuditTrail
 package import Vocabulary
 
 /// What a record is about: the gateway itself, one access request, or one run.
@@ -37,11 +38,9 @@ package struct CaseRecord: Sendable, Equatable {
     package let key: String
     package let core: JSON
     package let payload: JSON
-    /// What lets a receipt disclose the core without the era's key.
-    let opening: [UInt8]
 
-    package var event: Event.Name { Event.Name(rawValue: core["event"]!.stringValue!)! }
-    package var outcome: Event.Outcome { Event.Outcome(rawValue: core["outcome"]!.stringValue!)! }
+    package var event: AuditEvent { AuditEvent(rawValue: core["event"]!.stringValue!)! }
+    package var outcome: AuditOutcome { AuditOutcome(rawValue: core["outcome"]!.stringValue!)! }
     package var reasons: [String] { core["reasons"]?.arrayValue?.compactMap(\.stringValue) ?? [] }
     package var actor: PersonID? { core["actor"]?.stringValue.flatMap { try? PersonID($0) } }
     package var detail: JSON { core["detail"] ?? .object([:]) }

@@ -2,8 +2,8 @@ import GraphVault
 package import Vocabulary
 
 extension Gateway {
-    /// Erases what only this run needed, writes its last record with the count of all, and closes its era: from here
-    /// on the host cannot read the run's records in the trail.
+    /// Erases what only this run needed and writes its last record. The trail counts the run's records in it and erases
+    /// their key: from here on the host cannot read them in the trail.
     func closeRun(_ run: RunCase) async throws -> RunProgress {
         if let end = run.end { return .closed(end) }
         sessions[run.id] = nil
@@ -17,10 +17,9 @@ extension Gateway {
         } catch let error as VaultError { throw GatewayError(vault: error) }
         try ledger.record(
             Event(.runClosed, .done).with {
-                $0.detail = ["end": .string(end.rawValue), "records": .integer(Int64(run.file.records.count + 1))]
+                $0.detail = ["end": .string(end.rawValue)]
                 $0.reasons = run.stopReasons
             }, in: .run(run.id), key: RunCase.Key.closed)
-        try ledger.closeEra(of: run.id)
         return .closed(end)
     }
 

@@ -91,7 +91,7 @@ extension Gateway {
         let states: [String: Consent.State] = ["given": .given, "withdrawn": .withdrawn]
         guard let newState = states[state] else { throw GatewayError(.usage, "a consent is given or withdrawn") }
         let id = try subjectID(subject)
-        let event = { (outcome: Event.Outcome) in
+        let event = { (outcome: AuditOutcome) in
             Event(.consentChanged, outcome).with {
                 $0.actor = actor
                 $0.dataset = dataset
@@ -117,7 +117,7 @@ extension Gateway {
             _ = try await vault.consent(of: id, in: dataset)
             let used = Set(try await vault.runs(using: id, of: dataset))
             try ledger.record(
-                Event(.auditRead, .done).with {
+                Event(.trailRead, .done).with {
                     $0.actor = actor
                     $0.dataset = dataset
                     $0.detail = ["read": "subject-history"]

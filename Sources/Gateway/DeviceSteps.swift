@@ -180,7 +180,7 @@ extension Gateway {
     private func recordRefusedAccess(_ refusal: WindowRefusal, run: RunID) {
         // The attachment is torn down whether or not this can be recorded.
         _ = try? ledger.record(
-            Event(.accessOutsideWindow, .refused).with {
+            Event(.windowRefused, .refused).with {
                 $0.ofRun = run
                 $0.reasons = ["outside-window"]
                 $0.detail = [

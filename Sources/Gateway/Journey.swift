@@ -1,3 +1,4 @@
+import AuditTrail
 package import Vocabulary
 
 // Request → access decision → grant → run decision → open run → attach → plan → train → scrub and detach
@@ -75,7 +76,7 @@ package enum RunEnd: String, Sendable, Equatable {
 /// not safe to log.
 struct StageFailure: Error {
     let stage: RunStage
-    let outcome: Event.Outcome
+    let outcome: AuditOutcome
     let reasons: [String]
     var explanation: String
 

@@ -11,14 +11,16 @@ import Vocabulary
 /// the trail (durable on return), the trail's index into the database. A crash between any two is settled at the
 /// next start by asking the trail whether it holds that leaf.
 final class Ledger {
-    private let trail: AuditTrail
+    private let trail: Trail
     private let database: DatabaseQueue
     private let key: SecretBytes
+    private let clock: any WallClock
     private var files: [CaseID: CaseFile] = [:]
 
     /// - Parameter key: seals the case records; derived from the vault's root key.
-    init(trail: AuditTrail, databasePath: String, key: consuming SecretBytes) throws {
+    init(trail: Trail, databasePath: String, key: consuming SecretBytes, clock: any WallClock) throws {
         self.trail = trail
+        self.clock = clock
         self.key = key
         var configuration = Configuration()
         configuration.prepareDatabase { database in
@@ -38,6 +40,9 @@ final class Ledger {
 
     func file(_ id: CaseID) -> CaseFile { files[id] ?? CaseFile(id: id) }
 
+    /// All records, in the trail's order.
+    var records: [CaseRecord] { files.values.flatMap(\.records).sorted { $0.index < $1.index } }
+
     var runs: [RunID] {
         files.keys.compactMap { if case .run(let id) = $0 { id } else { nil } }.sorted()
     }
@@ -55,9 +60,10 @@ final class Ledger {
     /// A key that no record of the gateway's own case has yet, for what may happen again and again.
     func freshKey(_ stem: String) -> String { "\(stem)#\(file(.gateway).records.count)" }
 
-    /// Proof for a wall that does not trust this process: the record is durable and says what it says.
+    /// Proof for a wall that does not trust this process: the record is durable and says what it says. Only while the
+    /// record's era is open.
     func receipt(for record: CaseRecord) throws -> Receipt {
-        try trail.receipt(index: record.index, opening: record.opening)
+        do throws(TrailError) { return try trail.receipt(for: record.leafHash) } catch { throw GatewayError(trail: error) }
     }
 
     // MARK: - Writing
@@ -70,48 +76,38 @@ final class Ledger {
         if let existing = file[recordKey] { return existing }
         let payload = JSON.object(event.payload)
         let payloadDigest = event.payload.isEmpty ? nil : SHA256.hash(payload.canonical)
-        var core = event.core(payloadDigest: payloadDigest)
-        if case .run(let run) = id {
-            core["run"] = .string(run.text)
-            core["sequence"] = .integer(Int64(file.records.count))
-            core["previous"] = file.records.last.map { .string($0.leafHash.hex) }
-        }
-        let leaf = try prepare(.object(core), in: id)
-        try insertPending(leaf, id, recordKey, .object(core), payload)
-        let appended = try append(leaf)
-        try database.write { database in
-            try database.execute(
-                sql: "UPDATE record SET trail_index = ?, time = ? WHERE leaf_hash = ?",
-                arguments: [Int64(appended.index), appended.time.milliseconds, Data(leaf.leafHash.bytes)])
-        }
+        let time = clock.now()
+        let prepared: PreparedRecord
+        do throws(TrailError) {
+            prepared = try prepare(event.record(payloadDigest: payloadDigest), in: id, isFirst: file.records.isEmpty)
+        } catch { throw GatewayError(trail: error) }
+        try insertPending(prepared, id, recordKey, time, payload)
+        let appended = try append(prepared)
+        try setIndex(appended.index, of: prepared.leafHash)
         let record = CaseRecord(
-            index: appended.index, leafHash: leaf.leafHash, time: appended.time, key: recordKey, core: .object(core),
-            payload: payload, opening: leaf.opening)
+            index: appended.index, leafHash: prepared.leafHash, time: time, key: recordKey, core: prepared.core,
+            payload: payload)
         file.append(record)
         files[id] = file
         return record
     }
 
-    /// Ends a run's era: its content key is erased, and only auditors can read its records in the trail.
-    func closeEra(of run: RunID) throws { try trail.closeEra(.run(run)) }
-
-    private func prepare(_ core: JSON, in id: CaseID) throws -> PreparedLeaf {
-        switch id {
-        case .run(let run): try trail.prepare(core, era: .run(run))
-        case .gateway, .request: try trail.prepare(core, era: .gateway)
-        }
+    /// A run's records are an era of their own, from its first record to the one that closes it.
+    private func prepare(_ record: TrailRecord, in id: CaseID, isFirst: Bool) throws(TrailError) -> PreparedRecord {
+        guard case .run(let run) = id else { return try trail.prepare(record, in: .gateway) }
+        if isFirst { try trail.openEra(run: run) }
+        return record.event == .runClosed
+            ? try trail.prepareClose(record, run: run) : try trail.prepare(record, in: .run(run))
     }
 
-    private func append(_ leaf: PreparedLeaf) throws -> AppendedRecord {
-        do {
-            return try trail.append(leaf)
+    private func append(_ prepared: PreparedRecord) throws -> AppendedRecord {
+        do throws(TrailError) {
+            return try trail.append(prepared)
         } catch {
-            // The row must not outlive a leaf that never was.
-            try? database.write { database in
-                try database.execute(
-                    sql: "DELETE FROM record WHERE leaf_hash = ?", arguments: [Data(leaf.leafHash.bytes)])
-            }
-            throw error
+            // The row must not outlive a leaf that never was. Where the trail does not know whether the leaf is on the
+            // disk, the next start asks.
+            if error.code != .poisoned { try? drop(prepared.leafHash) }
+            throw GatewayError(trail: error)
         }
     }
 }
@@ -127,7 +123,7 @@ extension Ledger {
                     CREATE TABLE record (
                         leaf_hash BLOB PRIMARY KEY NOT NULL,
                         trail_index INTEGER UNIQUE,
-                        time INTEGER,
+                        time INTEGER NOT NULL,
                         case_id TEXT NOT NULL,
                         record_key TEXT NOT NULL,
                         sealed BLOB NOT NULL,
@@ -139,16 +135,32 @@ extension Ledger {
     }
 
     private func insertPending(
-        _ leaf: PreparedLeaf, _ id: CaseID, _ recordKey: String, _ core: JSON, _ payload: JSON
+        _ prepared: PreparedRecord, _ id: CaseID, _ recordKey: String, _ time: Timestamp, _ payload: JSON
     ) throws {
-        let body: JSON = ["core": core, "payload": payload, "opening": .string(Hex.encode(leaf.opening))]
-        let nonce = RandomBytes.array(24)
+        let body: JSON = ["core": prepared.core, "payload": payload]
+        let nonce = RandomBytes.array(SmallCipher.nonceBytes)
         let sealed = try SmallCipher.seal(
-            body.canonical, key: key, nonce: nonce, aad: Self.aad(leaf.leafHash, id, recordKey))
+            body.canonical, key: key, nonce: nonce, aad: Self.aad(prepared.leafHash, id, recordKey))
         try database.write { database in
             try database.execute(
-                sql: "INSERT INTO record (leaf_hash, case_id, record_key, sealed) VALUES (?, ?, ?, ?)",
-                arguments: [Data(leaf.leafHash.bytes), id.description, recordKey, Data(nonce + sealed)])
+                sql: "INSERT INTO record (leaf_hash, time, case_id, record_key, sealed) VALUES (?, ?, ?, ?, ?)",
+                arguments: [
+                    Data(prepared.leafHash.bytes), time.milliseconds, id.description, recordKey, Data(nonce + sealed),
+                ])
+        }
+    }
+
+    private func setIndex(_ index: UInt64, of leafHash: Digest) throws {
+        try database.write { database in
+            try database.execute(
+                sql: "UPDATE record SET trail_index = ? WHERE leaf_hash = ?",
+                arguments: [Int64(index), Data(leafHash.bytes)])
+        }
+    }
+
+    private func drop(_ leafHash: Digest) throws {
+        try database.write { database in
+            try database.execute(sql: "DELETE FROM record WHERE leaf_hash = ?", arguments: [Data(leafHash.bytes)])
         }
     }
 
@@ -159,17 +171,7 @@ extension Ledger {
         }
         for hash in pending {
             guard let digest = Digest(hash) else { throw Self.damaged }
-            if let place = try trail.find(leafHash: digest) {
-                try database.write { database in
-                    try database.execute(
-                        sql: "UPDATE record SET trail_index = ?, time = ? WHERE leaf_hash = ?",
-                        arguments: [Int64(place.index), place.time.milliseconds, hash])
-                }
-            } else {
-                try database.write { database in
-                    try database.execute(sql: "DELETE FROM record WHERE leaf_hash = ?", arguments: [hash])
-                }
-            }
+            if let index = trail.index(of: digest) { try setIndex(index, of: digest) } else { try drop(digest) }
         }
     }
 
@@ -181,23 +183,23 @@ extension Ledger {
         for row in rows {
             guard let idText: String = row["case_id"], let id = CaseID(idText), let recordKey: String = row["record_key"],
                 let hashBytes: Data = row["leaf_hash"], let leafHash = Digest(hashBytes),
-                let index: Int64 = row["trail_index"], let time: Int64 = row["time"],
-                let sealed: Data = row["sealed"], sealed.count > 24
+                let index: Int64 = row["trail_index"], let time: Int64 = row["time"], let sealed: Data = row["sealed"],
+                trail.index(of: leafHash) == UInt64(index)
             else { throw Self.damaged }
-            guard try trail.leafHash(at: UInt64(index)) == leafHash else { throw Self.damaged }
-            let body = try JSON(
-                parsing: SmallCipher.open(
-                    [UInt8](sealed.dropFirst(24)), key: key, nonce: [UInt8](sealed.prefix(24)),
-                    aad: Self.aad(leafHash, id, recordKey)))
-            guard let core = body["core"], let payload = body["payload"],
-                let opening = body["opening"]?.stringValue.flatMap(Hex.decode),
-                core["event"]?.stringValue.flatMap(Event.Name.init) != nil
+            let nonceBytes = SmallCipher.nonceBytes
+            guard
+                let opened = try? SmallCipher.open(
+                    [UInt8](sealed.dropFirst(nonceBytes)), key: key, nonce: [UInt8](sealed.prefix(nonceBytes)),
+                    aad: Self.aad(leafHash, id, recordKey)),
+                let body = try? JSON(parsing: opened), let core = body["core"], let payload = body["payload"],
+                core["event"]?.stringValue.flatMap(AuditEvent.init) != nil,
+                core["outcome"]?.stringValue.flatMap(AuditOutcome.init) != nil
             else { throw Self.damaged }
             var file = file(id)
             file.append(
                 CaseRecord(
                     index: UInt64(index), leafHash: leafHash, time: Timestamp(milliseconds: time), key: recordKey,
-                    core: core, payload: payload, opening: opening))
+                    core: core, payload: payload))
             files[id] = file
         }
     }
@@ -209,4 +211,21 @@ extension Ledger {
 
     private static let damaged = GatewayError(
         .integrity, "a case record does not match the trail; restore the database from its backup")
+}
+
+extension GatewayError {
+    /// The trail's own words are public already.
+    init(trail error: TrailError) {
+        switch error.code {
+        case .full:
+            self.init(
+                .trailFull, "trail-full: the disk under the trail is full, so nothing new starts; free space and try again")
+        case .poisoned, .closed:
+            self.init(.unavailable, "\(error.publicDescription); nothing new starts until the gateway is started again")
+        case .busy: self.init(.busy, error.publicDescription)
+        case .notFound: self.init(.notFound, error.publicDescription)
+        case .malformed, .alreadyExists: self.init(.usage, error.publicDescription)
+        case .damaged, .rolledBack, .wrongKey, .outOfOrder, .eraClosed: self.init(.integrity, error.publicDescription)
+        }
+    }
 }

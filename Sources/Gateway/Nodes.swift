@@ -110,7 +110,7 @@ extension Gateway {
             certificate = try await fabric().reinstate(node)
         } catch let error as FabricError { throw GatewayError(fabric: error) }
         try ledger.record(
-            Event(.nodeReleased, .done).with {
+            Event(.nodeReinstated, .done).with {
                 $0.actor = actor
                 $0.device = node
                 $0.detail = certificate.map { ["certificate": .string($0.digest.hex)] } ?? [:]

@@ -1,6 +1,7 @@
 import GraphVault
 import PolicyEngine
 import Sealing
+import TransparencyLog
 package import Vocabulary
 
 /// What reviewers see of a candidate before they speak: hash, sizes, checks; never rows of data.
@@ -141,7 +142,11 @@ extension Gateway {
 extension Gateway {
     /// Shows that the vault gives out, on the receipt of the decision, exactly the bytes that were reviewed.
     func release(_ run: RunCase) async throws {
-        let (artefacts, hash) = try await released(run)
+        guard let decision = run.file[RunCase.Key.releaseDecided] else {
+            throw StageFailure.failed(.release, "no-decision", "the run has no release decision")
+        }
+        let receipt = try ledger.receipt(for: decision)
+        let (artefacts, hash) = try await released(run, receipt)
         try ledger.record(
             Event(.releaseReady, .done).with {
                 $0.dataset = run.dataset
@@ -149,6 +154,8 @@ extension Gateway {
                     "candidate": .string(hash.hex),
                     "bytes": .integer(Int64(artefacts.reduce(0) { $0 + $1.bytes.count })),
                 ]
+                // The run's era is closed by the time the researcher comes; the receipt proves the decision for good.
+                $0.payload = ["receipt": .string(Hex.encode(receipt.bytes))]
             }, in: .run(run.id), key: RunCase.Key.ready)
     }
 
@@ -161,7 +168,10 @@ extension Gateway {
         guard run.file[RunCase.Key.ready]?.outcome == .done else {
             throw GatewayError(.refused, "run \(id) is not released; its checks and reviewers come first")
         }
-        let (artefacts, hash) = try await released(run)
+        guard let receipt = run.file[RunCase.Key.ready]?.payload["receipt"]?.stringValue.flatMap(Hex.decode) else {
+            throw GatewayError(.integrity, "the recorded receipt of the release cannot be read")
+        }
+        let (artefacts, hash) = try await released(run, Receipt(parsing: receipt))
         try ledger.record(
             Event(.releaseTaken, .done).with {
                 $0.actor = person
@@ -172,13 +182,13 @@ extension Gateway {
         return artefacts
     }
 
-    private func released(_ run: RunCase) async throws -> ([Artefact], Digest) {
+    private func released(_ run: RunCase, _ receipt: Receipt) async throws -> ([Artefact], Digest) {
         guard let decision = run.file[RunCase.Key.releaseDecided], decision.core["decision"] == "permit",
             let hash = decision.detail["candidate"]?.stringValue.flatMap(Digest.init(hex:))
         else { throw GatewayError(.refused, "run \(run.id) has no release decision") }
         do {
             let content = try await vault.takeRelease(
-                run: run.id, receipt: ledger.receipt(for: decision), trail: settings.trail)
+                run: run.id, receipt: receipt, trail: settings.trail)
             return (content.map { Artefact(name: $0.name, bytes: $0.bytes) }, hash)
         } catch let error as VaultError {
             throw GatewayError(vault: error)

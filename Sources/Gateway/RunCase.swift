@@ -1,3 +1,4 @@
+import AuditTrail
 package import Vocabulary
 
 /// A run as its durable records tell it.
@@ -49,7 +50,7 @@ package struct RunCase: Sendable {
 
     private static func stops(_ record: CaseRecord) -> Bool {
         (record.outcome == .refused || record.outcome == .failed)
-            && ![Event.Name.deviceScrubbed, .accessOutsideWindow, .releaseReviewed, .runClosed].contains(record.event)
+            && ![AuditEvent.deviceScrubbed, .windowRefused, .releaseReviewed, .runClosed].contains(record.event)
     }
 
     package var end: RunEnd? {

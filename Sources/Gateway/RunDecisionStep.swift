@@ -1,3 +1,4 @@
+import AuditTrail
 import PolicyEngine
 import Sealing
 import Training
@@ -87,7 +88,7 @@ extension Gateway {
 
     /// Records why a stage stopped. The run then gives back what it holds and closes.
     func recordFailure(_ failure: StageFailure, of run: RunCase) throws {
-        let names: [RunStage: (Event.Name, String)] = [
+        let names: [RunStage: (AuditEvent, String)] = [
             .decide: (.runDecided, RunCase.Key.decided), .open: (.runOpened, RunCase.Key.opened),
             .attach: (.deviceLeased, RunCase.Key.leased), .plan: (.runPlanned, RunCase.Key.planned),
             .train: (.runTrained, RunCase.Key.trained), .scrub: (.deviceScrubbed, RunCase.Key.scrubbed),
