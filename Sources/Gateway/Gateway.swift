@@ -1,4 +1,4 @@
-package import AuditTrail
+import AuditTrail
 package import Foundation
 import GPUFabric
 import GraphVault
@@ -12,7 +12,7 @@ package actor Gateway {
     let home: Home
     let settings: Home.Settings
     let vault: GraphVault
-    let trail: AuditTrail
+    let trail: Trail
     let ledger: Ledger
     let clock: any WallClock
     /// What this start found and mended, in words that are safe to show.
@@ -46,16 +46,16 @@ package actor Gateway {
         guard signingKey.verifyingKey == settings.trail.key else {
             throw GatewayError(.integrity, "the trail's signing key is not the one in the settings")
         }
-        let trail: AuditTrail
-        let trailFindings: [AuditTrail.Finding]
-        do {
-            (trail, trailFindings) = try AuditTrail.open(
-                at: home.trail, anchor: settings.anchor, identity: settings.trail, signingKey: signingKey,
-                auditors: settings.auditors, recovery: settings.recovery, eraKey: await vault.derivedKey(DerivedKey.trailEras),
-                clock: clock)
-        } catch let error as TrailError { throw GatewayError(trail: error) }
+        let trail: Trail
+        let trailFindings: [TrailFinding]
+        do throws(TrailError) {
+            (trail, trailFindings) = try Trail.open(
+                in: Self.trailHome(home, settings, clock), signingKey: signingKey,
+                hostKey: await vault.derivedKey(DerivedKey.trailEras))
+        } catch { throw GatewayError(trail: error) }
         let ledger = try Ledger(
-            trail: trail, databasePath: home.database.path, key: await vault.derivedKey(DerivedKey.caseRecords))
+            trail: trail, databasePath: home.database.path, key: await vault.derivedKey(DerivedKey.caseRecords),
+            clock: clock)
         self.home = home
         self.settings = settings
         self.vault = vault
@@ -63,12 +63,11 @@ package actor Gateway {
         self.ledger = ledger
         self.clock = clock
         self.lock = lock
-        findings = vault.findings.map(\.description) + trailFindings.map(\.description)
-        if !findings.isEmpty {
+        findings = vault.findings.map(\.words) + trailFindings.map(\.text)
+        if !vault.findings.isEmpty {
             try ledger.record(
-                Event(.gatewayRecovered, .done).with {
-                    $0.reasons = vault.findings.map(\.code) + trailFindings.map(\.code)
-                }, in: .gateway, key: ledger.freshKey("recovered"))
+                Event(.gatewayRecovered, .done).with { $0.reasons = vault.findings.map(\.code) }, in: .gateway,
+                key: ledger.freshKey("recovered"))
         }
     }
 
@@ -107,19 +106,30 @@ package actor Gateway {
         let settings = Home.Settings(
             trail: identity, anchor: anchor ?? folder.appendingPathComponent("anchor"), auditors: auditorKeys,
             recovery: recoveryKey)
-        let trail = try AuditTrail.create(
-            at: home.trail, anchor: settings.anchor, identity: identity, signingKey: signingKey,
-            auditors: auditorKeys, recovery: recoveryKey, eraKey: await vault.derivedKey(DerivedKey.trailEras), clock: clock)
-        let ledger = try Ledger(
-            trail: trail, databasePath: home.database.path, key: await vault.derivedKey(DerivedKey.caseRecords))
-        try ledger.record(
-            Event(.gatewayInitialised, .done).with { $0.detail = ["trail": .string(identity.text)] }, in: .gateway,
-            key: "initialised")
-        try ledger.close()
+        let trail: Trail
+        do throws(TrailError) {
+            trail = try Trail.create(
+                in: trailHome(home, settings, clock), signingKey: signingKey,
+                hostKey: await vault.derivedKey(DerivedKey.trailEras))
+        } catch { throw GatewayError(trail: error) }
         trail.close()
         // Written last: a home without settings is no home, and `init` can be run again after its folder is removed.
         try home.write(settings)
-        return identity.text
+        return identity.description
+    }
+
+    private static func trailHome(
+        _ home: Home, _ settings: Home.Settings, _ clock: any WallClock
+    ) throws(TrailError) -> TrailHome {
+        let readers = settings.auditors.enumerated().map { TrailReader(name: "auditor-\($0 + 1)", key: $1) }
+        do {
+            return TrailHome(
+                disk: try FolderDisk(home.trail.path), anchor: try FolderDisk(settings.anchor.path),
+                settings: TrailSettings(
+                    origin: settings.trail.origin,
+                    readers: readers + [TrailReader(name: "recovery", key: settings.recovery)]),
+                clock: clock)
+        } catch { throw TrailError(.poisoned, "the trail's folder or its anchor cannot be used") }
     }
 
     private static let signingKeyNonceBytes = SmallCipher.nonceBytes
@@ -188,6 +198,31 @@ extension HomeKey {
                 throw GatewayError(.usage, "a new home's passphrase has at least 12 characters")
             }
             return .passphrase(SecretBytes(copying: typed))
+        }
+    }
+}
+
+extension GraphVault.Finding {
+    var code: String {
+        switch self {
+        case .unfinishedWorkRemoved: "unfinished-work-removed"
+        case .unknownVersionRemoved: "unknown-version-removed"
+        case .unknownImageRemoved: "unknown-image-removed"
+        case .unknownCandidateRemoved: "unknown-candidate-removed"
+        case .versionMissing: "version-missing"
+        }
+    }
+
+    /// For whoever starts the gateway after a crash.
+    var words: String {
+        switch self {
+        case .unfinishedWorkRemoved: "work that a crash had left unfinished was removed; nothing recorded is lost"
+        case .unknownVersionRemoved(let dataset, let version):
+            "files of \(dataset) \(version), whose import was never finished, were removed; import again"
+        case .unknownImageRemoved(let run): "an unfinished image of run \(run) was removed; it is built again when needed"
+        case .unknownCandidateRemoved(let run): "an unfinished candidate of run \(run) was removed"
+        case .versionMissing(let dataset, let version):
+            "the files of \(dataset) \(version) are missing; restore them from the backup"
         }
     }
 }

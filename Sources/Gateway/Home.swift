@@ -38,7 +38,7 @@ struct Home: Sendable {
     func write(_ settings: Settings) throws {
         let json: JSON = [
             "version": 1,
-            "trail": .string(settings.trail.text),
+            "trail": .string(settings.trail.description),
             "anchor": .string(settings.anchor.path),
             "auditors": .array(settings.auditors.map { .string(Hex.encode($0.bytes)) }),
             "recovery": .string(Hex.encode(settings.recovery.bytes)),
