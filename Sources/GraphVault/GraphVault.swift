@@ -244,7 +244,8 @@ struct StoredVersion: ~Copyable {
     }
 
     func facts() throws -> VersionFacts {
-        guard let json = try? JSON(parsing: all(.facts, of: UInt8.self)) else {
+        let text = try all(.facts, of: UInt8.self)
+        guard let json = try? JSON(parsing: text) else {
             throw VaultError(.tampered, "a version's facts are not readable")
         }
         return try VersionFacts(json: json)

@@ -121,10 +121,12 @@ private struct HeaderReader {
         var hasOrder = false
         try expect("{")
         while !take("}") {
+            skipSpace()
             let start = at
             switch try quoted() {
             case "descr" where element == nil:
                 try expect(":")
+                skipSpace()
                 let start = at
                 guard let known = NumPyArray.Element(rawValue: try quoted()), allowed.contains(known) else {
                     at = start
@@ -181,6 +183,8 @@ private struct HeaderReader {
     }
 
     private mutating func tuple(dimensions: Int) throws(VaultError) -> [Int] {
+        skipSpace()
+        let tupleAt = at
         try expect("(")
         var extents: [Int] = []
         while !take(")") {
@@ -198,6 +202,7 @@ private struct HeaderReader {
             }
         }
         guard extents.count == dimensions else {
+            at = tupleAt
             throw error("\(extents.count) dimensions where \(dimensions) are needed")
         }
         return extents
