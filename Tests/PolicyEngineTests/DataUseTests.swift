@@ -188,6 +188,7 @@ import Vocabulary
     }
 
     private func rows(_ path: String) throws -> [String] {
-        try String(contentsOf: SharedData.url(path), encoding: .utf8).split(separator: "\n").map(String.init)
+        try String(contentsOf: SharedData.url(path), encoding: .utf8).split(whereSeparator: \.isNewline).map(
+            String.init)
     }
 }

@@ -32,7 +32,7 @@ import Vocabulary
     static let bad: [Bad] = [
         Bad(.yamlAnchor, "2:10", "dataset: osaka", "dataset: &d osaka"),
         Bad(.yamlAlias, "2:10", "dataset: osaka:cohort-a", "dataset: *d"),
-        Bad(.yamlAlias, "6:6", "access:\n", "access:\n  <<: *base\n"),
+        Bad(.yamlAlias, "7:7", "access:\n", "access:\n  <<: *base\n"),
         Bad(.yamlMerge, "7:3", "access:\n", "access:\n  <<: { required: 2 }\n"),
         Bad(.yamlTag, "2:10", "dataset: osaka", "dataset: !!str osaka"),
         Bad(.yamlTag, "4:13", "permission: ", "permission: !include "),
@@ -53,22 +53,22 @@ import Vocabulary
         Bad(.yamlDuplicateKey, "1:1", "dataset:", "version: 1\ndataset:"),
         Bad(.yamlKey, "2:1", "dataset:", "? dataset\n:"),
         Bad(.yamlKey, "1:1", file: "[a]: b\n"),
-        Bad(.yamlSyntax, "2:15", "dataset: osaka:cohort-a", "dataset: 'osak' a"),
-        Bad(.yamlSyntax, "2:12", "dataset: osaka:cohort-a", "dataset: a: b"),
+        Bad(.yamlSyntax, "2:17", "dataset: osaka:cohort-a", "dataset: 'osak' a"),
+        Bad(.yamlSyntax, "2:11", "dataset: osaka:cohort-a", "dataset: a: b"),
         Bad(.yamlSyntax, "1:1", file: "}"),
         Bad(.yamlEmpty, "1:1", file: ""),
         Bad(.yamlEmpty, "1:1", file: "# only a comment\n"),
         Bad(.valueType, "1:1", file: "just text\n"),
         Bad(.valueType, "1:1", file: "- a list\n"),
-        Bad(.valueType, "1:4", file: "---\n"),
+        Bad(.valueType, "2:1", file: "---\n"),
         Bad(.keyUnknown, "2:1", "dataset:", "datset:"),
-        Bad(.keyUnknown, "7:43", "data-custodian] }", "data-custodian], requird: 1 }"),
+        Bad(.keyUnknown, "7:59", "data-custodian] }", "data-custodian], requird: 1 }"),
         Bad(.keyUnknown, "1:1", "version", "vеrsion"),  // The second letter is Cyrillic.
         Bad(.keyMissing, "1:1", "dataset: osaka:cohort-a\n", ""),
         Bad(.keyMissing, "7:14", "required: 2, ", ""),
         Bad(.keyMissing, "7:14", ", roles: [dac, data-custodian]", ""),
         Bad(.keyMissing, "4:13", "DUO:0000006", "DUO:0000007"),
-        Bad(.policyConflict, "5:12", "permission: DUO:0000006", "permission: DUO:0000006\ndiseases: [MONDO:0005015]"),
+        Bad(.policyConflict, "5:11", "permission: DUO:0000006", "permission: DUO:0000006\ndiseases: [MONDO:0005015]"),
         Bad(.valueRange, "1:10", "version: 1", "version: 2"),
         Bad(.valueRange, "1:10", "version: 1", "version: \"1\""),
         Bad(.valueRange, "2:10", "osaka:cohort-a", "оsaka:cohort-a"),  // The first letter is Cyrillic.
@@ -87,7 +87,7 @@ import Vocabulary
         Bad(.valueType, "5:13", "modifiers: []", "modifiers: [DUO:0000046]"),
         Bad(.modifierParameter, "5:13", "modifiers: []", "modifiers: [{ code: DUO:0000022 }]"),
         Bad(.keyUnknown, "5:34", "modifiers: []", "modifiers: [{ code: DUO:0000046, months: 3 }]"),
-        Bad(.valueRange, "5:43", "modifiers: []", "modifiers: [{ code: DUO:0000022, regions: [Japan] }]"),
+        Bad(.valueRange, "5:44", "modifiers: []", "modifiers: [{ code: DUO:0000022, regions: [Japan] }]"),
         Bad(.valueRange, "5:41", "modifiers: []", "modifiers: [{ code: DUO:0000024, until: 2027-02-29 }]"),
         Bad(.valueType, "5:42", "modifiers: []", "modifiers: [{ code: DUO:0000025, months: twelve }]"),
         Bad(.valueRange, "5:42", "modifiers: []", "modifiers: [{ code: DUO:0000025, months: 0 }]"),
@@ -99,12 +99,12 @@ import Vocabulary
         Bad(.valueType, "7:26", "required: 2", "required: 2.0"),
         Bad(.valueRange, "7:26", "required: 2", "required: -1"),
         Bad(.valueType, "7:26", "required: 2", "required: 99999999999999999999"),
-        Bad(.valueRepeated, "7:43", "data-custodian", "dac"),
-        Bad(.valueUnknown, "10:43", "evidence: tpm", "evidence: hw-tea"),
+        Bad(.valueRepeated, "7:42", "data-custodian", "dac"),
+        Bad(.valueUnknown, "10:42", "evidence: tpm", "evidence: hw-tea"),
         Bad(.valueType, "12:21", "losses: true", "losses: yes"),
-        Bad(.policyConflict, "12:53", "cohort_min: 20", "cohort_min: 5"),
+        Bad(.policyConflict, "12:55", "cohort_min: 20", "cohort_min: 5"),
         Bad(.valueRange, "13:24", "cohort_min: 10", "cohort_min: 0"),
-        Bad(.valueUnknown, "13:36", "checks: [artefact", "checks: [artifact"),
+        Bad(.valueUnknown, "13:37", "checks: [artefact", "checks: [artifact"),
         Bad(.valueRange, "13:36", "checks: [artefact, cohort]", "checks: []"),
     ]
 
@@ -250,7 +250,7 @@ import Vocabulary
             "%", "---\n", "\u{85}", "DUO:0000006", "null", "あ", "\t", "\r",
         ].map { Array($0.utf8) }
         var accepted = 0
-        for step in 0..<400 {
+        for step in 0..<150 {
             let file = files.randomElement(using: &random)!
             var bytes = file.bytes
             for _ in 0..<Int.random(in: 1...4, using: &random) {
