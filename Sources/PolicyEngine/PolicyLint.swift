@@ -72,7 +72,7 @@ package enum PolicyLint {
 }
 
 extension Policy {
-    /// Every clause that can decide something, for coverage.
+    /// Every clause that can decide something, for coverage; the weakest evidence and no minimum refuse nobody.
     fileprivate var clauses: [(path: String, line: Int)] {
         func place<Value>(_ clause: Clause<Value>) -> (path: String, line: Int) { (clause.path, clause.line) }
         var all = [place(permission), place(access.approvals)]
@@ -80,10 +80,12 @@ extension Policy {
         if permission.value == .disease { all.append(place(diseases)) }
         if let visas = access.visas { all.append(place(visas)) }
         if let notices = access.notices { all.append(place(notices)) }
-        all += [place(training.pools), place(training.evidence), place(training.hoursMax)]
+        all += [place(training.pools), place(training.hoursMax)]
+        if training.evidence.value > .software { all.append(place(training.evidence)) }
         if let rtt = training.rttMicrosecondsMax { all.append(place(rtt)) }
         if let targets = training.targets { all.append(place(targets)) }
-        all += [place(release.cohortMin), place(release.checks), place(release.reviewers)]
+        all += [place(release.checks), place(release.reviewers)]
+        if release.cohortMin.value > 0 { all.append(place(release.cohortMin)) }
         return all
     }
 }
