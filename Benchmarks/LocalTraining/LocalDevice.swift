@@ -2,8 +2,8 @@ import DeviceNode
 package import FabricProtocol
 package import Sealing
 import Synchronization
-package import Training
-package import Vocabulary
+import Training
+import Vocabulary
 
 /// The node's executor in this process, on windows in this process: no network, but every byte still crosses sealed.
 package final class LocalDevice: TrainingDevice {

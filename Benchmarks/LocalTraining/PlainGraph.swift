@@ -1,5 +1,5 @@
 package import Foundation
-package import Vocabulary
+import Vocabulary
 
 /// A graph in clear, read from files, for tests and benchmarks only: the product reads graphs from its vault.
 package struct PlainGraph: Sendable {

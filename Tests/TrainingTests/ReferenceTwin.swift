@@ -3,6 +3,10 @@ import Training
 import TrainingPlanner
 import Vocabulary
 
+import func Glibc.exp
+import func Glibc.log
+import func Glibc.pow
+
 /// Full-graph training as the papers write it, in float64, one loop at a time: what the device's programs are held to.
 ///
 /// It shares the image, the specification and the counter-based randomness with the product and nothing else: no
@@ -53,8 +57,8 @@ struct ReferenceTwin {
             let slope = gradient[index] + (decays ? spec.weightDecay.value * parameters[index] : 0)
             firstMoments[index] = 0.9 * firstMoments[index] + 0.1 * slope
             secondMoments[index] = 0.999 * secondMoments[index] + 0.001 * slope * slope
-            let mean = firstMoments[index] / (1 - power(0.9, epoch + 1))
-            let spread = (secondMoments[index] / (1 - power(0.999, epoch + 1))).squareRoot()
+            let mean = firstMoments[index] / (1 - pow(0.9, Double(epoch + 1)))
+            let spread = (secondMoments[index] / (1 - pow(0.999, Double(epoch + 1)))).squareRoot()
             parameters[index] -= rate * mean / (spread + 1e-8)
         }
         return (loss, gradient)
@@ -175,7 +179,7 @@ struct ReferenceTwin {
 
     private func logSum(_ values: ArraySlice<Double>) -> Double {
         let most = values.max()!
-        return most + logarithm(values.reduce(0) { $0 + exponential($1 - most) })
+        return most + log(values.reduce(0) { $0 + exp($1 - most) })
     }
 
     private func lossAndSlope(_ logits: [Double]) -> (loss: Double, slope: [Double]) {
@@ -191,7 +195,7 @@ struct ReferenceTwin {
             loss += weight(label) * (norm - values[row * classes + label]) / total
             for column in 0..<classes {
                 slope[row * classes + column] =
-                    weight(label) / total * (exponential(values[row * classes + column] - norm) - (column == label ? 1 : 0))
+                    weight(label) / total * (exp(values[row * classes + column] - norm) - (column == label ? 1 : 0))
             }
         }
         return (loss, slope)
