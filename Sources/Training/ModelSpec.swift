@@ -12,6 +12,11 @@ package struct ModelSpec: Hashable, Sendable {
         /// Epochs without a better figure after which training ends.
         package let patience: Int
         package let metric: Metric
+
+        package init(patience: Int, metric: Metric) {
+            self.patience = patience
+            self.metric = metric
+        }
     }
 
     package enum Metric: String, CaseIterable, Sendable {

@@ -260,7 +260,8 @@ private struct Builder {
 
     private mutating func stack(_ entry: ParameterLayout.Entry) -> TensorIndex {
         let tiles = (image.nodes + ImageShape.tileRows - 1) / ImageShape.tileRows
-        let levels = Int.bitWidth - tiles.leadingZeroBitCount
+        // The levels of a binary counter over the tiles, and the sum of the tile at hand.
+        let levels = Int.bitWidth - tiles.leadingZeroBitCount + 1
         let index = tensor(
             "stack.\(entry.name)", .fixed, rowBytes: levels * entry.count * 4, width: entry.columns)
         sweeps[sweeps.count - 1].finishes.append(Sweep.Finish(stack: index, entry: entry))
