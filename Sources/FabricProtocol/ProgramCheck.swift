@@ -6,10 +6,13 @@ package struct CheckedProgram: Sendable {
     package let program: Program
     /// One past the highest byte of device memory that a buffer reaches.
     package let peakBytes: Int
+    /// For each command, the bytes of device memory that it may write.
+    package let memoryWrites: [[Range<Int>]]
 
-    fileprivate init(program: Program, peakBytes: Int) {
+    fileprivate init(program: Program, peakBytes: Int, memoryWrites: [[Range<Int>]]) {
         self.program = program
         self.peakBytes = peakBytes
+        self.memoryWrites = memoryWrites
     }
 }
 
@@ -25,7 +28,9 @@ extension Program {
                 throw ProgramError(.invalid, "buffer \(index) is not aligned to \(Buffer.alignment) bytes")
             }
             guard buffer.byteCount >= 0, buffer.offset <= memoryBytes, buffer.byteCount <= memoryBytes - buffer.offset
-            else { throw ProgramError(.outOfBounds, "buffer \(index) reaches beyond the \(memoryBytes) bytes of memory") }
+            else {
+                throw ProgramError(.outOfBounds, "buffer \(index) reaches beyond the \(memoryBytes) bytes of memory")
+            }
             peakBytes = max(peakBytes, buffer.offset + buffer.byteCount)
         }
         try checkWindows()
@@ -39,7 +44,11 @@ extension Program {
             }
         }
         try checkOrder(accesses)
-        return CheckedProgram(program: self, peakBytes: peakBytes)
+        return CheckedProgram(
+            program: self, peakBytes: peakBytes,
+            memoryWrites: accesses.map { list in
+                list.filter { $0.window == nil && $0.writes }.map { $0.lower..<$0.upper }
+            })
     }
 
     private func checkWindows() throws(ProgramError) {
