@@ -453,6 +453,38 @@ package enum NodeEvent: Sendable {
     /// The state folder could not be written: no lease until the next start.
     case recordLost
     case stopped
+
+    package var name: String {
+        switch self {
+        case .started: "started"
+        case .leased: "leased"
+        case .scrubbed: "scrubbed"
+        case .refused: "refused"
+        case .connectionEnded: "connection-ended"
+        case .recordLost: "record-lost"
+        case .stopped: "stopped"
+        }
+    }
+
+    package var fields: [(name: String, value: String)] {
+        switch self {
+        case .started(let port, let memoryIsLocked): [("port", "\(port)"), ("locked", "\(memoryIsLocked)")]
+        case .leased(let run, let lease, let fence):
+            [("run", run.text), ("lease", lease.text), ("fence", "\(fence)")]
+        case .scrubbed(let lease, let fence, let cause):
+            [("lease", lease.text), ("fence", "\(fence)"), ("cause", "\(cause)")]
+        case .refused(let refusal): [("code", "\(refusal.code)"), ("index", "\(refusal.index)")]
+        case .connectionEnded(let code): [("code", code.rawValue)]
+        case .recordLost, .stopped: []
+        }
+    }
+
+    package var isProblem: Bool {
+        switch self {
+        case .refused, .recordLost: true
+        default: false
+        }
+    }
 }
 
 extension [UInt8] {

@@ -46,6 +46,11 @@ package struct NodeMeasurements: Sendable {
         [Measurement(name: "agent", digest: agent), Measurement(name: "configuration", digest: configuration)]
     }
 
+    /// Names and hexadecimal digests, as an allow-list takes them.
+    package var json: JSON {
+        .object(Dictionary(uniqueKeysWithValues: list.map { ($0.name, .string($0.digest.hex)) }))
+    }
+
     private static func hashFile(_ path: String) throws -> Digest {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw NodeError(.measurement, "the agent's binary cannot be read") }
