@@ -278,7 +278,7 @@ extension WireReader {
 /// A lease as the gateway asks for it. The fence is the frame's.
 package struct LeaseGrant: Equatable, Sendable {
     /// Bytes of a receipt: a checkpoint, a Merkle path and one record's core.
-    package static let receiptBytesMax = 256 * 1024
+    package static let receiptBytesMax = 64 * 1024
     /// An X25519 sealed box around 32 bytes.
     package static let wrappedKeyBytes = 80
     package static let ttlMilliseconds: ClosedRange<UInt32> = 100...600_000

@@ -68,7 +68,9 @@ package struct LaneHeader: Equatable, Sendable {
             throw FrameError(.operation, at: 1, "an unknown lane operation")
         }
         guard load(UInt16.self, at: 2, in: bytes) == 0 else { throw FrameError(.flags, at: 2, "an unknown flag") }
-        guard load(UInt16.self, at: 4, in: bytes) == lane else { throw FrameError(.range, at: 4, "another lane's record") }
+        guard load(UInt16.self, at: 4, in: bytes) == lane else {
+            throw FrameError(.range, at: 4, "another lane's record")
+        }
         guard load(UInt64.self, at: 8, in: bytes) == sequence else {
             throw FrameError(.order, at: 8, "not the next sequence number")
         }
@@ -169,7 +171,11 @@ package struct LaneSealer: ~Copyable, Sendable {
         guard sequence < LaneRecord.countMax else { throw FrameError(.order, at: 8, "the lane's keys are used up") }
         header.write(lane: lane, sequence: sequence, fence: fence, into: prefix)
         let tagPlace = UnsafeMutableRawBufferPointer(rebasing: prefix[64..<80])
-        if blockTag.isEmpty { tagPlace.initializeMemory(as: UInt8.self, repeating: 0) } else { tagPlace.copyMemory(from: blockTag) }
+        if blockTag.isEmpty {
+            tagPlace.initializeMemory(as: UInt8.self, repeating: 0)
+        } else {
+            tagPlace.copyMemory(from: blockTag)
+        }
         let nonce = laneNonce(lane: lane, direction: direction, sequence: sequence)
         let sealed: Result<Void, SealingError> = nonce.withBytes { nonce in
             Result { () throws(SealingError) in
@@ -233,6 +239,8 @@ private func store<Value: FixedWidthInteger>(_ value: Value, at offset: Int, in 
     bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: Value.self)
 }
 
-private func load<Value: FixedWidthInteger>(_ type: Value.Type, at offset: Int, in bytes: UnsafeRawBufferPointer) -> Value {
+private func load<Value: FixedWidthInteger>(_ type: Value.Type, at offset: Int, in bytes: UnsafeRawBufferPointer)
+    -> Value
+{
     Value(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
 }

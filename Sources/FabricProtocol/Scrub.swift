@@ -67,7 +67,8 @@ package struct ScrubProof: ~Copyable {
         let block = UnsafeMutableRawBufferPointer.allocate(byteCount: ScrubPattern.blockBytes, alignment: 64)
         defer { block.deallocate() }
         for (index, start) in stride(from: 0, to: byteCount, by: ScrubPattern.blockBytes).enumerated() {
-            let part = UnsafeMutableRawBufferPointer(rebasing: block[..<min(ScrubPattern.blockBytes, byteCount - start)])
+            let part = UnsafeMutableRawBufferPointer(
+                rebasing: block[..<min(ScrubPattern.blockBytes, byteCount - start)])
             pattern.fill(block: index, part)
             proof.add(UnsafeRawBufferPointer(part))
         }

@@ -54,7 +54,8 @@ package struct WireReader {
 
     package init(_ bytes: [UInt8]) { self.bytes = bytes }
 
-    package mutating func integer<Value: FixedWidthInteger>(_ type: Value.Type = Value.self) throws(FrameError) -> Value {
+    package mutating func integer<Value: FixedWidthInteger>(_ type: Value.Type = Value.self) throws(FrameError) -> Value
+    {
         let size = MemoryLayout<Value>.size
         guard bytes.count - position >= size else { throw truncated() }
         var value: Value = 0

@@ -19,7 +19,8 @@ package struct CertificateAuthority: Sendable {
     static let keyFile = "ca.key"
 
     /// Makes a new authority and writes `ca.pem` and `ca.key` into a folder that has none.
-    package static func create(in folder: String, now: Timestamp, validDays: Int = 3650) throws -> CertificateAuthority {
+    package static func create(in folder: String, now: Timestamp, validDays: Int = 3650) throws -> CertificateAuthority
+    {
         guard try DurableFile.read(folder + "/" + keyFile) == nil else {
             throw FabricError(.storage, "this folder has a certificate authority already")
         }
@@ -88,7 +89,8 @@ package struct CertificateAuthority: Sendable {
         var serializer = DER.Serializer()
         try serializer.serialize(certificate)
         return NodeEnrolment(
-            node: node, certificate: Sealing.SHA256.hash(serializer.serializedBytes), attestationKey: attestation.verifyingKey)
+            node: node, certificate: Sealing.SHA256.hash(serializer.serializedBytes),
+            attestationKey: attestation.verifyingKey)
     }
 
     private var pem: [UInt8] { get throws { Array(try certificate.serializeAsPEM().pemString.utf8) } }
