@@ -17,7 +17,8 @@ struct RecordDemand {
     /// Handing out a run key needs the intent to lease a device for this run, naming the key of the attested device.
     static func deviceLeased(_ run: RunID, to key: String) -> RecordDemand {
         RecordDemand(members: [
-            (["event"], "device.leased"), (["outcome"], "intent"), (["run"], run.text), (["detail", "wrappingKey"], key),
+            (["event"], "device.leased"), (["outcome"], "intent"), (["run"], run.text),
+            (["detail", "wrappingKey"], key),
         ])
     }
 
