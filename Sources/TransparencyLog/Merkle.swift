@@ -64,14 +64,16 @@ package enum Merkle {
     package static func verifyConsistency(
         oldSize: UInt64, oldRoot: Digest, newSize: UInt64, newRoot: Digest, proof: [Digest]
     ) throws(LogError) {
+        guard oldSize > 0 else { throw LogError(.wrongProof, "a consistency proof from the empty tree shows nothing") }
         try verifyConsistency(start: 0, end: oldSize, subtreeRoot: oldRoot, size: newSize, root: newRoot, proof: proof)
     }
 
     /// The same for the subtree over the leaves `start..<end` (draft-ietf-plants-merkle-tree-certs, "Subtree
-    /// Consistency Proofs"; with `start` 0 it is RFC 9162, 2.1.4.2). A proof from nothing shows nothing: refused.
+    /// Consistency Proofs"; with `start` 0 it is RFC 9162, 2.1.4.2). An empty subtree needs no proof.
     package static func verifyConsistency(
         start: UInt64, end: UInt64, subtreeRoot: Digest, size: UInt64, root: Digest, proof: [Digest]
     ) throws(LogError) {
+        if start == end, end <= size, subtreeRoot == emptyRoot, proof.isEmpty { return }
         guard isSubtree(start: start, end: end), end <= size else {
             throw LogError(.wrongProof, "a consistency proof is for sizes that do not follow each other")
         }
@@ -166,6 +168,8 @@ package struct MerkleTree: Sendable {
 
     package var size: UInt64 { range.size }
     package var root: Digest { range.root }
+    /// What is needed to tell the roots of longer trees without changing this one.
+    package var compactRange: CompactRange { range }
 
     package mutating func append(_ leafHash: Digest) {
         range.append(leafHash) { level, _, hash in
