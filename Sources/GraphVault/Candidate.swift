@@ -61,7 +61,9 @@ extension GraphVault {
             artefacts.reduce(0, { $0 + $1.bytes.count }) <= Candidate.bytesMax
         else {
             throw VaultError(
-                .badArtefact, "a candidate has 1 to \(Candidate.artefactsMax) artefacts with names of their own, in all up to \(Candidate.bytesMax) bytes")
+                .badArtefact,
+                "a candidate has 1 to \(Candidate.artefactsMax) artefacts with names of their own, in all up to \(Candidate.bytesMax) bytes"
+            )
         }
         if let before = try storedCandidate(run) {
             guard before.artefacts == named else {
@@ -139,7 +141,8 @@ extension GraphVault {
         let place = Self.candidateFolder(folder, run)
         return try zip(candidate.artefacts, candidate.sections).map { artefact, section in
             var reader = try SectionReader(
-                folder: place, number: section.number, byteCount: section.byteCount, owner: .candidate(of: run), key: key)
+                folder: place, number: section.number, byteCount: section.byteCount, owner: .candidate(of: run),
+                key: key)
             let bytes = try reader.readAll(of: UInt8.self)
             guard SHA256.hash(bytes) == artefact.hash else {
                 throw VaultError(.tampered, "an artefact is not what was stored")

@@ -10,7 +10,8 @@ struct Catalogue: Sendable {
     init(path: String) throws {
         var configuration = Configuration()
         configuration.prepareDatabase { database in
-            try database.execute(sql: "PRAGMA secure_delete = ON; PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = OFF")
+            try database.execute(
+                sql: "PRAGMA secure_delete = ON; PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = OFF")
         }
         do {
             queue = try DatabaseQueue(path: path, configuration: configuration)

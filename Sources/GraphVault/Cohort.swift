@@ -90,6 +90,13 @@ extension GraphVault {
         return consent
     }
 
+    /// SHA-256 over all consents of a data set. Recorded in the trail with each change, it shows an older catalogue that
+    /// is put back to make a withdrawal undone.
+    package func consentHash(of dataset: DatasetID) throws -> Digest {
+        let register = ConsentRegister(dataset: dataset, datasetKey: try datasetKey(dataset))
+        return try catalogue.read { try register.hash(in: $0) }
+    }
+
     /// The runs whose image held a subject's rows, also after the images are destroyed.
     package func runs(using subject: SubjectID, of dataset: DatasetID) throws -> [RunID] {
         let register = ConsentRegister(dataset: dataset, datasetKey: try datasetKey(dataset))
@@ -160,6 +167,21 @@ struct ConsentRegister: ~Copyable {
         try database.cachedStatement(
             sql: "INSERT OR REPLACE INTO consent (dataset, pseudonym, sealed) VALUES (?, ?, ?)"
         ).execute(arguments: [dataset.text, Data(pseudonym), Data(sealed)])
+    }
+
+    func hash(in database: Database) throws -> Digest {
+        var hash = SHA256Stream()
+        hash.update("sekisho consents v1")
+        let rows = try Row.fetchCursor(
+            database, sql: "SELECT pseudonym, sealed FROM consent WHERE dataset = ? ORDER BY pseudonym",
+            arguments: [dataset.text])
+        while let row = try rows.next() {
+            let (pseudonym, sealed): (Data, Data) = (row["pseudonym"], row["sealed"])
+            let content = try KeyPurpose.consent(pseudonym: Array(pseudonym)).open(Array(sealed), under: rowKey)
+            hash.update(Array(pseudonym))
+            hash.update(SHA256.hash(content))
+        }
+        return hash.finalize()
     }
 
     func sealMembers(_ members: [UInt8], of run: RunID) -> [UInt8] {

@@ -47,7 +47,8 @@ struct ConsentFile {
             case "withdrawn": word = .withdrawn
             default: throw table.error(.badConsent, state, "a state is given or withdrawn")
             }
-            consents[number] = Consent(state: word, codes: try codes.map { column throws(VaultError) in try Self.codes(table, column) } ?? [])
+            consents[number] = Consent(
+                state: word, codes: try codes.map { column throws(VaultError) in try Self.codes(table, column) } ?? [])
         }
     }
 

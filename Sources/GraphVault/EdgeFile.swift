@@ -1,7 +1,8 @@
-import Vocabulary
-
 /// The rows of a KGX edges file: `subject`, `predicate`, `object`. Other columns are not kept.
 struct EdgeFile {
+    /// Edges are numbered in 32 bits while they are sorted.
+    static let countMax = Int(UInt32.max)
+
     var predicates = IdentifierTable()
     var sources: [UInt32] = []
     var targets: [UInt32] = []
@@ -25,8 +26,8 @@ struct EdgeFile {
             guard let target = nodes.number(of: table.field(object)) else {
                 throw table.error(.unknownNode, object, "the object is not among the nodes")
             }
-            guard sources.count < Limits.edgesMax else {
-                throw table.error(.tooMany, subject, "more than \(Limits.edgesMax) edges")
+            guard sources.count < Self.countMax else {
+                throw table.error(.tooMany, subject, "more than \(Self.countMax) edges")
             }
             sources.append(UInt32(source))
             targets.append(UInt32(target))

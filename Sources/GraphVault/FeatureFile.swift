@@ -58,7 +58,8 @@ private func readSparse(
     try check(rows: pointers.count - 1, columns: count, nodes: nodes, .featureRows)
     guard columns.count == values.shape[0] else {
         throw VaultError(
-            .rowsDiffer, in: .featureValues, at: .whole, "\(values.shape[0]) values for \(columns.count) column numbers")
+            .rowsDiffer, in: .featureValues, at: .whole, "\(values.shape[0]) values for \(columns.count) column numbers"
+        )
     }
     var last = try pointers.next()
     guard last == 0 else {
@@ -88,7 +89,8 @@ private func readSparse(
             }
             guard numbers[position].isFinite else {
                 throw VaultError(
-                    .notFinite, in: .featureValues, at: .row(Int(last) + position + 1, column: 1), "not a finite number")
+                    .notFinite, in: .featureValues, at: .row(Int(last) + position + 1, column: 1), "not a finite number"
+                )
             }
             row[Int(column)] = numbers[position]
             before = column

@@ -102,6 +102,17 @@ struct DurableFile: ~Copyable {
         guard fsync(descriptor) == 0 else { throw storage("a file cannot be made durable") }
     }
 
+    /// A small file that is there whole or not at all.
+    static func replace(_ name: String, with bytes: [UInt8], in folder: Folder) throws(VaultError) {
+        let fresh = name + ".new"
+        unlink(folder.path(of: fresh))
+        try write(bytes, as: fresh, in: folder)
+        guard rename(folder.path(of: fresh), folder.path(of: name)) == 0 else {
+            throw storage("a file cannot be moved")
+        }
+        try folder.sync()
+    }
+
     static func write(_ bytes: [UInt8], as name: String, in folder: Folder) throws(VaultError) {
         let file = try DurableFile(creating: name, in: folder)
         var failure: VaultError?
@@ -122,7 +133,8 @@ struct StoredFile: ~Copyable, Sendable {
         descriptor = open(folder.path(of: name), O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
         self.byteCount = byteCount
         guard descriptor >= 0 else {
-            throw errno == ENOENT ? VaultError(.truncated, "a file of the vault is missing") : storage("a file cannot be opened")
+            throw errno == ENOENT
+                ? VaultError(.truncated, "a file of the vault is missing") : storage("a file cannot be opened")
         }
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw storage("a file cannot be read") }
@@ -152,7 +164,8 @@ struct StoredFile: ~Copyable, Sendable {
     static func read(_ name: String, in folder: Folder, bytesMax: Int) throws(VaultError) -> [UInt8] {
         var status = stat()
         guard stat(folder.path(of: name), &status) == 0 else {
-            throw errno == ENOENT ? VaultError(.truncated, "a file of the vault is missing") : storage("a file cannot be read")
+            throw errno == ENOENT
+                ? VaultError(.truncated, "a file of the vault is missing") : storage("a file cannot be read")
         }
         guard status.st_size <= bytesMax else { throw VaultError(.tampered, "a file of the vault is too long") }
         let file = try StoredFile(name, in: folder, byteCount: Int(status.st_size))

@@ -44,7 +44,7 @@ package actor GraphVault {
         self.catalogue = catalogue
     }
 
-    /// Makes a new vault in `path`, which must be empty or not there.
+    /// Makes a new vault in the folder `path`, which holds none yet.
     package static func create(
         at path: String, unsealing: borrowing Unsealing, cost: PassphraseCost = .standard
     ) throws -> GraphVault {
@@ -87,13 +87,15 @@ package actor GraphVault {
 
     package func versions() throws -> [VersionEntry] {
         try catalogue.read { database in
-            try Row.fetchAll(database, sql: "SELECT manifest, key IS NULL AS gone FROM version ORDER BY dataset, id").map {
-                let bytes: Data = $0["manifest"]
-                let manifest = try VersionManifest(parsing: Array(bytes))
-                return VersionEntry(
-                    dataset: manifest.dataset, version: manifest.version, root: manifest.root, nodes: manifest.nodes,
-                    edges: manifest.edges, features: manifest.features, isDestroyed: $0["gone"])
-            }
+            try Row.fetchAll(database, sql: "SELECT manifest, key IS NULL AS gone FROM version ORDER BY dataset, id")
+                .map {
+                    let bytes: Data = $0["manifest"]
+                    let manifest = try VersionManifest(parsing: Array(bytes))
+                    return VersionEntry(
+                        dataset: manifest.dataset, version: manifest.version, root: manifest.root,
+                        nodes: manifest.nodes,
+                        edges: manifest.edges, features: manifest.features, isDestroyed: $0["gone"])
+                }
         }
     }
 
@@ -119,7 +121,8 @@ package actor GraphVault {
     package func destroyVersion(_ dataset: DatasetID, _ version: VersionID) throws {
         try catalogue.write { database in
             try database.execute(
-                sql: "UPDATE version SET key = NULL WHERE dataset = ? AND id = ?", arguments: [dataset.text, version.text])
+                sql: "UPDATE version SET key = NULL WHERE dataset = ? AND id = ?",
+                arguments: [dataset.text, version.text])
             guard database.changesCount == 1 else { throw VaultError(.unknownVersion, "there is no such version") }
         }
         let files = Self.versionFolder(folder, dataset, version)
@@ -154,7 +157,8 @@ package actor GraphVault {
         let manifest = try manifest(dataset, version)
         let wrapped = try catalogue.read {
             try Data.fetchOne(
-                $0, sql: "SELECT key FROM version WHERE dataset = ? AND id = ?", arguments: [dataset.text, version.text])
+                $0, sql: "SELECT key FROM version WHERE dataset = ? AND id = ?",
+                arguments: [dataset.text, version.text])
         }
         guard let wrapped else { throw VaultError(.destroyed, "the version's key is erased") }
         let key = try KeyPurpose.version(version, dataset).unwrap(Array(wrapped), under: datasetKey(dataset))
@@ -195,9 +199,11 @@ package actor GraphVault {
         let datasets = vault.folder("datasets")
         for dataset in try names(datasets) {
             for version in try names(datasets.folder(dataset)) {
-                guard !known.contains(where: { $0.0.text == dataset && $0.1.text == version }) else { continue }
-                try datasets.folder(dataset).folder(version).remove()
-                findings.append(.unknownVersionRemoved(try DatasetID(dataset), try VersionID(version)))
+                guard !known.contains(where: { $0.0.text == dataset && $0.1.text == version }),
+                    let dataset = try? DatasetID(dataset), let version = try? VersionID(version)
+                else { continue }
+                try versionFolder(vault, dataset, version).remove()
+                findings.append(.unknownVersionRemoved(dataset, version))
             }
         }
         for (dataset, version) in known where !versionFolder(vault, dataset, version).exists {
@@ -205,14 +211,16 @@ package actor GraphVault {
         }
 
         let images = try ids(in: catalogue, "SELECT id FROM run WHERE key IS NOT NULL")
-        for run in try names(vault.folder("runs")) where !images.contains(run) {
-            try vault.folder("runs").folder(run).remove()
-            findings.append(.unknownImageRemoved(try RunID(run)))
+        for name in try names(vault.folder("runs")) where !images.contains(name) {
+            guard let run = try? RunID(name) else { continue }
+            try imageFolder(vault, run).remove()
+            findings.append(.unknownImageRemoved(run))
         }
         let candidates = try ids(in: catalogue, "SELECT run FROM candidate WHERE key IS NOT NULL")
-        for run in try names(vault.folder("candidates")) where !candidates.contains(run) {
-            try vault.folder("candidates").folder(run).remove()
-            findings.append(.unknownCandidateRemoved(try RunID(run)))
+        for name in try names(vault.folder("candidates")) where !candidates.contains(name) {
+            guard let run = try? RunID(name) else { continue }
+            try candidateFolder(vault, run).remove()
+            findings.append(.unknownCandidateRemoved(run))
         }
         return findings
     }
@@ -253,7 +261,9 @@ struct StoredVersion: ~Copyable {
 
     /// The subject ids, by number.
     func subjects() throws -> [SubjectID] {
-        try all(.subjects, of: UInt8.self).split(separator: 0x0A).map { try SubjectID(String(decoding: $0, as: UTF8.self)) }
+        try all(.subjects, of: UInt8.self).split(separator: 0x0A).map {
+            try SubjectID(String(decoding: $0, as: UTF8.self))
+        }
     }
 }
 

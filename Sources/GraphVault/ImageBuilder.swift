@@ -74,7 +74,8 @@ struct ImageTopology {
     /// Each element is one chain of float32 additions over ascending neighbours, starting from 0:
     /// GCN `s[i] · Σ s[j]·x[j]`, SAGE `s[i] · Σ x[j]`. `features` is `[nodes, width]`, `out` `[range.count, width]`.
     func aggregate(
-        rows range: Range<Int>, of features: UnsafePointer<Float>, width: Int, scale: [Float], _ aggregation: Aggregation,
+        rows range: Range<Int>, of features: UnsafePointer<Float>, width: Int, scale: [Float],
+        _ aggregation: Aggregation,
         into out: UnsafeMutablePointer<Float>
     ) {
         for row in range {

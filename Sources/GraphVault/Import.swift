@@ -6,7 +6,9 @@ package import Vocabulary
 /// The files that make one version of a data set.
 package struct ImportSource: Sendable {
     /// KGX categories whose nodes are people unless told otherwise.
-    package static let defaultPersonCategories: Set<String> = ["biolink:IndividualOrganism", "biolink:Case", "biolink:Human"]
+    package static let defaultPersonCategories: Set<String> = [
+        "biolink:IndividualOrganism", "biolink:Case", "biolink:Human",
+    ]
 
     package let nodes: String
     package let edges: String
@@ -51,11 +53,14 @@ extension GraphVault {
         _ source: ImportSource, dataset: DatasetID, version: VersionID,
         progress: @Sendable (ImportStep) throws -> Void = { _ in }
     ) throws -> ImportReport {
-        guard try catalogue.read({
-            try !Row.fetchAll(
-                $0, sql: "SELECT 1 FROM version WHERE dataset = ? AND id = ?", arguments: [dataset.text, version.text]
-            ).isEmpty
-        }) == false else { throw VaultError(.exists, "this version is there already; a version never changes") }
+        guard
+            try catalogue.read({
+                try !Row.fetchAll(
+                    $0, sql: "SELECT 1 FROM version WHERE dataset = ? AND id = ?",
+                    arguments: [dataset.text, version.text]
+                ).isEmpty
+            }) == false
+        else { throw VaultError(.exists, "this version is there already; a version never changes") }
 
         var nodes = try NodeFile(path: source.nodes, personCategories: source.personCategories)
         try progress(.nodesRead)

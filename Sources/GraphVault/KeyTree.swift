@@ -49,8 +49,7 @@ struct KeyHeader {
         let unlocked = try outerKey(unsealing, JSON.object(members))
         members["root"] = .string(
             Hex.encode(SmallCipher.sealSecret(root, key: unlocked, aad: JSON.object(members).canonical)))
-        try DurableFile.write(JSON.object(members).canonical + [0x0A], as: fileName, in: folder)
-        try folder.sync()
+        try DurableFile.replace(fileName, with: JSON.object(members).canonical + [0x0A], in: folder)
         return root
     }
 

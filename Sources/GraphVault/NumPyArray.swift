@@ -48,13 +48,16 @@ struct NumPyArray: ~Copyable {
         var count = element.byteCount
         for extent in shape {
             let (product, overflow) = count.multipliedReportingOverflow(by: extent)
-            guard !overflow else { throw VaultError(.badArray, in: source, at: .byte(headerAt + 1), "a shape too large") }
+            guard !overflow else {
+                throw VaultError(.badArray, in: source, at: .byte(headerAt + 1), "a shape too large")
+            }
             count = product
         }
         let present = total - headerAt - headerCount
         guard present == count else {
             throw VaultError(
-                .badArray, in: source, at: .byte(total + 1), "\(present) bytes of numbers; the header promises \(count)")
+                .badArray, in: source, at: .byte(total + 1), "\(present) bytes of numbers; the header promises \(count)"
+            )
         }
         self.source = source
         self.element = element
@@ -135,7 +138,9 @@ private struct HeaderReader {
                 element = known
             case "fortran_order" where !hasOrder:
                 try expect(":")
-                guard take("False") else { throw error("fortran_order must be False; save with numpy.ascontiguousarray") }
+                guard take("False") else {
+                    throw error("fortran_order must be False; save with numpy.ascontiguousarray")
+                }
                 hasOrder = true
             case "shape" where shape == nil:
                 try expect(":")
@@ -150,7 +155,9 @@ private struct HeaderReader {
             }
         }
         while at < bytes.count - 1, bytes[at] == 0x20 { at += 1 }
-        guard at == bytes.count - 1, bytes[at] == 0x0A else { throw error("the header must end with spaces and a line feed") }
+        guard at == bytes.count - 1, bytes[at] == 0x0A else {
+            throw error("the header must end with spaces and a line feed")
+        }
         guard let element, let shape, hasOrder else { throw error("descr, fortran_order or shape is missing") }
         return (element, shape)
     }

@@ -36,7 +36,8 @@ package final class RunImage: Sendable {
         hash = manifest.hash
         var files: [(ImageSection, SealedFile)] = []
         for stored in manifest.sections {
-            guard let section = ImageSection(rawValue: stored.number), shape.byteCount(section) == stored.byteCount else {
+            guard let section = ImageSection(rawValue: stored.number), shape.byteCount(section) == stored.byteCount
+            else {
                 throw VaultError(.tampered, "an image's section does not fit its shape")
             }
             files.append((section, try SealedFile(stored, in: folder)))
@@ -188,12 +189,14 @@ extension GraphVault {
 
     private func imageManifest(_ run: RunID) throws -> ImageManifest? {
         let row = try catalogue.read {
-            try Row.fetchOne($0, sql: "SELECT manifest, key IS NULL AS gone FROM run WHERE id = ?", arguments: [run.text])
+            try Row.fetchOne(
+                $0, sql: "SELECT manifest, key IS NULL AS gone FROM run WHERE id = ?", arguments: [run.text])
         }
         guard let row else { return nil }
         guard !(row["gone"] as Bool) else { throw VaultError(.destroyed, "the run's image is destroyed") }
         let sealed: Data = row["manifest"]
-        let manifest = try ImageManifest(parsing: KeyPurpose.imageManifest(run).open(Array(sealed), under: catalogueKey))
+        let manifest = try ImageManifest(
+            parsing: KeyPurpose.imageManifest(run).open(Array(sealed), under: catalogueKey))
         guard manifest.run == run else { throw VaultError(.tampered, "an image stands in another run's place") }
         return manifest
     }
@@ -208,7 +211,8 @@ extension GraphVault {
         ]
         try catalogue.write {
             try $0.execute(
-                sql: "INSERT INTO run (id, dataset, manifest, members, key) VALUES (?, ?, ?, ?, ?)", arguments: arguments)
+                sql: "INSERT INTO run (id, dataset, manifest, members, key) VALUES (?, ?, ?, ?, ?)",
+                arguments: arguments)
         }
     }
 }
@@ -317,8 +321,10 @@ extension StoredVersion {
         }
         var filled = 0
         try eachRow(of: rows, shape) { row in
-            UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(features)[filled..<filled + row.count])
-                .copyMemory(from: row)
+            UnsafeMutableRawBufferPointer(
+                rebasing: UnsafeMutableRawBufferPointer(features)[filled..<filled + row.count]
+            )
+            .copyMemory(from: row)
             filled += row.count
         }
         for first in stride(from: 0, to: shape.nodes, by: ImageShape.tileRows) {

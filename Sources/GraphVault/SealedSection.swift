@@ -16,7 +16,8 @@ struct SealedSection {
 
         static func version(_ version: VersionID, of dataset: DatasetID) -> Owner {
             Owner(
-                keyInfo: "sekisho vault section v1", domain: "sekisho-vault-v1", name: "\(dataset.text)/\(version.text)")
+                keyInfo: "sekisho vault section v1", domain: "sekisho-vault-v1", name: "\(dataset.text)/\(version.text)"
+            )
         }
 
         /// What the device opens; these three names are part of the fabric's format.

@@ -166,7 +166,8 @@ private struct LineReader: ~Copyable {
 
     private func check(_ line: UnsafeRawBufferPointer) throws(VaultError) {
         if let offset = line.firstIndex(where: { $0 < 0x20 && $0 != 0x09 || $0 == 0x7F }) {
-            let reason = line[offset] == 0x0D ? "a carriage return; lines end with a line feed alone" : "a control character"
+            let reason =
+                line[offset] == 0x0D ? "a carriage return; lines end with a line feed alone" : "a control character"
             throw VaultError(.controlCharacter, in: source, at: .line(number, column: offset + 1), reason)
         }
         if let offset = firstInvalidUTF8(line) {

@@ -40,8 +40,10 @@ struct VersionManifest {
             let dataset = json["dataset"]?.stringValue.flatMap({ try? DatasetID($0) }),
             let version = json["version"]?.stringValue.flatMap({ try? VersionID($0) }),
             let nodes = json["nodes"]?.integerValue, let edges = json["edges"]?.integerValue,
-            let features = json["features"]?.integerValue, let keyID = json["key"]?.stringValue.flatMap(Digest.init(hex:)),
-            let sections = json["sections"]?.arrayValue?.map(SealedSection.init(json:)), !sections.contains(where: { $0 == nil })
+            let features = json["features"]?.integerValue,
+            let keyID = json["key"]?.stringValue.flatMap(Digest.init(hex:)),
+            let sections = json["sections"]?.arrayValue?.map(SealedSection.init(json:)),
+            !sections.contains(where: { $0 == nil })
         else { throw VaultError(.tampered, "a version's manifest is not readable") }
         self.init(
             dataset: dataset, version: version, nodes: Int(nodes), edges: Int(edges), features: Int(features),
@@ -132,7 +134,9 @@ extension VersionFacts {
         func number(_ key: String) -> Int? { json[key]?.integerValue.map { Int($0) } }
         func list(_ key: String) -> [Count]? {
             json[key]?.arrayValue?.compactMap { entry in
-                guard let name = entry["name"]?.stringValue, let count = entry["count"]?.integerValue else { return nil }
+                guard let name = entry["name"]?.stringValue, let count = entry["count"]?.integerValue else {
+                    return nil
+                }
                 return Count(name: name, count: Int(count))
             }
         }

@@ -44,7 +44,8 @@ struct CandidateTests {
             let other = try await vault.storeCandidate(run: RunID("run-2"), artefacts: artefacts)
             #expect(candidate.hash != other.hash)
             var wrong = [
-                try trail.release(run1, candidate: other.hash), try trail.release(RunID("run-2"), candidate: candidate.hash),
+                try trail.release(run1, candidate: other.hash),
+                try trail.release(RunID("run-2"), candidate: candidate.hash),
                 try TestTrail().release(run1, candidate: candidate.hash),
             ]
             for (event, decision) in [("release.decided", "refuse"), ("run.decided", "permit")] as [(JSON, JSON)] {

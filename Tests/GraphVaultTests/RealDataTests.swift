@@ -77,7 +77,7 @@ private let kg1 = RealSet(
 private let cora = RealSet(
     name: "cora", nodes: 2708, edges: 5278, features: 1433, classes: [351, 217, 418, 818, 426, 298, 180],
     split: [1068, 140, 500, 1000], isSparse: true, normalisation: .rowSum)
-private let hpo = RealSet(
+let hpo = RealSet(
     name: "hpo", nodes: 30_207, edges: 280_558, features: 412, classes: [3988, 3300, 485],
     split: [22_434, 4664, 1555, 1554], isSparse: true, normalisation: .none)
 
@@ -149,7 +149,8 @@ struct RealDataTests {
             }
             #expect(try await vault.runs(using: SubjectID(withdrawn.first!), of: tiny).isEmpty)
             let present = people.first { !withdrawn.contains($0) }!
-            #expect(try await vault.runs(using: SubjectID(present), of: tiny).map(\.text) == ["ancestry", "population"])
+            #expect(
+                try await vault.runs(using: SubjectID(present), of: tiny).map(\.text) == ["ancestry", "population"])
         }
     }
 }

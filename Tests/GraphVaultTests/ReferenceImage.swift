@@ -39,7 +39,8 @@ struct ReferenceImage {
             columns += set.sorted().map { UInt32($0) }
             rowPointers.append(UInt64(columns.count))
             let degree = Double(set.count)
-            scale.append(recipe.aggregation == .gcn ? Float(1 / degree.squareRoot()) : degree == 0 ? 0 : Float(1 / degree))
+            scale.append(
+                recipe.aggregation == .gcn ? Float(1 / degree.squareRoot()) : degree == 0 ? 0 : Float(1 / degree))
         }
 
         let width = rows[0].count

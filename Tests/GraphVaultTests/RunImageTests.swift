@@ -65,11 +65,14 @@ struct RunImageTests {
                 let p1 = try SubjectID("P:1")
                 let p3 = try SubjectID("P:3")
                 let (before, _) = try await open("before")
+                let consents = try await vault.consentHash(of: tiny)
                 try await vault.setConsent(Consent(state: .withdrawn), of: p1, in: tiny)
                 try await vault.setConsent(Consent(state: .given, codes: ["DUO:0000006"]), of: p3, in: tiny)
                 let (after, opened) = try await open("after")
+                #expect(try await vault.consentHash(of: tiny) != consents)
                 expectSame(opened, reference(without: ["P:1", "P:4"]))
-                #expect(before.cohortHash != after.cohortHash && before.hash != after.hash && before.keyID != after.keyID)
+                #expect(
+                    before.cohortHash != after.cohortHash && before.hash != after.hash && before.keyID != after.keyID)
                 // The image that was open already is the one its run was decided on.
                 let (again, _) = try await open("before")
                 #expect(again.hash == before.hash)
@@ -200,7 +203,8 @@ struct RunImageTests {
                     "detail": ["wrappingKey": .string(Hex.encode(device.publicKey.bytes))],
                 ]
                 for receipt in [
-                    try trail.leaseIntent(run1, other.publicKey), try trail.leaseIntent(RunID("run-2"), device.publicKey),
+                    try trail.leaseIntent(run1, other.publicKey),
+                    try trail.leaseIntent(RunID("run-2"), device.publicKey),
                     try trail.receipt(done), try trail.runPermit(run1, tiny, first, root: report.root),
                 ] {
                     let error = await refusal {

@@ -17,7 +17,8 @@ final class TestTrail: Sendable {
 
     func receipt(_ core: JSON) throws -> Receipt {
         let (leaf, opening) = try era.seal(
-            core: core, kind: .record, era: 1, time: Timestamp(milliseconds: 1_790_000_000_000), origin: identity.origin,
+            core: core, kind: .record, era: 1, time: Timestamp(milliseconds: 1_790_000_000_000),
+            origin: identity.origin,
             nonce: RandomBytes.array(LeafHeader.nonceBytes))
         var tree = MerkleTree()
         tree.append(Merkle.leafHash(leaf))
