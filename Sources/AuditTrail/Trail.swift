@@ -148,6 +148,17 @@ extension Trail {
     /// Where a record with this hash is, if it is durable: asked after a restart for what was prepared before.
     package func index(of leafHash: Digest) -> UInt64? { lock.held { state.indexByHash[leafHash] } }
 
+    /// The number of the era that an entry belongs to, as its clear header says.
+    package func era(of index: UInt64) throws(TrailError) -> UInt64 {
+        try lock.held { () throws(TrailError) in
+            guard index < state.tree.size else { throw TrailError(.notFound, "the trail has no such entry") }
+            let leaf = try read(index)
+            do { return try LeafHeader(leaf: leaf[...]).era } catch {
+                throw TrailError(.damaged, "entry \(index) has no header")
+            }
+        }
+    }
+
     package var size: UInt64 { lock.held { state.tree.size } }
 
     /// Whether new records are accepted; `nil` when they are.
