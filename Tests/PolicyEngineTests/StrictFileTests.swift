@@ -238,6 +238,25 @@ import Vocabulary
         #expect(throws: PolicyError.self) { try Fixture.set(Fixture.text(), diseases: itself) }
     }
 
+    @Test("no soup of YAML tokens smuggles an anchor past the first reading, seed 41")
+    func tokenSoup() throws {
+        var random = SeededRandom(seed: 41)
+        let tokens = [
+            "&x ", "*x ", "a", "b", ": ", ":", ", ", ",", "[", "]", "{", "}", "'", "\"", "''", "\\", " #", "# ", "\n",
+            "\n ", "\n  ", "\n- ", "- ", "? ", "! ", "|", ">", "<<: ", "  ", "k: ", "\n}", "\n]", "\nk: [", "\nk: {",
+            "'q'", "\"q\"",
+        ]
+        var reached = 0
+        for step in 0..<30_000 {
+            var text = ""
+            for _ in 0..<Int.random(in: 1...18, using: &random) { text += tokens.randomElement(using: &random)! }
+            let findings = refusal(Fixture.files(text)) ?? []
+            #expect(!findings.contains { $0.message.contains("where none can be") }, "step \(step): \(text)")
+            if !findings.contains(where: { $0.rule.rawValue.hasPrefix("yaml") }) { reached += 1 }
+        }
+        #expect(reached > 1000, "the soup must often be YAML, and was \(reached) times")
+    }
+
     @Test(
         "no mutation of the shipped files crashes the reader, and every finding lies inside its file", arguments: 0..<4)
     func fuzz(_ round: Int) throws {
