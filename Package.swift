@@ -64,7 +64,9 @@ let package = Package(
         // Parts.
         room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", grdb]),
         room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog"]),
-        room("GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", x509, asn1, crypto]),
+        room(
+            "GPUFabric",
+            ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", x509, asn1, crypto]),
         room(
             "DeviceNode",
             ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"]),
@@ -83,6 +85,17 @@ let package = Package(
         .executableTarget(
             name: "sekisho-node", dependencies: ["Vocabulary", "DeviceNode", arguments, logging], swiftSettings: strict),
 
+        // Benchmarks: the trainer with the node's executor in one process, and the program that measures with it.
+        .target(
+            name: "LocalTraining",
+            dependencies: [
+                "Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", "Training", "DeviceNode",
+            ], path: "Benchmarks/LocalTraining", swiftSettings: strict),
+        .executableTarget(
+            name: "sekisho-bench",
+            dependencies: ["LocalTraining", "Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", "Training"],
+            path: "Benchmarks/sekisho-bench", swiftSettings: strict),
+
         // Tests.
         .target(
             name: "TestSupport", dependencies: ["Vocabulary", "Sealing"], path: "Tests/TestSupport",
@@ -94,7 +107,10 @@ let package = Package(
         tests("FabricProtocolTests", ["FabricProtocol", "Sealing", "Vocabulary"]),
         tests(
             "FabricTests",
-            ["GPUFabric", "DeviceNode", "FabricProtocol", "FabricTransport", "TransparencyLog", "Sealing", "Vocabulary"]),
+            [
+                "GPUFabric", "DeviceNode", "FabricProtocol", "FabricTransport", "TransparencyLog", "Sealing",
+                "Vocabulary",
+            ]),
         tests("TrainingPlannerTests", ["TrainingPlanner", "Vocabulary"]),
         tests("PolicyEngineTests", ["PolicyEngine", "Vocabulary"]),
         tests("GraphVaultTests", ["GraphVault", "TransparencyLog", "Sealing", "Vocabulary"]),
@@ -102,9 +118,14 @@ let package = Package(
         tests("DeviceNodeTests", ["DeviceNode", "CKernels", "FabricProtocol", "Sealing", "Vocabulary"]),
         tests(
             "TrainingTests",
-            ["Training", "TrainingPlanner", "DeviceNode", "FabricProtocol", "Sealing", "Vocabulary"]),
+            [
+                "Training", "TrainingPlanner", "LocalTraining", "DeviceNode", "FabricProtocol", "Sealing", "Vocabulary",
+            ]),
         tests(
             "GatewayTests",
-            ["Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing", "Vocabulary"]),
+            [
+                "Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing",
+                "Vocabulary",
+            ]),
     ]
 )

@@ -1,0 +1,72 @@
+/// What each module may import, from the bottom up (DESIGN, "Rooms"). A new edge is a change of the design: it is
+/// made here first, with its reason in the commit.
+///
+/// `standard` names what comes with the toolchain; pure modules have no clock, socket, file, log or randomness, so
+/// they may not import `Glibc`, `Dispatch` or all of `Foundation`.
+struct Room {
+    let name: String
+    let imports: Set<String>
+    let packages: Set<String>
+    let standard: Set<String>
+
+    init(_ name: String, _ imports: Set<String> = [], packages: Set<String> = [], standard: Set<String> = []) {
+        self.name = name
+        self.imports = imports
+        self.packages = packages
+        self.standard = standard
+    }
+}
+
+private let acting: Set<String> = ["Foundation", "FoundationEssentials", "Glibc", "Synchronization", "Dispatch"]
+
+let rooms: [Room] = [
+    // Nouns.
+    Room("Vocabulary"),
+    // Foundations.
+    Room(
+        "Sealing", ["CSodium", "COpenSSL", "Vocabulary"], packages: ["Crypto"],
+        standard: ["Glibc", "Foundation", "FoundationEssentials", "Synchronization"]),
+    Room("TransparencyLog", ["Vocabulary", "Sealing"]),
+    Room("FabricProtocol", ["Vocabulary", "Sealing"]),
+    Room("TrainingPlanner", ["Vocabulary"]),
+    Room("PolicyEngine", ["Vocabulary"], packages: ["Yams"]),
+    // Both ends of the fabric meet in their transport: sockets, the control connection and the sealed lanes.
+    Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"], standard: acting),
+    // Parts.
+    Room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog"], packages: ["GRDB"], standard: acting),
+    Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog"], standard: acting),
+    Room(
+        "GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport"],
+        packages: ["X509", "SwiftASN1", "Crypto"], standard: acting),
+    Room(
+        "DeviceNode", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"],
+        standard: acting),
+    Room(
+        "Training", ["Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner"], packages: ["Yams"],
+        standard: acting),
+    // Story.
+    Room(
+        "Gateway",
+        [
+            "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
+            "GraphVault", "AuditTrail", "GPUFabric", "Training",
+        ], packages: ["GRDB", "Mustache"], standard: acting),
+    // Doors.
+    Room("sekisho", ["Vocabulary", "Gateway"], packages: ["ArgumentParser"], standard: acting),
+    Room("sekisho-node", ["Vocabulary", "DeviceNode"], packages: ["ArgumentParser", "Logging"], standard: acting),
+]
+
+/// The only module that may import each C module.
+let ownersOfC = ["CSodium": "Sealing", "COpenSSL": "Sealing", "CKernels": "DeviceNode"]
+
+/// Modules whose whole import closure must stay free of these, however they are reached.
+let unreachable: [(from: String, never: Set<String>)] = [
+    ("TransparencyLog", ["GRDB", "Dispatch", "Yams", "X509", "CKernels"]),
+    ("FabricProtocol", ["GRDB", "Dispatch", "Yams", "X509", "CKernels"]),
+    ("TrainingPlanner", ["Sealing", "GRDB", "Dispatch", "Glibc", "Foundation", "Yams"]),
+    ("PolicyEngine", ["Sealing", "GRDB", "Dispatch", "Glibc"]),
+    // The node never holds what only the enclave may know.
+    ("sekisho-node", ["GraphVault", "AuditTrail", "PolicyEngine", "Gateway", "Training", "GRDB", "X509"]),
+    // The standalone verifier needs no gateway.
+    ("AuditTrail", ["GraphVault", "GPUFabric", "Training", "PolicyEngine", "GRDB"]),
+]
