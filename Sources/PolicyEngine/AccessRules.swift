@@ -4,7 +4,7 @@ extension PolicySet {
     /// May this person be granted this data set for this purpose?
     package func decide(_ question: AccessQuestion) -> Decision {
         ruling(on: question.dataset) { policy, ruling in
-            PurposeRules(policy: policy, diseases: diseases).judge(question.purpose, &ruling)
+            PurposeRules(policy, diseases).judge(question.purpose, &ruling)
             for modifier in policy.modifiers { Self.judge(modifier, question, &ruling) }
             Self.judgeIdentity(policy, question, &ruling)
             if let term = question.termMonths, !(1...1200).contains(term) {

@@ -95,32 +95,35 @@ package struct Disease: Hashable, Sendable, Comparable {
 
 /// Which disease is a kind of which, as far as the policy files say (`diseases.yaml`). Without it only equal ids match.
 package struct DiseaseTree: Sendable {
-    private let ancestors: [Disease: Set<Disease>]
+    private let parents: [Disease: [Disease]]
 
-    /// `nil` when the parents go round in a circle.
+    /// `nil` when a disease is among its own ancestors.
     init?(parents: [Disease: [Disease]]) {
-        var ancestors: [Disease: Set<Disease>] = [:]
-        var open: Set<Disease> = []
-        func collect(_ disease: Disease) -> Set<Disease>? {
-            if let known = ancestors[disease] { return known }
-            guard open.insert(disease).inserted else { return nil }
-            var all: Set<Disease> = []
-            for parent in parents[disease] ?? [] {
-                guard let above = collect(parent) else { return nil }
-                all.insert(parent)
-                all.formUnion(above)
+        // Kahn's topological sort: take away diseases that no other one left is a kind of, until none is left.
+        var children: [Disease: Int] = [:]
+        for parent in parents.values.joined() { children[parent, default: 0] += 1 }
+        var leaves = parents.keys.filter { children[$0] == nil }
+        var sorted = 0
+        while let leaf = leaves.popLast() {
+            sorted += 1
+            for parent in parents[leaf] ?? [] {
+                children[parent]! -= 1
+                if children[parent] == 0, parents[parent] != nil { leaves.append(parent) }
             }
-            open.remove(disease)
-            ancestors[disease] = all
-            return all
         }
-        for disease in parents.keys where collect(disease) == nil { return nil }
-        self.ancestors = ancestors
+        guard sorted == parents.count else { return nil }
+        self.parents = parents
     }
 
     /// Is `disease` the same as `general` or a kind of it? The other way round does not count: data for type 2
     /// diabetes must not serve research on diabetes at large.
     func isKind(_ disease: Disease, of general: Disease) -> Bool {
-        disease == general || ancestors[disease]?.contains(general) == true
+        var left = [disease]
+        var seen: Set<Disease> = [disease]
+        while let next = left.popLast() {
+            if next == general { return true }
+            for parent in parents[next] ?? [] where seen.insert(parent).inserted { left.append(parent) }
+        }
+        return false
     }
 }

@@ -173,13 +173,21 @@ package struct Obligation: Hashable, Sendable {
 
 /// Collects what the rules say about one question. Forbid wins; nothing said is a refusal.
 struct Ruling {
-    private let policy: Policy
+    private let owner: String
+    private let file: String
+    /// What "nothing said" points at.
+    private let permission: Clause<DUO>
     private var permits: [Reason] = []
     private var waits: [Reason] = []
     private var refusals: [Reason] = []
     private var obligations: [Obligation] = []
 
-    init(_ policy: Policy) { self.policy = policy }
+    /// `owner` is the data set that the rules are of.
+    init(owner: String, file: String, permission: Clause<DUO>) {
+        self.owner = owner
+        self.file = file
+        self.permission = permission
+    }
 
     mutating func permit<Value>(_ code: Reason.Code, _ clause: Clause<Value>, _ text: String) {
         permits.append(reason(code, clause, text))
@@ -213,14 +221,14 @@ struct Ruling {
         if !refusals.isEmpty { return .refuse(refusals) }
         if !waits.isEmpty { return .needsHuman(waits) }
         guard !permits.isEmpty else {
-            return .refuse([reason(.nothingPermits, policy.permission, "no rule permits this")])
+            return .refuse([reason(.nothingPermits, permission, "no rule permits this")])
         }
         return .permit(Permit(reasons: permits, obligations: obligations))
     }
 
-    private func rule<Value>(_ clause: Clause<Value>) -> String { "\(policy.dataset.text)/\(clause.path)" }
+    private func rule<Value>(_ clause: Clause<Value>) -> String { "\(owner)/\(clause.path)" }
 
     private func reason<Value>(_ code: Reason.Code, _ clause: Clause<Value>, _ text: String) -> Reason {
-        Reason(code: code, rule: rule(clause), file: policy.file, line: clause.line, text: text)
+        Reason(code: code, rule: rule(clause), file: file, line: clause.line, text: text)
     }
 }

@@ -1,3 +1,5 @@
+package import Vocabulary
+
 /// Something wrong, or worth a second look, in a policy file: where, which rule, and what to write instead.
 package struct Finding: Hashable, Sendable, CustomStringConvertible {
     package enum Severity: String, Sendable { case error, warning }
@@ -59,6 +61,13 @@ package struct Finding: Hashable, Sendable, CustomStringConvertible {
     /// One line in the form editors and compilers know: `file:line:column: error: message [rule]`.
     package var description: String {
         "\(file):\(line):\(column): \(severity.rawValue): \(message) [\(rule.rawValue)]"
+    }
+
+    package var json: JSON {
+        .object([
+            "rule": .string(rule.rawValue), "severity": .string(severity.rawValue), "file": .string(file),
+            "line": .integer(Int64(line)), "column": .integer(Int64(column)), "message": .string(message),
+        ])
     }
 }
 

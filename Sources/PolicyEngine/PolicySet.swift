@@ -57,7 +57,7 @@ package struct PolicySet: Sendable {
                     text: "no policy speaks of this data set, so nobody may use it")
             ])
         }
-        var ruling = Ruling(policy)
+        var ruling = Ruling(owner: policy.dataset.text, file: policy.file, permission: policy.permission)
         apply(policy, &ruling)
         return ruling.decision
     }

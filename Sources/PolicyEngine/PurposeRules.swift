@@ -6,11 +6,26 @@ import Vocabulary
 /// The reference matcher lets general research use data for one disease, and does not look at a data set's modifiers.
 /// Here what a request asks for must lie within what is permitted, and a fact that a modifier needs must be known.
 struct PurposeRules {
-    let policy: Policy
-    let diseases: DiseaseTree
+    let permission: Clause<DUO>
+    let allowed: Clause<[Disease]>
+    let modifiers: [Clause<Modifier>]
+    let tree: DiseaseTree
+
+    init(_ policy: Policy, _ tree: DiseaseTree) {
+        permission = policy.permission
+        allowed = policy.diseases
+        modifiers = policy.modifiers
+        self.tree = tree
+    }
+
+    init(permission: DUO, modifiers: [Modifier], _ tree: DiseaseTree) {
+        self.permission = Clause(value: permission, path: "permission", line: 0)
+        allowed = Clause(value: [], path: "diseases", line: 0)
+        self.modifiers = modifiers.map { Clause(value: $0, path: "modifiers", line: 0) }
+        self.tree = tree
+    }
 
     func judge(_ purpose: Purpose, _ ruling: inout Ruling) {
-        let permission = policy.permission
         guard !purpose.codes.isEmpty else {
             ruling.refuse(.purposeMissing, permission, "the request does not say what the data are for")
             return
@@ -35,7 +50,7 @@ struct PurposeRules {
         {
             ancestry(&ruling)
         }
-        for modifier in policy.modifiers { judge(modifier, purpose, studiesAncestry, &ruling) }
+        for modifier in modifiers { judge(modifier, purpose, studiesAncestry, &ruling) }
         ruling.permit(
             .purposeCovered, permission,
             "the purpose lies within \(permission.value.rawValue) (\(permission.value.label))")
@@ -50,65 +65,65 @@ struct PurposeRules {
     // MARK: - One function for each kind of purpose
 
     private func general(_ ruling: inout Ruling) {
-        switch policy.permission.value {
+        switch permission.value {
         case .noRestriction, .general: break
         default:
             ruling.refuse(
-                .purposeTooWide, policy.permission,
-                "general research is wider than \(policy.permission.value.label)")
+                .purposeTooWide, permission,
+                "general research is wider than \(permission.value.label)")
         }
     }
 
     private func health(_ ruling: inout Ruling) {
-        switch policy.permission.value {
+        switch permission.value {
         case .noRestriction, .general, .health: break
         case .disease:
             ruling.refuse(
-                .purposeTooWide, policy.permission, "the data serve named diseases only, not health research at large")
+                .purposeTooWide, permission, "the data serve named diseases only, not health research at large")
         default:
-            ruling.refuse(.purposeNotCovered, policy.permission, "the data serve the study of ancestry only")
+            ruling.refuse(.purposeNotCovered, permission, "the data serve the study of ancestry only")
         }
     }
 
     private func disease(_ named: [String], _ ruling: inout Ruling) {
         guard !named.isEmpty else {
-            ruling.refuse(.purposeDisease, policy.permission, "research on a disease must name the disease")
+            ruling.refuse(.purposeDisease, permission, "research on a disease must name the disease")
             return
         }
         for code in named {
             guard let disease = Disease(code) else {
-                ruling.refuse(.purposeDisease, policy.permission, "'\(shown(code))' is not a MONDO code")
+                ruling.refuse(.purposeDisease, permission, "'\(shown(code))' is not a MONDO code")
                 continue
             }
-            switch policy.permission.value {
+            switch permission.value {
             case .noRestriction, .general, .health: break
             case .disease:
-                if !policy.diseases.value.contains(where: { diseases.isKind(disease, of: $0) }) {
+                if !allowed.value.contains(where: { tree.isKind(disease, of: $0) }) {
                     ruling.refuse(
-                        .purposeDisease, policy.diseases, "\(disease.code) is none of the diseases the data may serve")
+                        .purposeDisease, allowed, "\(disease.code) is none of the diseases the data may serve")
                 }
             default:
-                ruling.refuse(.purposeNotCovered, policy.permission, "the data serve the study of ancestry only")
+                ruling.refuse(.purposeNotCovered, permission, "the data serve the study of ancestry only")
             }
         }
     }
 
     private func ancestry(_ ruling: inout Ruling) {
-        switch policy.permission.value {
+        switch permission.value {
         case .noRestriction, .general, .ancestry: break
         default:
             ruling.refuse(
-                .purposeAncestry, policy.permission,
-                "\(policy.permission.value.label) does not include the study of population origins or ancestry")
+                .purposeAncestry, permission,
+                "\(permission.value.label) does not include the study of population origins or ancestry")
         }
     }
 
     private func clinicalCare(_ ruling: inout Ruling) {
-        guard policy.permission.value != .noRestriction,
-            !policy.modifiers.contains(where: { $0.value == .clinicalCare })
+        guard permission.value != .noRestriction,
+            !modifiers.contains(where: { $0.value == .clinicalCare })
         else { return }
         ruling.refuse(
-            .purposeClinical, policy.permission, "clinical care is not research; it needs the modifier DUO:0000043")
+            .purposeClinical, permission, "clinical care is not research; it needs the modifier DUO:0000043")
     }
 
     // MARK: - Modifiers of the purpose

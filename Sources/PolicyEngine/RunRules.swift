@@ -4,7 +4,7 @@ extension PolicySet {
     /// May this run start on this device, under this grant, at this moment?
     package func decide(_ question: RunQuestion) -> Decision {
         ruling(on: question.dataset) { policy, ruling in
-            PurposeRules(policy: policy, diseases: diseases).judge(question.purpose, &ruling)
+            PurposeRules(policy, diseases).judge(question.purpose, &ruling)
             if let grant = question.grant {
                 judge(grant, policy, question, &ruling)
             } else {

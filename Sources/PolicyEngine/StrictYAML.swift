@@ -45,7 +45,10 @@ enum StrictYAML {
             let parser = try Parser(yaml: text, encoding: .utf8)
             guard let root = try parser.singleRoot() else { throw fail(.yamlEmpty, 1, 1, "the file is empty") }
             var nodes = 0
-            return try convert(root, file: file, depth: 0, nodes: &nodes)
+            // A node refers to its anchor weakly; the parser owns it.
+            return try withExtendedLifetime(parser) {
+                try convert(root, file: file, depth: 0, nodes: &nodes)
+            }
         } catch let error as PolicyError {
             throw error
         } catch YamlError.scanner(_, let problem, let mark, _), YamlError.parser(_, let problem, let mark, _),
@@ -78,6 +81,8 @@ enum StrictYAML {
         guard depth < Limits.yamlDepthMax else {
             throw fail(.yamlTooDeep, "nested deeper than \(Limits.yamlDepthMax)")
         }
+        // The screen has seen to it that there is none; were it ever wrong, this stops what an alias repeats.
+        guard node.anchor == nil else { throw fail(.yamlAnchor, "an anchor where none can be") }
         let content: YAMLValue.Content
         switch node {
         case .scalar(let scalar): content = .scalar(scalar.string, plain: scalar.style == .plain)

@@ -170,6 +170,23 @@ import Vocabulary
     }
 
     @Test(
+        "a subject's own consent narrows the cohort, and a code that needs more than itself covers nothing",
+        arguments: [
+            ([], ["DUO:0000011"], true), (["DUO:0000042"], ["DUO:0000011"], true),
+            (["DUO:0000006"], ["DUO:0000006"], true), (["DUO:0000006"], ["DUO:0000011"], false),
+            (["DUO:0000006"], ["DUO:0000042"], false), (["DUO:0000042", "DUO:0000044"], ["DUO:0000011"], false),
+            (["DUO:0000042", "DUO:0000044"], ["DUO:0000006"], true), (["DUO:0000046"], ["DUO:0000006"], false),
+            (["DUO:0000042", "DUO:0000006"], ["DUO:0000006"], false), (["DUO:0000007"], ["DUO:0000006"], false),
+            (["DUO:0000042", "DUO:0000022"], ["DUO:0000006"], false), (["DUO:0000042", "x"], ["DUO:0000006"], false),
+            (["DUO:0000042"], [], false), (["DUO:0000042"], ["DUO:0000043"], false),
+            (["DUO:0000042", "DUO:0000043"], ["DUO:0000043"], true),
+        ] as [([String], [String], Bool)])
+    func consent(_ codes: [String], _ purpose: [String], _ covered: Bool) throws {
+        let set = try PolicyFixture.set(PolicyFixture.text())
+        #expect(set.consent(codes, covers: PolicyFixture.purpose(purpose)) == covered)
+    }
+
+    @Test(
         "the table of terms is DUO's own, with its Japanese labels",
         .enabled(if: SharedData.isPresent))
     func terms() throws {

@@ -236,6 +236,38 @@ import Vocabulary
         #expect(throws: PolicyError.self) { try Fixture.set(Fixture.text(), diseases: circle) }
         let itself = "version: 1\nparents:\n  MONDO:0000001: [MONDO:0000001]\n"
         #expect(throws: PolicyError.self) { try Fixture.set(Fixture.text(), diseases: itself) }
+        let diamond = """
+            version: 1
+            parents:
+              MONDO:0000001: [MONDO:0000002, MONDO:0000003]
+              MONDO:0000002: [MONDO:0005015]
+              MONDO:0000003: [MONDO:0005015]
+            """
+        let set = try Fixture.set(
+            Fixture.text(permission: "DUO:0000007\ndiseases: [MONDO:0005015]"), diseases: diamond)
+        let purpose = Fixture.purpose(["DUO:0000007"], diseases: ["MONDO:0000001"])
+        #expect(set.decide(Fixture.access(purpose)).verdict == .permit)
+        let around = diamond + "\n  MONDO:0005015: [MONDO:0000001]"
+        #expect(throws: PolicyError.self) { try Fixture.set(Fixture.text(), diseases: around) }
+    }
+
+    @Test("no soup of YAML tokens smuggles an anchor past the first reading, seed 41")
+    func tokenSoup() throws {
+        var random = SeededRandom(seed: 41)
+        let tokens = [
+            "&x ", "*x ", "a", "b", ": ", ":", ", ", ",", "[", "]", "{", "}", "'", "\"", "''", "\\", " #", "# ", "\n",
+            "\n ", "\n  ", "\n- ", "- ", "? ", "! ", "|", ">", "<<: ", "  ", "k: ", "\n}", "\n]", "\nk: [", "\nk: {",
+            "'q'", "\"q\"",
+        ]
+        var reached = 0
+        for step in 0..<30_000 {
+            var text = ""
+            for _ in 0..<Int.random(in: 1...18, using: &random) { text += tokens.randomElement(using: &random)! }
+            let findings = refusal(Fixture.files(text)) ?? []
+            #expect(!findings.contains { $0.message.contains("where none can be") }, "step \(step): \(text)")
+            if !findings.contains(where: { $0.rule.rawValue.hasPrefix("yaml") }) { reached += 1 }
+        }
+        #expect(reached > 1000, "the soup must often be YAML, and was \(reached) times")
     }
 
     @Test(
