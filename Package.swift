@@ -85,6 +85,17 @@ let package = Package(
         .executableTarget(
             name: "sekisho-node", dependencies: ["Vocabulary", "DeviceNode", arguments, logging], swiftSettings: strict),
 
+        // Benchmarks: the trainer with the node's executor in one process, and the program that measures with it.
+        .target(
+            name: "LocalTraining",
+            dependencies: [
+                "Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", "Training", "DeviceNode",
+            ], path: "Benchmarks/LocalTraining", swiftSettings: strict),
+        .executableTarget(
+            name: "sekisho-bench",
+            dependencies: ["LocalTraining", "Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", "Training"],
+            path: "Benchmarks/sekisho-bench", swiftSettings: strict),
+
         // Tests.
         .target(
             name: "TestSupport", dependencies: ["Vocabulary", "Sealing"], path: "Tests/TestSupport",
@@ -107,7 +118,9 @@ let package = Package(
         tests("DeviceNodeTests", ["DeviceNode", "CKernels", "FabricProtocol", "Sealing", "Vocabulary"]),
         tests(
             "TrainingTests",
-            ["Training", "TrainingPlanner", "DeviceNode", "FabricProtocol", "Sealing", "Vocabulary"]),
+            [
+                "Training", "TrainingPlanner", "LocalTraining", "DeviceNode", "FabricProtocol", "Sealing", "Vocabulary",
+            ]),
         tests(
             "GatewayTests",
             [

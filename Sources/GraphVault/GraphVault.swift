@@ -1,7 +1,7 @@
 import FoundationEssentials
 import GRDB
 import Glibc
-import Sealing
+package import Sealing
 package import Vocabulary
 
 /// The sealed store of graph data sets, on the enclave host.
@@ -64,6 +64,11 @@ package actor GraphVault {
         let lock = try FolderLock(folder)
         let root = try KeyHeader.open(in: folder, unsealing: unsealing)
         return try GraphVault(folder: folder, rootKey: root, lock: lock)
+    }
+
+    /// A key of its own for each `purpose` outside the vault, such as sealing the gateway's records.
+    package func derivedKey(_ purpose: String) -> SecretBytes {
+        KeyDerivation.hkdf(rootKey, info: "sekisho vault export v1", context: Array(purpose.utf8))
     }
 
     // MARK: - What is in it

@@ -15,11 +15,10 @@ struct RecordDemand {
     }
 
     /// Handing out a run key needs the intent to lease a device for this run, naming the key of the attested device.
-    static func deviceLeased(_ run: RunID, to key: String) -> RecordDemand {
-        RecordDemand(members: [
-            (["event"], "device.leased"), (["outcome"], "intent"), (["run"], run.text),
-            (["detail", "wrappingKey"], key),
-        ])
+    /// Without a `key` it is enough for using the run key inside the enclave.
+    static func deviceLeased(_ run: RunID, to key: String?) -> RecordDemand {
+        let lease = [(path: ["event"], value: "device.leased"), (["outcome"], "intent"), (["run"], run.text)]
+        return RecordDemand(members: lease + (key.map { [(["detail", "wrappingKey"], $0)] } ?? []))
     }
 
     /// Taking a release needs the reviewers' permit for exactly this candidate.

@@ -154,6 +154,20 @@ extension GraphVault {
         run: RunID, receipt: Receipt, trail: TrailIdentity, to device: PublicWrappingKey
     ) throws -> [UInt8] {
         try RecordDemand.deviceLeased(run, to: Hex.encode(device.bytes)).check(receipt, by: trail)
+        return device.wrap(try runKey(run))
+    }
+
+    /// Lends the run key inside the enclave, to open what the leased device sealed for it.
+    ///
+    /// `receipt` must prove the intent to lease a device for this run.
+    package func withRunKey<Value: Sendable>(
+        run: RunID, receipt: Receipt, trail: TrailIdentity, _ body: @Sendable (borrowing SecretBytes) throws -> Value
+    ) throws -> Value {
+        try RecordDemand.deviceLeased(run, to: nil).check(receipt, by: trail)
+        return try body(runKey(run))
+    }
+
+    private func runKey(_ run: RunID) throws -> SecretBytes {
         guard let manifest = try imageManifest(run) else { throw VaultError(.unknownRun, "this run has no image") }
         let wrapped = try catalogue.read {
             try Data.fetchOne($0, sql: "SELECT key FROM run WHERE id = ?", arguments: [run.text])
@@ -163,7 +177,7 @@ extension GraphVault {
         guard KeyDerivation.commitment(key) == manifest.keyID else {
             throw VaultError(.tampered, "the run's key is not the one that its image names")
         }
-        return device.wrap(key)
+        return key
     }
 
     /// Erases a run's key and image. Who was in it stays recorded. Nothing happens where there is none.

@@ -1,0 +1,79 @@
+import DeviceNode
+package import FabricProtocol
+package import Sealing
+import Synchronization
+import Training
+import Vocabulary
+
+/// The node's executor in this process, on windows in this process: no network, but every byte still crosses sealed.
+package final class LocalDevice: TrainingDevice {
+    private let executor: ProgramExecutor
+    private let windows: LocalWindows
+    private let results: ResultWindow
+
+    package init(_ image: LocalImage, memoryBytes: Int, runKey: borrowing SecretBytes, threads: Int) throws {
+        windows = LocalWindows(image)
+        executor = try ProgramExecutor(
+            memory: try DeviceMemory(byteCount: memoryBytes), windows: windows, runKey: runKey, run: image.run,
+            fence: Fence(1), attempt: 0, threads: threads)
+        results = ResultWindow(runKey: runKey, run: image.run, fence: Fence(1), attempt: 0)
+    }
+
+    package func load(_ program: [UInt8], windows declared: [Program.Window]) async throws -> UInt32 {
+        windows.map(declared)
+        return try executor.load(program)
+    }
+
+    package func ring(_ program: UInt32, _ arguments: [UInt8]) async throws -> [UInt8] {
+        try executor.ring(program, arguments)
+    }
+
+    package func opened(window: UInt16, byteCount: Int, sealed: [Completion.SealedRun]) async throws -> [UInt8] {
+        try results.open(windows.bytes(window), window: window, byteCount: byteCount, sealed: sealed)
+    }
+}
+
+/// Sealed windows in memory.
+private final class LocalWindows: WindowMemory {
+    private let image: [UInt16: [UInt8]]
+    private let written = Mutex<[UInt16: [UInt8]]>([:])
+
+    init(_ image: LocalImage) {
+        self.image = Dictionary(
+            uniqueKeysWithValues: image.sealed.map { (ModelSpec.window(of: $0.key), $0.value) })
+    }
+
+    func map(_ declared: [Program.Window]) {
+        for window in declared where window.direction != .read {
+            let blocks = (window.byteCount + Limits.blockBytes - 1) / Limits.blockBytes
+            let bytes = window.byteCount + blocks * Limits.tagBytes
+            written.withLock { $0[window.id] = Array(repeating: 0, count: bytes) }
+        }
+    }
+
+    func bytes(_ window: UInt16) -> [UInt8] { written.withLock { $0[window] ?? [] } }
+
+    func readBlocks(window: UInt16, first: UInt64, count: Int, into: UnsafeMutableRawBufferPointer) throws {
+        let lower = Int(first) * Limits.sealedBlockBytes
+        func copy(_ source: [UInt8]?) throws {
+            guard let source, lower + into.count <= source.count else {
+                throw PlainGraphError(reason: "a read outside window \(window)")
+            }
+            source.withUnsafeBytes { into.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[lower..<lower + into.count])) }
+        }
+        if let sealed = image[window] { return try copy(sealed) }
+        try written.withLock { try copy($0[window]) }
+    }
+
+    func writeBlock(window: UInt16, index: UInt64, _ bytes: UnsafeRawBufferPointer) throws {
+        let lower = Int(index) * Limits.sealedBlockBytes
+        try written.withLock { windows in
+            guard let size = windows[window]?.count, lower + bytes.count <= size else {
+                throw PlainGraphError(reason: "a write outside window \(window)")
+            }
+            windows[window]!.withUnsafeMutableBytes {
+                UnsafeMutableRawBufferPointer(rebasing: $0[lower..<lower + bytes.count]).copyMemory(from: bytes)
+            }
+        }
+    }
+}

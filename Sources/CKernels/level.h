@@ -1,0 +1,674 @@
+// The kernels, once for each instruction set: kernels.c defines LEVEL (0, 1, 2) and NAME(x) and includes this.
+//
+// A `v16` is sixteen floats whatever the hardware: wider or narrower registers change the speed, not the meaning.
+
+#if LEVEL == 2
+#define MICRO_ROWS 14
+#define MICRO_VECTORS 2
+#define AGGREGATE_VECTORS 16
+#elif LEVEL == 1
+#define MICRO_ROWS 6
+#define MICRO_VECTORS 1
+#define AGGREGATE_VECTORS 4
+#else
+#define MICRO_ROWS 3
+#define MICRO_VECTORS 1
+#define AGGREGATE_VECTORS 2
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE v16 NAME(load)(const float *p) { return *(const v16u *)p; }
+INLINE void NAME(store)(float *p, v16 v) { *(v16u *)p = v; }
+
+// The first n (1...16) of sixteen floats; nothing beyond them is touched, the other lanes read as 0.
+#if LEVEL == 2
+INLINE v16 NAME(load_part)(const float *p, size_t n) {
+  return (v16)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+INLINE void NAME(store_part)(float *p, v16 v, size_t n) {
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+}
+#elif LEVEL == 1
+INLINE v16 NAME(load_part)(const float *p, size_t n) {
+  union { v16 v; __m256 half[2]; } u;
+  const __m256i *mask = (const __m256i *)(part_mask + 16 - n);
+  u.half[0] = _mm256_maskload_ps(p, _mm256_loadu_si256(mask));
+  u.half[1] = _mm256_maskload_ps(p + 8, _mm256_loadu_si256(mask + 1));
+  return u.v;
+}
+INLINE void NAME(store_part)(float *p, v16 v, size_t n) {
+  union { v16 v; __m256 half[2]; } u = {v};
+  const __m256i *mask = (const __m256i *)(part_mask + 16 - n);
+  _mm256_maskstore_ps(p, _mm256_loadu_si256(mask), u.half[0]);
+  _mm256_maskstore_ps(p + 8, _mm256_loadu_si256(mask + 1), u.half[1]);
+}
+#else
+INLINE v16 NAME(load_part)(const float *p, size_t n) {
+  v16 v = {0};
+  memcpy(&v, p, n * sizeof(float));
+  return v;
+}
+INLINE void NAME(store_part)(float *p, v16 v, size_t n) { memcpy(p, &v, n * sizeof(float)); }
+#endif
+
+INLINE v16 NAME(fma)(v16 a, v16 b, v16 c) { return __builtin_elementwise_fma(a, b, c); }
+INLINE v16 NAME(splat)(float x) { return (v16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+INLINE v16 NAME(choose)(i16 mask, v16 a, v16 b) { return (v16)(((i16)a & mask) | ((i16)b & ~mask)); }
+
+// MARK: Counter-based random words
+
+// Philox4x32-10 for sixteen counters (first + lane, row, epoch, stream): 64 words in the order of their elements.
+INLINE void NAME(philox16)(uint32_t first, uint32_t row, uint32_t epoch, uint32_t stream, uint64_t seed, uint32_t *out) {
+  u16 c0 = (u16){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + first;
+  u16 c1 = (u16){0} + row, c2 = (u16){0} + epoch, c3 = (u16){0} + stream;
+  uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    // Wide products of the even and of the odd lanes, as the hardware has them.
+    w8 e0 = ((w8)c0 & 0xFFFFFFFFu) * 0xD2511F53u, o0 = ((w8)c0 >> 32) * 0xD2511F53u;
+    w8 e2 = ((w8)c2 & 0xFFFFFFFFu) * 0xCD9E8D57u, o2 = ((w8)c2 >> 32) * 0xCD9E8D57u;
+    u16 hi0 = (u16)((e0 >> 32) | (o0 & 0xFFFFFFFF00000000u)), lo0 = (u16)((e0 & 0xFFFFFFFFu) | (o0 << 32));
+    u16 hi2 = (u16)((e2 >> 32) | (o2 & 0xFFFFFFFF00000000u)), lo2 = (u16)((e2 & 0xFFFFFFFFu) | (o2 << 32));
+    c0 = hi2 ^ c1 ^ k0;
+    c1 = lo2;
+    c2 = hi0 ^ c3 ^ k1;
+    c3 = lo0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+#define ZIP_LOW(a, b) \
+  __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define ZIP_HIGH(a, b) \
+  __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+  u16 even_low = ZIP_LOW(c0, c2), even_high = ZIP_HIGH(c0, c2);
+  u16 odd_low = ZIP_LOW(c1, c3), odd_high = ZIP_HIGH(c1, c3);
+  u16 words[4] = {ZIP_LOW(even_low, odd_low), ZIP_HIGH(even_low, odd_low), ZIP_LOW(even_high, odd_high),
+                  ZIP_HIGH(even_high, odd_high)};
+#undef ZIP_LOW
+#undef ZIP_HIGH
+  memcpy(out, words, sizeof words);
+}
+
+// MARK: Row-local chains
+
+INLINE void NAME(dropout_row)(float *x, size_t columns, const sk_step *step, const sk_chain *chain, uint32_t row) {
+  uint32_t words[64];
+  uint32_t counter = step->first_column / 4;
+  size_t skip = step->first_column % 4;
+  const v16 scale = NAME(splat)(step->constant);
+  for (size_t column = 0; column < columns;) {
+    NAME(philox16)(counter, row, chain->epoch, step->stream, chain->seed, words);
+    counter += 16;
+    size_t end = columns - column < 64 - skip ? columns : column + 64 - skip;
+    const uint32_t *word = words + skip;
+    for (; column + 16 <= end; column += 16, word += 16) {
+      i16 keep = (i16)(*(const u16u *)word >= step->threshold);
+      NAME(store)(x + column, (v16)((i16)(NAME(load)(x + column) * scale) & keep));
+    }
+    for (; column < end; column++, word++) x[column] = *word >= step->threshold ? x[column] * step->constant : 0.0f;
+    skip = 0;
+  }
+}
+
+// One step on one row; `kind` is a constant after inlining. Vectors of operands come from `other`, or are all `same`.
+INLINE void NAME(step_row)(int kind, float *x, const float *other, float same, size_t columns) {
+  for (size_t column = 0; column < columns; column += 16) {
+    size_t n = columns - column < 16 ? columns - column : 16;
+    v16 v = n == 16 ? NAME(load)(x + column) : NAME(load_part)(x + column, n);
+    v16 o = NAME(splat)(same);
+    if (other) o = n == 16 ? NAME(load)(other + column) : NAME(load_part)(other + column, n);
+    switch (kind) {
+      case SK_STEP_ADD: v = v + o; break;
+      case SK_STEP_SCALE: v = v * o; break;
+      case SK_STEP_RELU: v = (v16)((i16)v & (i16)(v > 0.0f)); break;
+      case SK_STEP_RELU_GRADIENT: v = (v16)((i16)v & (i16)(o > 0.0f)); break;
+    }
+    if (n == 16)
+      NAME(store)(x + column, v);
+    else
+      NAME(store_part)(x + column, v, n);
+  }
+}
+
+// Rows [begin, end) of x [.., columns], in place.
+static void NAME(apply)(const sk_chain *chain, float *matrix, size_t stride, size_t columns, size_t begin, size_t end) {
+  for (size_t index = 0; index < chain->count; index++) {
+    const sk_step *step = chain->steps + index;
+    for (size_t row = begin; row < end; row++) {
+      float *x = matrix + row * stride;
+      const float *values = step->values;
+      switch (step->kind) {
+        case SK_STEP_BIAS: NAME(step_row)(SK_STEP_ADD, x, values, 0, columns); break;
+        case SK_STEP_ADD: NAME(step_row)(SK_STEP_ADD, x, values + row * step->stride, 0, columns); break;
+        case SK_STEP_SCALE_ROWS: NAME(step_row)(SK_STEP_SCALE, x, NULL, values[row], columns); break;
+        case SK_STEP_SCALE: NAME(step_row)(SK_STEP_SCALE, x, NULL, step->constant, columns); break;
+        case SK_STEP_RELU: NAME(step_row)(SK_STEP_RELU, x, NULL, 0, columns); break;
+        case SK_STEP_RELU_GRADIENT:
+          NAME(step_row)(SK_STEP_RELU_GRADIENT, x, values + row * step->stride, 0, columns);
+          break;
+        case SK_STEP_DROPOUT:
+          NAME(dropout_row)(x, columns, step, chain, chain->first_row + (uint32_t)row);
+          break;
+      }
+    }
+  }
+}
+
+// Rows whose chain is applied while they are still in the first cache.
+INLINE size_t NAME(block_rows)(size_t columns) {
+  size_t rows = 4096 / (columns + 1) + 1;
+  return rows < 64 ? rows : 64;
+}
+
+static void NAME(map)(const sk_map *m, size_t begin, size_t end) {
+  size_t block = NAME(block_rows)(m->columns);
+  for (size_t row = begin; row < end; row += block) {
+    size_t stop = row + block < end ? row + block : end;
+    if (m->source != m->target || m->source_stride != m->target_stride)
+      for (size_t r = row; r < stop; r++)
+        memcpy(m->target + r * m->target_stride, m->source + r * m->source_stride, m->columns * sizeof(float));
+    NAME(apply)(&m->chain, m->target, m->target_stride, m->columns, row, stop);
+  }
+}
+
+// MARK: Sums over neighbours
+
+static int NAME(topology_valid)(const uint64_t *pointers, const uint32_t *neighbours, uint64_t edge_base,
+                                uint64_t edges, uint64_t nodes, size_t begin, size_t end) {
+  for (size_t row = begin; row < end; row++) {
+    uint64_t from = pointers[row], to = pointers[row + 1];
+    if (from < edge_base || to < from || to - edge_base > edges) return 0;
+    if (from == to) continue;
+    const uint32_t *list = neighbours + (from - edge_base);
+    size_t count = to - from;
+    uint32_t disordered = 0;
+    for (size_t i = 1; i < count; i++) disordered |= (uint32_t)(list[i - 1] >= list[i]);
+    if (disordered || list[count - 1] >= nodes) return 0;
+  }
+  return 1;
+}
+
+// The first position in an ascending list whose neighbour is at least `least`.
+INLINE size_t NAME(lower_bound)(const uint32_t *list, size_t count, uint64_t least) {
+  size_t low = 0;
+  while (count > 0) {
+    size_t half = count / 2;
+    if (list[low + half] < least) {
+      low += half + 1;
+      count -= half + 1;
+    } else {
+      count = half;
+    }
+  }
+  return low;
+}
+
+// `vectors` vectors of one row, the last of them `last` wide (16 unless `part`). Both constants after inlining.
+INLINE void NAME(aggregate_row)(const sk_aggregate *g, const uint32_t *list, size_t count, float *target,
+                                const float *source, int vectors, int part, size_t last) {
+  v16 sum[AGGREGATE_VECTORS];
+  if (g->accumulates) {
+    for (int i = 0; i < vectors; i++)
+      sum[i] = part && i == vectors - 1 ? NAME(load_part)(target + 16 * i, last) : NAME(load)(target + 16 * i);
+  } else {
+    for (int i = 0; i < vectors; i++) sum[i] = (v16){0};
+  }
+  const size_t stride = g->source_stride;
+  // Far enough ahead to cover a miss, near enough to stay in the first cache.
+  const size_t ahead = vectors >= 8 ? 4 : vectors >= 4 ? 8 : 16;
+  for (size_t e = 0; e < count; e++) {
+    const float *row = source + (size_t)list[e] * stride;
+    if (e + ahead < count) {
+      const float *later = source + (size_t)list[e + ahead] * stride;
+      for (int i = 0; i < vectors; i++) __builtin_prefetch(later + 16 * i);
+    }
+    for (int i = 0; i < vectors; i++)
+      sum[i] += part && i == vectors - 1 ? NAME(load_part)(row + 16 * i, last) : NAME(load)(row + 16 * i);
+  }
+  for (int i = 0; i < vectors; i++) {
+    if (part && i == vectors - 1)
+      NAME(store_part)(target + 16 * i, sum[i], last);
+    else
+      NAME(store)(target + 16 * i, sum[i]);
+  }
+}
+
+static void NAME(aggregate)(const sk_aggregate *g, size_t begin, size_t end) {
+  size_t block = NAME(block_rows)(g->width);
+  // The source pointer that a neighbour's number indexes directly.
+  const float *base = g->source - (size_t)g->source_first * g->source_stride;
+  for (size_t first = begin; first < end; first += block) {
+    size_t stop = first + block < end ? first + block : end;
+    for (size_t r = first; r < stop; r++) {
+      const uint32_t *list = g->neighbours + (g->pointers[r] - g->edge_base);
+      size_t count = g->pointers[r + 1] - g->pointers[r];
+      if (!g->covers_all) {
+        size_t low = NAME(lower_bound)(list, count, g->source_first);
+        count = low + NAME(lower_bound)(list + low, count - low, (uint64_t)g->source_first + g->source_rows);
+        list += low;
+        count -= low;
+        if (count == 0 && g->accumulates) continue;
+      }
+      float *target = g->target + r * g->target_stride;
+      for (size_t column = 0; column < g->width;) {
+        size_t left = g->width - column;
+        size_t vectors = (left + 15) / 16;
+        const float *source = base + column;
+#define CASE(n)                                                                                            \
+  case n:                                                                                                  \
+    if (left >= 16 * n) {                                                                                  \
+      NAME(aggregate_row)(g, list, count, target + column, source, n, 0, 16);                              \
+    } else {                                                                                               \
+      NAME(aggregate_row)(g, list, count, target + column, source, n, 1, left - 16 * (n - 1));             \
+    }                                                                                                      \
+    column += 16 * n;                                                                                      \
+    break;
+#if AGGREGATE_VECTORS == 16
+        switch (vectors >= 16 ? 16 : vectors >= 8 ? 8 : vectors) {
+          CASE(16) CASE(8) CASE(7) CASE(6) CASE(5) CASE(4) CASE(3) CASE(2) CASE(1)
+        }
+#elif AGGREGATE_VECTORS == 4
+        switch (vectors >= 4 ? 4 : vectors) { CASE(4) CASE(3) CASE(2) CASE(1) }
+#else
+        switch (vectors >= 2 ? 2 : vectors) { CASE(2) CASE(1) }
+#endif
+#undef CASE
+      }
+    }
+    NAME(apply)(&g->chain, g->target, g->target_stride, g->width, first, stop);
+  }
+}
+
+// MARK: Dense products
+
+// c[rows, up to 16 · vectors] (+)= a · panel, where panel is [inner][16 · vectors]. `rows` and `vectors` are constants
+// after inlining; a's element (row, k) is a[row · row_step + k · inner_step].
+INLINE void NAME(micro)(const float *restrict a, size_t row_step, size_t inner_step, const float *restrict panel,
+                        size_t inner, float *restrict c, size_t c_stride, size_t width, int accumulates, int rows,
+                        int vectors) {
+  v16 sum[MICRO_ROWS][MICRO_VECTORS];
+  size_t last = width - 16 * (size_t)(vectors - 1);
+#pragma clang loop unroll(full)
+  for (int r = 0; r < rows; r++)
+#pragma clang loop unroll(full)
+    for (int v = 0; v < vectors; v++) {
+      const float *from = c + r * c_stride + 16 * v;
+      if (!accumulates)
+        sum[r][v] = (v16){0};
+      else
+        sum[r][v] = v == vectors - 1 && last < 16 ? NAME(load_part)(from, last) : NAME(load)(from);
+    }
+  for (size_t k = 0; k < inner; k++) {
+    v16 b[MICRO_VECTORS];
+#pragma clang loop unroll(full)
+    for (int v = 0; v < vectors; v++) b[v] = NAME(load)(panel + (k * vectors + v) * 16);
+#pragma clang loop unroll(full)
+    for (int r = 0; r < rows; r++) {
+      v16 x = NAME(splat)(a[r * row_step + k * inner_step]);
+#pragma clang loop unroll(full)
+      for (int v = 0; v < vectors; v++) sum[r][v] = NAME(fma)(x, b[v], sum[r][v]);
+    }
+  }
+#pragma clang loop unroll(full)
+  for (int r = 0; r < rows; r++)
+#pragma clang loop unroll(full)
+    for (int v = 0; v < vectors; v++) {
+      float *to = c + r * c_stride + 16 * v;
+      if (v == vectors - 1 && last < 16)
+        NAME(store_part)(to, sum[r][v], last);
+      else
+        NAME(store)(to, sum[r][v]);
+    }
+}
+
+// The same for any number of rows up to MICRO_ROWS; a is packed [inner][MICRO_ROWS].
+static void NAME(micro_rows)(const float *restrict a, const float *restrict panel, size_t inner, float *restrict c,
+                             size_t c_stride, size_t width, int accumulates, size_t rows) {
+#define CALL(n)                                                                                        \
+  case n:                                                                                              \
+    if (MICRO_VECTORS == 1 || width <= 16)                                                             \
+      NAME(micro)(a, 1, MICRO_ROWS, panel, inner, c, c_stride, width, accumulates, n, 1);              \
+    else                                                                                               \
+      NAME(micro)(a, 1, MICRO_ROWS, panel, inner, c, c_stride, width, accumulates, n, MICRO_VECTORS);  \
+    break;
+  switch (rows) {
+#if MICRO_ROWS == 14
+    CALL(14) CALL(13) CALL(12) CALL(11) CALL(10) CALL(9) CALL(8) CALL(7)
+#endif
+#if MICRO_ROWS >= 6
+    CALL(6) CALL(5) CALL(4)
+#endif
+    CALL(3) CALL(2) CALL(1)
+  }
+#undef CALL
+}
+
+enum {
+  NAME(PANEL) = 16 * MICRO_VECTORS,
+  NAME(BLOCK_COLUMNS) = 512,
+  NAME(BLOCK_INNER) = 512,
+  NAME(TILE_INNER) = 256,
+  NAME(TILE_ROWS_OF_A) = 252,
+};
+
+// Width of the panel that starts at `column`: a full one, or one vector for a rest of up to 16.
+INLINE size_t NAME(panel_width)(size_t left) { return left <= 16 ? 16 : (size_t)NAME(PANEL); }
+
+// b's [inner, columns] block as panels [columns / width][inner][width], zero beyond the last column.
+static void NAME(pack_b)(const float *b, size_t stride, int transposed, size_t inner, size_t columns, float *out) {
+  for (size_t column = 0; column < columns;) {
+    size_t width = NAME(panel_width)(columns - column);
+    size_t real = columns - column < width ? columns - column : width;
+    if (transposed) {
+      for (size_t j = 0; j < width; j++) {
+        const float *from = b + (column + j) * stride;
+        for (size_t k = 0; k < inner; k++) out[k * width + j] = j < real ? from[k] : 0.0f;
+      }
+    } else {
+      for (size_t k = 0; k < inner; k++) {
+        const float *from = b + k * stride + column;
+        float *to = out + k * width;
+        for (size_t j = 0; j < width; j += 16) {
+          if (j + 16 <= real)
+            NAME(store)(to + j, NAME(load)(from + j));
+          else
+            NAME(store)(to + j, j < real ? NAME(load_part)(from + j, real - j) : (v16){0});
+        }
+      }
+    }
+    out += width * inner;
+    column += width;
+  }
+}
+
+// Up to MICRO_ROWS rows of a [rows, inner] as [inner][MICRO_ROWS].
+INLINE void NAME(pack_rows)(const float *a, size_t stride, size_t rows, size_t inner, float *out) {
+#if LEVEL == 2
+  // Sixteen columns of up to sixteen rows at a time, transposed in registers.
+  size_t k = 0;
+  for (; k + 16 <= inner; k += 16) {
+    v16 x[16];
+    for (size_t r = 0; r < 16; r++) x[r] = r < rows ? NAME(load)(a + r * stride + k) : (v16){0};
+    v16 t[16];
+    for (int r = 0; r < 16; r += 2) {
+      t[r] = __builtin_shufflevector(x[r], x[r + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+      t[r + 1] = __builtin_shufflevector(x[r], x[r + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    }
+    for (int r = 0; r < 16; r += 4)
+      for (int h = 0; h < 2; h++) {
+        v16 p = t[r + h], q = t[r + 2 + h];
+        x[r + 2 * h] = __builtin_shufflevector(p, q, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+        x[r + 2 * h + 1] = __builtin_shufflevector(p, q, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+      }
+    // x[4g + c] lane 4q + i: column 4q + c, row 4g + i.
+    for (int c = 0; c < 4; c++) {
+      v16 low0 = __builtin_shufflevector(x[c], x[4 + c], 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+      v16 high0 =
+          __builtin_shufflevector(x[c], x[4 + c], 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+      v16 low1 =
+          __builtin_shufflevector(x[8 + c], x[12 + c], 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+      v16 high1 =
+          __builtin_shufflevector(x[8 + c], x[12 + c], 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+#define JOIN_LOW(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+#define JOIN_HIGH(a, b) __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
+      float *to = out + (k + (size_t)c) * MICRO_ROWS;
+      NAME(store_part)(to, JOIN_LOW(low0, low1), MICRO_ROWS);
+      NAME(store_part)(to + 4 * MICRO_ROWS, JOIN_HIGH(low0, low1), MICRO_ROWS);
+      NAME(store_part)(to + 8 * MICRO_ROWS, JOIN_LOW(high0, high1), MICRO_ROWS);
+      NAME(store_part)(to + 12 * MICRO_ROWS, JOIN_HIGH(high0, high1), MICRO_ROWS);
+#undef JOIN_LOW
+#undef JOIN_HIGH
+    }
+  }
+#else
+  size_t k = 0;
+#endif
+  for (; k < inner; k++)
+    for (size_t r = 0; r < rows; r++) out[k * MICRO_ROWS + r] = a[r * stride + k];
+}
+
+static void NAME(product)(const sk_product *p, size_t begin, size_t end, float *scratch) {
+  float *packed_b = scratch;
+  float *packed_a = scratch + NAME(BLOCK_COLUMNS) * NAME(BLOCK_INNER);
+  for (size_t column = 0; column < p->columns; column += NAME(BLOCK_COLUMNS)) {
+    size_t columns = p->columns - column < NAME(BLOCK_COLUMNS) ? p->columns - column : NAME(BLOCK_COLUMNS);
+    for (size_t k = 0; k < p->inner; k += NAME(BLOCK_INNER)) {
+      size_t inner = p->inner - k < NAME(BLOCK_INNER) ? p->inner - k : NAME(BLOCK_INNER);
+      const float *b = p->transposes_b ? p->b + column * p->b_stride + k : p->b + k * p->b_stride + column;
+      NAME(pack_b)(b, p->b_stride, p->transposes_b, inner, columns, packed_b);
+      int accumulates = p->accumulates || k > 0;
+      int ends = k + inner == p->inner && column + columns == p->columns;
+      size_t done = begin;
+      for (size_t row = begin; row < end; row += MICRO_ROWS) {
+        size_t rows = end - row < MICRO_ROWS ? end - row : MICRO_ROWS;
+        NAME(pack_rows)(p->a + row * p->a_stride + k, p->a_stride, rows, inner, packed_a);
+        const float *panel = packed_b;
+        for (size_t j = 0; j < columns;) {
+          size_t width = NAME(panel_width)(columns - j);
+          size_t real = columns - j < width ? columns - j : width;
+          NAME(micro_rows)(packed_a, panel, inner, p->c + row * p->c_stride + column + j, p->c_stride, real,
+                           accumulates, rows);
+          panel += width * inner;
+          j += width;
+        }
+        if (ends && p->chain.count > 0) {
+          NAME(apply)(&p->chain, p->c, p->c_stride, p->columns, done, row + rows);
+          done = row + rows;
+        }
+      }
+    }
+  }
+}
+
+// MARK: Gradients of weights, tile by tile
+
+// Adds the sum of tile number `tile`, which lies in the working level, to the stack.
+static void NAME(push_tile)(float *stack, size_t levels, size_t count, uint64_t tile, size_t begin, size_t end) {
+  const float *sum = stack + levels * count;
+  int full = __builtin_ctzll(~tile);
+  float *target = stack + (size_t)full * count;
+  for (size_t i = begin; i < end; i += 16) {
+    size_t n = end - i < 16 ? end - i : 16;
+    v16 v = n == 16 ? NAME(load)(sum + i) : NAME(load_part)(sum + i, n);
+    for (int level = 0; level < full; level++) {
+      const float *older = stack + (size_t)level * count + i;
+      v = (n == 16 ? NAME(load)(older) : NAME(load_part)(older, n)) + v;
+    }
+    if (n == 16)
+      NAME(store)(target + i, v);
+    else
+      NAME(store_part)(target + i, v, n);
+  }
+}
+
+static void NAME(tile_product)(const sk_tile_product *p, size_t begin, size_t end, float *scratch) {
+  float *packed_b = scratch;
+  float *packed_a = scratch + NAME(BLOCK_COLUMNS) * NAME(TILE_INNER);
+  const size_t count = p->m * p->n;
+  float *sums = p->stack + p->levels * count;
+  uint64_t tile = p->first_tile;
+  for (size_t first = 0; first < p->rows; first += SK_TILE_ROWS, tile++) {
+    size_t rows = p->rows - first < SK_TILE_ROWS ? p->rows - first : SK_TILE_ROWS;
+    for (size_t column = 0; column < p->n; column += NAME(BLOCK_COLUMNS)) {
+      size_t columns = p->n - column < NAME(BLOCK_COLUMNS) ? p->n - column : NAME(BLOCK_COLUMNS);
+      for (size_t k = 0; k < rows; k += NAME(TILE_INNER)) {
+        size_t inner = rows - k < NAME(TILE_INNER) ? rows - k : NAME(TILE_INNER);
+        NAME(pack_b)(p->b + (first + k) * p->b_stride + column, p->b_stride, 0, inner, columns, packed_b);
+        for (size_t i = begin; i < end; i += MICRO_ROWS) {
+          size_t height = end - i < MICRO_ROWS ? end - i : MICRO_ROWS;
+          const float *from = p->a + (first + k) * p->a_stride + i;
+          for (size_t row = 0; row < inner; row++)
+            NAME(store_part)(packed_a + row * MICRO_ROWS, NAME(load_part)(from + row * p->a_stride, height), height);
+          const float *panel = packed_b;
+          for (size_t j = 0; j < columns;) {
+            size_t width = NAME(panel_width)(columns - j);
+            size_t real = columns - j < width ? columns - j : width;
+            NAME(micro_rows)(packed_a, panel, inner, sums + i * p->n + column + j, p->n, real, k > 0, height);
+            panel += width * inner;
+            j += width;
+          }
+        }
+      }
+    }
+    NAME(push_tile)(p->stack, p->levels, count, tile, begin * p->n, end * p->n);
+  }
+}
+
+static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, size_t end) {
+  float *sums = p->stack + p->levels * p->columns;
+  uint64_t tile = p->first_tile;
+  for (size_t first = 0; first < p->rows; first += SK_TILE_ROWS, tile++) {
+    size_t rows = p->rows - first < SK_TILE_ROWS ? p->rows - first : SK_TILE_ROWS;
+    const float *a = p->a + first * p->a_stride;
+    size_t column = begin;
+    for (; column + 64 <= end; column += 64) {
+      v16 sum[4] = {{0}};
+      for (size_t row = 0; row < rows; row++)
+        for (int i = 0; i < 4; i++) sum[i] += NAME(load)(a + row * p->a_stride + column + 16 * i);
+      for (int i = 0; i < 4; i++) NAME(store)(sums + column + 16 * i, sum[i]);
+    }
+    for (; column < end; column += 16) {
+      size_t n = end - column < 16 ? end - column : 16;
+      v16 sum = {0};
+      for (size_t row = 0; row < rows; row++) sum += NAME(load_part)(a + row * p->a_stride + column, n);
+      NAME(store_part)(sums + column, sum, n);
+    }
+    NAME(push_tile)(p->stack, p->levels, p->columns, tile, begin, end);
+  }
+}
+
+// MARK: Softmax cross-entropy
+
+// e^x for x ≤ 0, 0 below −87; within 2 units in the last place (Cody & Waite reduction, Cephes' polynomial).
+INLINE v16 NAME(exp)(v16 x) {
+  i16 alive = x > -87.0f;
+  v16 shifted = NAME(fma)(x, NAME(splat)(1.44269504f), NAME(splat)(12582912.0f));
+  v16 n = shifted - 12582912.0f;
+  v16 r = NAME(fma)(n, NAME(splat)(-0.693359375f), x);
+  r = NAME(fma)(n, NAME(splat)(2.12194440e-4f), r);
+  v16 p = NAME(splat)(1.9875691500e-4f);
+  p = NAME(fma)(p, r, NAME(splat)(1.3981999507e-3f));
+  p = NAME(fma)(p, r, NAME(splat)(8.3334519073e-3f));
+  p = NAME(fma)(p, r, NAME(splat)(4.1665795894e-2f));
+  p = NAME(fma)(p, r, NAME(splat)(1.6666665459e-1f));
+  p = NAME(fma)(p, r, NAME(splat)(5.0000001201e-1f));
+  v16 y = NAME(fma)(p, r * r, r) + 1.0f;
+  // 2^n straight into the exponent: the low bits of `shifted` hold n.
+  u16 exponent = ((u16)shifted << 23);
+  y = (v16)((u16)y + exponent);
+  // A number that is not one stays that, so that the loss shows it.
+  return NAME(choose)(alive | (x != x), NAME(choose)((i16)(x != x), x, y), (v16){0});
+}
+
+// Σ of sixteen lanes in a fixed order.
+INLINE float NAME(lane_sum)(v16 v) {
+  float part[16];
+  memcpy(part, &v, sizeof part);
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; i++) part[i] += part[i + width];
+  return part[0];
+}
+
+static int64_t NAME(loss)(const sk_loss *p, size_t begin, size_t end, sk_tile_figures *figures) {
+  float weights[4096 + 16];
+  const size_t classes = p->classes;
+  for (size_t tile = begin; tile < end; tile++) {
+    sk_tile_figures *figure = figures + tile;
+    memset(figure, 0, sizeof *figure);
+    size_t stop = (tile + 1) * SK_TILE_ROWS < p->rows ? (tile + 1) * SK_TILE_ROWS : p->rows;
+    for (size_t row = tile * SK_TILE_ROWS; row < stop; row++) {
+      float *gradient = p->gradient ? p->gradient + row * p->gradient_stride : NULL;
+      int32_t label = p->labels[row];
+      uint8_t split = p->split[row];
+      if (split > SK_SPLITS) return (int64_t)row;
+      if (label < 0 || split == 0) {
+        if (gradient) memset(gradient, 0, classes * sizeof(float));
+        continue;
+      }
+      if ((size_t)label >= classes) return (int64_t)row;
+      const float *z = p->logits + row * p->logits_stride;
+      float top = z[0];
+      size_t predicted = 0;
+      for (size_t i = 1; i < classes; i++)
+        if (z[i] > top) {
+          top = z[i];
+          predicted = i;
+        }
+      v16 sum = {0};
+      for (size_t i = 0; i < classes; i += 16) {
+        size_t n = classes - i < 16 ? classes - i : 16;
+        v16 e = NAME(exp)((n == 16 ? NAME(load)(z + i) : NAME(load_part)(z + i, n)) - top);
+        if (n < 16) {
+          // Lanes beyond the classes count nothing.
+          i16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+          e = (v16)((i16)e & (i16)(lane < (int32_t)n));
+        }
+        NAME(store)(weights + i, e);
+        sum += e;
+      }
+      float total = NAME(lane_sum)(sum);
+      float loss = sk_log(total) - (z[label] - top);
+      float weight = p->class_weights ? p->class_weights[label] : 1.0f;
+      figure->loss[split - 1] += (double)weight * (double)loss;
+      figure->weight[split - 1] += (double)weight;
+      figure->correct[split - 1] += predicted == (size_t)label;
+      figure->labelled[split - 1] += 1;
+      if (!gradient) continue;
+      if (split != 1) {
+        memset(gradient, 0, classes * sizeof(float));
+        continue;
+      }
+      float share = (float)((double)weight / p->total);
+      const v16 scale = NAME(splat)(share / total);
+      for (size_t i = 0; i < classes; i += 16) {
+        v16 g = NAME(load)(weights + i) * scale;
+        if (classes - i < 16)
+          NAME(store_part)(gradient + i, g, classes - i);
+        else
+          NAME(store)(gradient + i, g);
+      }
+      gradient[label] -= share;
+    }
+  }
+  return -1;
+}
+
+// MARK: Parameters
+
+static void NAME(adam)(const sk_adam *p, size_t begin, size_t end) {
+  for (size_t i = begin; i < end; i += 16) {
+    size_t n = end - i < 16 ? end - i : 16;
+    v16 w = NAME(load_part)(p->parameter + i, n), g = NAME(load_part)(p->gradient + i, n);
+    v16 m = NAME(load_part)(p->first + i, n), v = NAME(load_part)(p->second + i, n);
+    g = NAME(fma)(NAME(splat)(p->weight_decay), w, g);
+    m = NAME(fma)(NAME(splat)(p->beta1), m, NAME(splat)(p->one_minus_beta1) * g);
+    v = NAME(fma)(NAME(splat)(p->beta2), v, (NAME(splat)(p->one_minus_beta2) * g) * g);
+    v16 denominator = __builtin_elementwise_sqrt(v) / NAME(splat)(p->root_correction) + NAME(splat)(p->epsilon);
+    w = w - NAME(splat)(p->step_size) * (m / denominator);
+    NAME(store_part)(p->parameter + i, w, n);
+    NAME(store_part)(p->first + i, m, n);
+    NAME(store_part)(p->second + i, v, n);
+  }
+}
+
+static void NAME(uniform_row)(float *row, size_t columns, float bound, uint64_t seed, uint32_t row_number,
+                              uint32_t stream) {
+  uint32_t words[64];
+  for (size_t column = 0; column < columns; column++) {
+    if (column % 64 == 0) NAME(philox16)((uint32_t)(column / 4), row_number, 0xFFFFFFFFu, stream, seed, words);
+    row[column] = ((float)(words[column % 64] >> 8) * 0x1p-23f - 1.0f) * bound;
+  }
+}
+
+static const sk_kernels NAME(table) = {
+    LEVEL_NAME,          NAME(map),          NAME(topology_valid),  NAME(aggregate), NAME(product),
+    NAME(tile_product),  NAME(tile_column_sum), NAME(loss),         NAME(adam),      NAME(uniform_row),
+};
+
+#undef MICRO_ROWS
+#undef MICRO_VECTORS
+#undef AGGREGATE_VECTORS
+#undef INLINE
+#undef LEVEL
+#undef LEVEL_NAME
+#undef NAME

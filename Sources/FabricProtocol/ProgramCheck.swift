@@ -1,0 +1,441 @@
+import Vocabulary
+
+/// A program whose every access lies inside its buffers, windows and the memory it was checked against, and in which
+/// no two commands that could run at once share bytes. Only `Program.checked` makes one.
+package struct CheckedProgram: Sendable {
+    package let program: Program
+    /// One past the highest byte of device memory that a buffer reaches.
+    package let peakBytes: Int
+    /// For each command, the bytes of device memory that it may write.
+    package let memoryWrites: [[Range<Int>]]
+
+    fileprivate init(program: Program, peakBytes: Int, memoryWrites: [[Range<Int>]]) {
+        self.program = program
+        self.peakBytes = peakBytes
+        self.memoryWrites = memoryWrites
+    }
+}
+
+extension Program {
+    /// Checks everything that can be known without running.
+    package func checked(memoryBytes: Int) throws(ProgramError) -> CheckedProgram {
+        guard commands.count <= Limits.programCommandsMax else { throw ProgramError(.tooLarge, "too many commands") }
+        guard buffers.count <= Limits.programBuffersMax else { throw ProgramError(.tooLarge, "too many buffers") }
+        guard windows.count <= Limits.windowsMax else { throw ProgramError(.tooLarge, "too many windows") }
+        var peakBytes = 0
+        for (index, buffer) in buffers.enumerated() {
+            guard buffer.offset >= 0, buffer.offset.isMultiple(of: Buffer.alignment) else {
+                throw ProgramError(.invalid, "buffer \(index) is not aligned to \(Buffer.alignment) bytes")
+            }
+            guard buffer.byteCount >= 0, buffer.offset <= memoryBytes, buffer.byteCount <= memoryBytes - buffer.offset
+            else {
+                throw ProgramError(.outOfBounds, "buffer \(index) reaches beyond the \(memoryBytes) bytes of memory")
+            }
+            peakBytes = max(peakBytes, buffer.offset + buffer.byteCount)
+        }
+        try checkWindows()
+        var accesses: [[Access]] = []
+        accesses.reserveCapacity(commands.count)
+        for (index, command) in commands.enumerated() {
+            do throws(ProgramError) {
+                accesses.append(try self.accesses(of: command.operation))
+            } catch {
+                throw ProgramError(error.code, error.reason, command: index)
+            }
+        }
+        try checkOrder(accesses)
+        return CheckedProgram(
+            program: self, peakBytes: peakBytes,
+            memoryWrites: accesses.map { list in
+                list.filter { $0.window == nil && $0.writes }.map { $0.lower..<$0.upper }
+            })
+    }
+
+    private func checkWindows() throws(ProgramError) {
+        var seen: Set<UInt16> = []
+        for window in windows {
+            guard seen.insert(window.id).inserted else {
+                throw ProgramError(.invalid, "window \(window.id) is declared twice")
+            }
+            guard window.byteCount > 0 else { throw ProgramError(.invalid, "window \(window.id) is empty") }
+            let allowed: Window.Direction =
+                switch window.purpose {
+                case .image, .state: .read
+                case .spill: .both
+                case .result: .write
+                }
+            guard window.direction == allowed else {
+                throw ProgramError(.invalid, "window \(window.id) has a direction that its purpose does not allow")
+            }
+        }
+    }
+}
+
+/// Bytes of memory (`window` nil) or of a window that a command reads or writes.
+private struct Access {
+    var window: UInt16?
+    var lower: Int
+    var upper: Int
+    var writes: Bool
+
+    func meets(_ other: Access) -> Bool {
+        window == other.window && lower < other.upper && other.lower < upper && (writes || other.writes)
+    }
+}
+
+// MARK: - What each operation may touch
+
+extension Program {
+    /// The accesses of one operation, each inside its buffer or window; throws where a shape is not allowed.
+    private func accesses(of operation: Operation) throws(ProgramError) -> [Access] {
+        var list = AccessList(program: self)
+        switch operation {
+        case .fetch(let transfer): try list.transfer(transfer, stores: false)
+        case .store(let transfer): try list.transfer(transfer, stores: true)
+        case .fill(let fill):
+            try list.count(fill.count)
+            try list.write(fill.place, bytes: fill.count * 4)
+        case .copy(let copy):
+            try list.read(copy.source, copy.rows, copy.columns)
+            try list.write(copy.target, copy.rows, copy.columns)
+        case .map(let map):
+            if map.source != map.target { try list.read(map.source, map.rows, map.columns) }
+            try list.write(map.target, map.rows, map.columns)
+            try list.steps(map.steps, on: map.target, map.rows, map.columns)
+        case .aggregate(let aggregate): try list.aggregate(aggregate)
+        case .product(let product):
+            try list.width(product.inner)
+            try list.read(product.a, product.rows, product.inner)
+            if product.transposesB {
+                try list.read(product.b, product.columns, product.inner)
+            } else {
+                try list.read(product.b, product.inner, product.columns)
+            }
+            try list.write(product.c, product.rows, product.columns)
+            try list.steps(product.steps, on: product.c, product.rows, product.columns)
+        case .tileProduct(let tile):
+            try list.width(tile.n)
+            try list.chunk(firstRow: tile.firstRow, rows: tile.rows, totalRows: tile.totalRows)
+            try list.read(tile.a, tile.rows, tile.m)
+            try list.read(tile.b, tile.rows, tile.n)
+            try list.write(
+                tile.stack, bytes: Program.tileStackBytes(totalRows: tile.totalRows, rows: tile.m, columns: tile.n))
+        case .tileColumnSum(let tile):
+            try list.chunk(firstRow: tile.firstRow, rows: tile.rows, totalRows: tile.totalRows)
+            try list.read(tile.a, tile.rows, tile.columns)
+            try list.write(
+                tile.stack,
+                bytes: Program.tileStackBytes(totalRows: tile.totalRows, rows: 1, columns: tile.columns))
+        case .tileFinish(let finish):
+            guard finish.totalRows > 0 else { throw ProgramError(.invalid, "no rows") }
+            try list.count(finish.count)
+            guard finish.count <= Limits.featuresMax * Limits.featuresMax else {
+                throw ProgramError(.tooLarge, "more elements than a weight can have")
+            }
+            try list.read(
+                finish.stack, bytes: Program.tileLevels(totalRows: finish.totalRows) * finish.count * 4)
+            try list.write(finish.target, bytes: finish.count * 4)
+        case .labelWeight(let weight):
+            try list.labels(weight.labels, weight.split, weight.rows, weight.classes, weight.classWeights)
+            try list.write(weight.total, bytes: 8, alignment: 8)
+        case .loss(let loss):
+            try list.chunk(firstRow: loss.firstRow, rows: loss.rows, totalRows: loss.totalRows)
+            try list.labels(loss.labels, loss.split, loss.rows, loss.classes, loss.classWeights)
+            if loss.gradient != loss.logits { try list.read(loss.logits, loss.rows, loss.classes) }
+            if let gradient = loss.gradient {
+                try list.write(gradient, loss.rows, loss.classes)
+                try list.read(loss.total, bytes: 8, alignment: 8)
+            }
+            try list.write(loss.scores, bytes: Scores.byteCount, alignment: 8)
+        case .adam(let adam):
+            try list.count(adam.count)
+            try list.write(adam.parameter, bytes: adam.count * 4)
+            try list.read(adam.gradient, bytes: adam.count * 4)
+            try list.write(adam.firstMoment, bytes: adam.count * 4)
+            try list.write(adam.secondMoment, bytes: adam.count * 4)
+            guard (0..<1).contains(adam.beta1), (0..<1).contains(adam.beta2), adam.epsilon > 0,
+                adam.epsilon.isFinite, adam.weightDecay >= 0, adam.weightDecay.isFinite
+            else { throw ProgramError(.invalid, "a constant of Adam is out of range") }
+        case .initialise(let initialise):
+            try list.write(initialise.target, initialise.rows, initialise.columns)
+        case .keepBest(let keep):
+            try list.count(keep.count)
+            try list.read(keep.scores, bytes: Scores.byteCount, alignment: 8)
+            try list.read(keep.parameters, bytes: keep.count * 4)
+            try list.write(keep.best, bytes: keep.count * 4)
+            try list.write(keep.state, bytes: KeepBest.stateBytes, alignment: 8)
+        case .report(let report):
+            guard report.totalRows > 0 else { throw ProgramError(.invalid, "no rows") }
+            try list.read(report.scores, bytes: Scores.byteCount, alignment: 8)
+        }
+        try list.checkDisjoint()
+        return list.accesses
+    }
+}
+
+private struct AccessList {
+    let program: Program
+    var accesses: [Access] = []
+
+    mutating func read(_ place: Place, bytes: Int, alignment: Int = 4) throws(ProgramError) {
+        try touch(place, bytes: bytes, alignment: alignment, writes: false)
+    }
+
+    mutating func write(_ place: Place, bytes: Int, alignment: Int = 4) throws(ProgramError) {
+        try touch(place, bytes: bytes, alignment: alignment, writes: true)
+    }
+
+    mutating func read(_ matrix: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
+        try read(matrix.place, bytes: try extent(matrix, rows, columns))
+    }
+
+    mutating func write(_ matrix: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
+        try write(matrix.place, bytes: try extent(matrix, rows, columns))
+    }
+
+    /// Bytes from a matrix's first element to the end of its last.
+    private func extent(_ matrix: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) -> Int {
+        guard rows > 0, columns > 0 else { throw ProgramError(.invalid, "a matrix without elements") }
+        guard rows <= Limits.nodesMax else { throw ProgramError(.tooLarge, "more than \(Limits.nodesMax) rows") }
+        try width(columns)
+        guard matrix.stride >= columns, matrix.stride <= Limits.nodesMax else {
+            throw ProgramError(.invalid, "a stride of \(matrix.stride) for \(columns) columns")
+        }
+        // At most 2^31 · 2^31 + 2^16 elements, so below 2^63; the factor 4 may overflow.
+        let (bytes, overflow) = ((rows - 1) * matrix.stride + columns).multipliedReportingOverflow(by: 4)
+        guard !overflow else { throw ProgramError(.outOfBounds, "a matrix larger than memory can be") }
+        return bytes
+    }
+
+    private mutating func touch(_ place: Place, bytes: Int, alignment: Int, writes: Bool) throws(ProgramError) {
+        guard Int(place.buffer) < program.buffers.count else {
+            throw ProgramError(.outOfBounds, "buffer \(place.buffer) is not declared")
+        }
+        let buffer = program.buffers[Int(place.buffer)]
+        guard place.offset >= 0, place.offset.isMultiple(of: alignment) else {
+            throw ProgramError(.invalid, "offset \(place.offset) is not aligned to \(alignment) bytes")
+        }
+        guard bytes > 0, place.offset <= buffer.byteCount, bytes <= buffer.byteCount - place.offset else {
+            throw ProgramError(
+                .outOfBounds,
+                "\(bytes) bytes at \(place.offset) do not fit the \(buffer.byteCount) bytes of buffer \(place.buffer)")
+        }
+        let lower = buffer.offset + place.offset
+        accesses.append(Access(window: nil, lower: lower, upper: lower + bytes, writes: writes))
+    }
+
+    func count(_ elements: Int) throws(ProgramError) {
+        guard elements > 0, elements <= 1 << 45 else { throw ProgramError(.invalid, "a count of \(elements) elements") }
+    }
+
+    func width(_ columns: Int) throws(ProgramError) {
+        guard columns > 0, columns <= Limits.featuresMax else {
+            throw ProgramError(.tooLarge, "\(columns) columns; from 1 to \(Limits.featuresMax)")
+        }
+    }
+
+    /// A chunk of rows whose tiles stream by: starts on a tile, ends on one or with the graph.
+    func chunk(firstRow: Int, rows: Int, totalRows: Int) throws(ProgramError) {
+        guard totalRows > 0, totalRows <= Limits.nodesMax, firstRow >= 0, rows > 0, firstRow <= totalRows,
+            rows <= totalRows - firstRow
+        else { throw ProgramError(.invalid, "rows outside the graph") }
+        let end = firstRow + rows
+        guard firstRow.isMultiple(of: ImageShape.tileRows),
+            end == totalRows || end.isMultiple(of: ImageShape.tileRows)
+        else { throw ProgramError(.invalid, "a chunk that does not start and end on a tile") }
+    }
+
+    mutating func labels(
+        _ labels: Place, _ split: Place, _ rows: Int, _ classes: Int, _ classWeights: Place?
+    ) throws(ProgramError) {
+        guard rows > 0, rows <= Limits.nodesMax else { throw ProgramError(.invalid, "\(rows) rows") }
+        guard classes > 0, classes <= Limits.classesMax else { throw ProgramError(.tooLarge, "\(classes) classes") }
+        try read(labels, bytes: rows * 4)
+        try read(split, bytes: rows, alignment: 1)
+        if let classWeights { try read(classWeights, bytes: classes * 4) }
+    }
+
+    mutating func transfer(_ transfer: Transfer, stores: Bool) throws(ProgramError) {
+        guard let window = program.windows.first(where: { $0.id == transfer.window }) else {
+            throw ProgramError(.outOfBounds, "window \(transfer.window) is not declared")
+        }
+        let needed: Program.Window.Direction = stores ? .write : .read
+        guard window.direction == needed || window.direction == .both else {
+            throw ProgramError(.invalid, "window \(transfer.window) cannot be used in this direction")
+        }
+        guard transfer.windowOffset >= 0, transfer.byteCount > 0, transfer.windowOffset <= window.byteCount,
+            transfer.byteCount <= window.byteCount - transfer.windowOffset
+        else {
+            throw ProgramError(
+                .outOfBounds,
+                "\(transfer.byteCount) bytes at \(transfer.windowOffset) do not fit window \(transfer.window)")
+        }
+        let end = transfer.windowOffset + transfer.byteCount
+        if stores {
+            guard transfer.windowOffset.isMultiple(of: Limits.blockBytes),
+                end == window.byteCount || end.isMultiple(of: Limits.blockBytes)
+            else { throw ProgramError(.invalid, "a store that does not cover whole blocks") }
+        }
+        try touch(transfer.place, bytes: transfer.byteCount, alignment: 1, writes: !stores)
+        // The covering blocks, since a fetch opens whole blocks and a store replaces them.
+        let lower = transfer.windowOffset / Limits.blockBytes * Limits.blockBytes
+        let upper = (end + Limits.blockBytes - 1) / Limits.blockBytes * Limits.blockBytes
+        accesses.append(Access(window: transfer.window, lower: lower, upper: upper, writes: stores))
+    }
+
+    mutating func aggregate(_ aggregate: Aggregate) throws(ProgramError) {
+        guard aggregate.nodes > 0, aggregate.nodes <= Limits.nodesMax,
+            aggregate.firstRow + aggregate.rows <= aggregate.nodes,
+            aggregate.sourceFirstRow + aggregate.sourceRows <= aggregate.nodes
+        else { throw ProgramError(.invalid, "rows outside the graph") }
+        guard aggregate.edgeBase <= Limits.edgesMax, aggregate.edges <= Limits.edgesMax else {
+            throw ProgramError(.tooLarge, "more than \(Limits.edgesMax) edges")
+        }
+        guard aggregate.rows > 0 else { throw ProgramError(.invalid, "no rows") }
+        try read(aggregate.rowPointers, bytes: (aggregate.rows + 1) * 8, alignment: 8)
+        if aggregate.edges > 0 { try read(aggregate.columns, bytes: aggregate.edges * 4) }
+        try read(aggregate.source, aggregate.sourceRows, aggregate.width)
+        try write(aggregate.target, aggregate.rows, aggregate.width)
+        try steps(aggregate.steps, on: aggregate.target, aggregate.rows, aggregate.width)
+    }
+
+    /// The operands of a chain that ends in `target`. A matrix operand may be the target itself, element by element.
+    mutating func steps(_ steps: [Step], on target: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
+        guard steps.count <= Program.stepsMax else { throw ProgramError(.tooLarge, "too many steps") }
+        for step in steps {
+            switch step {
+            case .bias(let place): try read(place, bytes: columns * 4)
+            case .scaleRows(let place): try read(place, bytes: rows * 4)
+            case .scale(let constant):
+                guard constant.isFinite else { throw ProgramError(.invalid, "a scale that is not finite") }
+            case .relu: break
+            case .reluGradient(let other), .add(let other):
+                if other != target { try read(other, rows, columns) }
+            case .dropout(let dropout):
+                guard (0..<1).contains(dropout.probability) else {
+                    throw ProgramError(.invalid, "a dropout probability outside 0 ..< 1")
+                }
+                guard dropout.firstColumn <= Limits.featuresMax else {
+                    throw ProgramError(.invalid, "a dropout column beyond \(Limits.featuresMax)")
+                }
+            }
+        }
+    }
+
+    /// Within one command, what is written is neither read nor written a second time.
+    func checkDisjoint() throws(ProgramError) {
+        for (index, access) in accesses.enumerated() {
+            for other in accesses[..<index] where access.meets(other) {
+                throw ProgramError(.invalid, "what is written shares bytes with another operand")
+            }
+        }
+    }
+}
+
+// MARK: - Order
+
+extension Program {
+    /// Two commands that share bytes, one of them writing, must be ordered: by their queue, or by dependencies.
+    ///
+    /// Each command's clock says, for each queue, the highest command known to have ended before it starts; a command
+    /// a of queue q has ended before b exactly if b's clock at q is at least a.
+    private func checkOrder(_ accesses: [[Access]]) throws(ProgramError) {
+        var table = try SharedBytes(accesses)
+        var clocks: [Clock] = []
+        clocks.reserveCapacity(commands.count)
+        var last = Clock(repeating: -1)
+        for (index, command) in commands.enumerated() {
+            guard command.dependsOn.count <= Program.dependenciesMax else {
+                throw ProgramError(.tooLarge, "too many dependencies", command: index)
+            }
+            let queue = command.operation.queue.rawValue
+            var clock = Clock(repeating: -1)
+            func join(_ earlier: Int32) {
+                var other = clocks[Int(earlier)]
+                other[commands[Int(earlier)].operation.queue.rawValue] = earlier
+                clock.replace(with: other, where: other .> clock)
+            }
+            for dependency in command.dependsOn {
+                guard dependency < UInt32(index) else {
+                    throw ProgramError(
+                        .unordered, "it depends on command \(dependency), which is not before it", command: index)
+                }
+                join(Int32(dependency))
+            }
+            if last[queue] >= 0 { join(last[queue]) }
+            last[queue] = Int32(index)
+            clocks.append(clock)
+            for access in accesses[index] {
+                if let other = try table.note(access, by: Int32(index), queue: queue, after: clock) {
+                    throw ProgramError(
+                        .unordered, "it shares bytes with command \(other) and is not ordered after it",
+                        command: index)
+                }
+            }
+        }
+    }
+
+    fileprivate typealias Clock = SIMD4<Int32>
+}
+
+/// Who touched which bytes last. Bytes are cut where any access begins or ends.
+private struct SharedBytes {
+    private struct Marks {
+        var written = Program.Clock(repeating: -1)
+        var read = Program.Clock(repeating: -1)
+    }
+    /// Cuts and marks of device memory (`nil`) and of each window.
+    private var cuts: [UInt16?: [Int]] = [:]
+    private var marks: [UInt16?: [Marks]] = [:]
+    private var budget = 1 << 26
+
+    init(_ accesses: [[Access]]) throws(ProgramError) {
+        for access in accesses.joined() { cuts[access.window, default: []] += [access.lower, access.upper] }
+        for (space, ends) in cuts {
+            var unique: [Int] = []
+            for end in ends.sorted() where end != unique.last { unique.append(end) }
+            cuts[space] = unique
+            marks[space] = Array(repeating: Marks(), count: unique.count)
+        }
+    }
+
+    /// Marks the access; returns a command that it is not ordered after.
+    mutating func note(
+        _ access: Access, by command: Int32, queue: Int, after clock: Program.Clock
+    ) throws(ProgramError) -> Int32? {
+        let lower = position(access.lower, in: access.window)
+        let upper = position(access.upper, in: access.window)
+        budget -= upper - lower
+        guard budget >= 0 else { throw ProgramError(.tooLarge, "buffers cut each other into too many pieces") }
+        return marks[access.window]!.withUnsafeMutableBufferPointer { marks in
+            for index in lower..<upper {
+                if let other = Self.first(marks[index].written, after: clock) { return other }
+                if access.writes {
+                    if let other = Self.first(marks[index].read, after: clock) { return other }
+                    // Everything before is ordered before this write, so this write stands for all of it.
+                    marks[index] = Marks()
+                    marks[index].written[queue] = command
+                } else {
+                    marks[index].read[queue] = command
+                }
+            }
+            return nil
+        }
+    }
+
+    private static func first(_ marks: Program.Clock, after clock: Program.Clock) -> Int32? {
+        let open = marks .> clock
+        return any(open) ? (0..<4).first { open[$0] }.map { marks[$0] } : nil
+    }
+
+    private func position(_ offset: Int, in space: UInt16?) -> Int {
+        let ends = cuts[space]!
+        var low = 0
+        var high = ends.count
+        while low < high {
+            let middle = (low + high) / 2
+            if ends[middle] < offset { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+}

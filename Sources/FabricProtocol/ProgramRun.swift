@@ -1,0 +1,111 @@
+/// What a doorbell tells its program. The meaning of a flag is the program's; the names say what ours use them for.
+package struct DoorbellFlags: OptionSet, Hashable, Sendable {
+    package let rawValue: UInt16
+    package init(rawValue: UInt16) { self.rawValue = rawValue }
+
+    /// The first epoch: parameters, moments and totals are made.
+    package static let first = DoorbellFlags(rawValue: 1)
+    /// Weights are trained in this epoch.
+    package static let train = DoorbellFlags(rawValue: 2)
+    /// Figures are computed without dropout.
+    package static let evaluate = DoorbellFlags(rawValue: 4)
+    /// Parameters are stored into the result window.
+    package static let export = DoorbellFlags(rawValue: 8)
+    /// The state window holds a checkpoint to go on from.
+    package static let resume = DoorbellFlags(rawValue: 16)
+
+    package static let known = DoorbellFlags([.first, .train, .evaluate, .export, .resume])
+}
+
+/// The numbers that change from epoch to epoch; everything else is in the program.
+package struct DoorbellArguments: Hashable, Sendable {
+    package var seed: UInt64
+    /// From 0; less than `Initialise.epoch`.
+    package var epoch: UInt32
+    /// Adam's step, from 1.
+    package var step: UInt32
+    package var learningRate: Float
+    package var flags: DoorbellFlags
+
+    package init(seed: UInt64, epoch: UInt32, step: UInt32, learningRate: Float, flags: DoorbellFlags) {
+        self.seed = seed
+        self.epoch = epoch
+        self.step = step
+        self.learningRate = learningRate
+        self.flags = flags
+    }
+}
+
+/// What the device says when a doorbell's work is done.
+package struct Completion: Hashable, Sendable {
+    package var epoch: UInt32 = 0
+    package var scores: [Score] = []
+    package var best: Best?
+    package var sealed: [SealedRun] = []
+    package var work: Work = Work()
+
+    package init() {}
+
+    /// The figures of one `Report`.
+    package struct Score: Hashable, Sendable {
+        package var slot: UInt8 = 0
+        package var train = Figures()
+        package var validation = Figures()
+        package var test = Figures()
+        package init() {}
+    }
+
+    package struct Figures: Hashable, Sendable {
+        /// Weighted sum of the losses; divide by `weight` for the mean.
+        package var lossSum = 0.0
+        package var weight = 0.0
+        package var correct: UInt64 = 0
+        package var labelled: UInt64 = 0
+        package init() {}
+
+        package var meanLoss: Double { weight > 0 ? lossSum / weight : 0 }
+        package var accuracy: Double { labelled > 0 ? Double(correct) / Double(labelled) : 0 }
+    }
+
+    /// What `KeepBest` did.
+    package struct Best: Hashable, Sendable {
+        package var improved = false
+        package var epoch: UInt32 = 0
+        package init() {}
+    }
+
+    /// Consecutive blocks of a result or spill window and the write counters they were sealed with, consecutive too:
+    /// block `firstBlock + i` has nonce (0x8000_0000 | window, `firstCounter + i`).
+    package struct SealedRun: Hashable, Sendable {
+        package var window: UInt16 = 0
+        package var firstBlock: UInt64 = 0
+        package var blocks: UInt32 = 0
+        package var firstCounter: UInt64 = 0
+        package init() {}
+        package init(window: UInt16, firstBlock: UInt64, blocks: UInt32, firstCounter: UInt64) {
+            self.window = window
+            self.firstBlock = firstBlock
+            self.blocks = blocks
+            self.firstCounter = firstCounter
+        }
+    }
+
+    /// Where the time and the bytes went.
+    package struct Work: Hashable, Sendable {
+        package var wallNanoseconds: UInt64 = 0
+        package var computeNanoseconds: UInt64 = 0
+        package var fetchNanoseconds: UInt64 = 0
+        package var storeNanoseconds: UInt64 = 0
+        /// Sealed bytes that crossed.
+        package var fetchedBytes: UInt64 = 0
+        package var storedBytes: UInt64 = 0
+        /// Highest byte of device memory that the program's buffers reach.
+        package var peakBytes: UInt64 = 0
+        /// Nanoseconds by kind of operation, indexed by its code in the program's bytes.
+        package var byOperation: [UInt64] = []
+        package init() {}
+    }
+
+    package static let scoresMax = 16
+    package static let sealedRunsMax = 1024
+}

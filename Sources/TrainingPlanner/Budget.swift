@@ -1,0 +1,52 @@
+/// What a plan may use, and how fast what it uses is. Rates are measured when a device is attached.
+package struct Budget: Hashable, Sendable {
+    package let deviceBytes: Int
+    package let hostBytes: Int
+    package let device: DeviceRates
+    package let link: LinkRates
+
+    package init(deviceBytes: Int, hostBytes: Int, device: DeviceRates = .init(), link: LinkRates = .init()) {
+        self.deviceBytes = deviceBytes
+        self.hostBytes = hostBytes
+        self.device = device
+        self.link = link
+    }
+}
+
+/// How fast a device computes.
+package struct DeviceRates: Hashable, Sendable {
+    package let productFlopsPerSecond: Double
+    /// Bytes of neighbours' rows added per second.
+    package let gatherBytesPerSecond: Double
+    /// Bytes read and written per second by everything that goes through memory once.
+    package let streamBytesPerSecond: Double
+    /// One command's start, beyond its work.
+    package let secondsPerCommand: Double
+
+    /// The defaults are what two cores of the CPU backend reach on the machine of docs/performance.md.
+    package init(
+        productFlopsPerSecond: Double = 100e9, gatherBytesPerSecond: Double = 12e9,
+        streamBytesPerSecond: Double = 10e9, secondsPerCommand: Double = 20e-6
+    ) {
+        self.productFlopsPerSecond = productFlopsPerSecond
+        self.gatherBytesPerSecond = gatherBytesPerSecond
+        self.streamBytesPerSecond = streamBytesPerSecond
+        self.secondsPerCommand = secondsPerCommand
+    }
+}
+
+/// How fast sealed bytes cross.
+package struct LinkRates: Hashable, Sendable {
+    package let bytesPerSecond: Double
+    package let roundTripSeconds: Double
+    /// Opening and sealing at the device, bytes per second.
+    package let sealBytesPerSecond: Double
+
+    package init(
+        bytesPerSecond: Double = 1e9, roundTripSeconds: Double = 100e-6, sealBytesPerSecond: Double = 4e9
+    ) {
+        self.bytesPerSecond = bytesPerSecond
+        self.roundTripSeconds = roundTripSeconds
+        self.sealBytesPerSecond = sealBytesPerSecond
+    }
+}

@@ -1,0 +1,99 @@
+package import Vocabulary
+
+/// What the planner needs of a model: layers, widths and their order of operations. Follows from the specification
+/// alone, never from budgets, because the order of operations changes bits.
+package struct ModelShape: Hashable, Sendable {
+    /// Whether a layer sums over neighbours before or after its product with the weights.
+    package enum Order: String, Sendable {
+        /// `(A H) W`, where the layer's input is narrower than its output.
+        case aggregateFirst = "aggregate-first"
+        /// `A (H W)`, otherwise.
+        case transformFirst = "transform-first"
+        /// The first layer's `A X` comes with the run image.
+        case inImage = "in-image"
+    }
+
+    package let aggregation: Aggregation
+    /// Features, hidden widths, classes.
+    package let widths: [Int]
+    package let dropsFeatures: Bool
+    package let dropsHidden: Bool
+    package let weighsClasses: Bool
+
+    package init(
+        aggregation: Aggregation, widths: [Int], dropsFeatures: Bool, dropsHidden: Bool, weighsClasses: Bool = false
+    ) {
+        precondition(widths.count >= 3, "a model has at least one hidden layer")
+        self.aggregation = aggregation
+        self.widths = widths
+        self.dropsFeatures = dropsFeatures
+        self.dropsHidden = dropsHidden
+        self.weighsClasses = weighsClasses
+    }
+
+    /// Layers are numbered from 1 to this.
+    package var layers: Int { widths.count - 1 }
+
+    package func order(_ layer: Int) -> Order {
+        if layer == 1, !dropsFeatures { return .inImage }
+        return widths[layer - 1] < widths[layer] ? .aggregateFirst : .transformFirst
+    }
+
+    package var parameters: ParameterLayout { ParameterLayout(self) }
+}
+
+/// Where each weight lies in the one array of parameters; moments, gradients and the best copy have the same layout.
+package struct ParameterLayout: Hashable, Sendable {
+    package enum Role: String, Sendable {
+        /// Multiplies what came from neighbours (and, in GCN, the row itself).
+        case weight
+        /// Multiplies the row itself (SAGE).
+        case root
+        case bias
+    }
+
+    package struct Entry: Hashable, Sendable {
+        package let layer: Int
+        package let role: Role
+        /// 1 for a bias.
+        package let rows: Int
+        package let columns: Int
+        /// In elements from the array's start.
+        package let offset: Int
+        package var count: Int { rows * columns }
+        package var name: String { "layers.\(layer).\(role.rawValue)" }
+    }
+
+    // Entries start on whole cache lines; what lies between them stays zero.
+    private static let alignment = 16
+
+    package let entries: [Entry]
+    /// Elements of the whole array.
+    package let count: Int
+    /// Elements up to the end of the first layer.
+    package let firstLayerCount: Int
+
+    init(_ model: ModelShape) {
+        var entries: [Entry] = []
+        var offset = 0
+        var firstLayerCount = 0
+        for layer in 1...model.layers {
+            let roles: [Role] = model.aggregation == .sage ? [.weight, .root, .bias] : [.weight, .bias]
+            for role in roles {
+                let entry = Entry(
+                    layer: layer, role: role, rows: role == .bias ? 1 : model.widths[layer - 1],
+                    columns: model.widths[layer], offset: offset)
+                entries.append(entry)
+                offset += (entry.count + Self.alignment - 1) / Self.alignment * Self.alignment
+            }
+            if layer == 1 { firstLayerCount = offset }
+        }
+        self.entries = entries
+        count = offset
+        self.firstLayerCount = firstLayerCount
+    }
+
+    package subscript(_ layer: Int, _ role: Role) -> Entry {
+        entries.first { $0.layer == layer && $0.role == role }!
+    }
+}

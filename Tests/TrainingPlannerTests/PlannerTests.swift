@@ -1,0 +1,154 @@
+import TestSupport
+import Testing
+import TrainingPlanner
+import Vocabulary
+
+@Suite struct PlannerTests {
+    static func image(_ model: ModelShape, nodes: Int, degree: Int) -> ImageShape {
+        let tiles = (nodes + ImageShape.tileRows - 1) / ImageShape.tileRows
+        return ImageShape(
+            nodes: nodes, edges: nodes * degree, features: model.widths.first!, classes: model.widths.last!,
+            labelled: [0, nodes / 2, nodes / 4, nodes / 4],
+            tileEdges: (0...tiles).map { UInt64(min($0 * ImageShape.tileRows, nodes) * degree) },
+            recipe: ImageRecipe(
+                aggregation: model.aggregation, normalisation: .none, aggregatesFirstLayer: !model.dropsFeatures))
+    }
+
+    static func random(_ random: inout SeededRandom) -> (ModelShape, ImageShape) {
+        let widths = (0..<Int.random(in: 3...5, using: &random)).map { _ in Int.random(in: 2...300, using: &random) }
+        let model = ModelShape(
+            aggregation: Bool.random(using: &random) ? .gcn : .sage, widths: widths,
+            dropsFeatures: Bool.random(using: &random), dropsHidden: Bool.random(using: &random))
+        return (
+            model,
+            image(model, nodes: Int.random(in: 500...200_000, using: &random), degree: Int.random(in: 1...30, using: &random))
+        )
+    }
+
+    @Test("with room for everything, everything stays resident")
+    func resident() throws {
+        let model = ModelShape(aggregation: .gcn, widths: [128, 256, 40], dropsFeatures: false, dropsHidden: true)
+        let plan = try Planner.plan(
+            model: model, image: Self.image(model, nodes: 131_072, degree: 19),
+            budget: Budget(deviceBytes: 4 << 30, hostBytes: 4 << 30))
+        #expect(plan.cut.streamed.isEmpty && plan.cut.placements.isEmpty)
+        #expect(plan.forecast.fetchedBytesPerEpoch == 0 && plan.forecast.storedBytesPerEpoch == 0)
+        #expect(plan.why.first?.rejection == nil)
+    }
+
+    @Test("buffers that live at the same time never share bytes, under any cut", arguments: [UInt64(1), 2, 3])
+    func disjoint(seed: UInt64) throws {
+        var random = SeededRandom(seed: seed)
+        for _ in 0..<20 {
+            let (model, image) = Self.random(&random)
+            for cut in Self.cuts(model, image, &random) {
+                let plan = try Planner.plan(
+                    model: model, image: image, budget: Budget(deviceBytes: 1 << 40, hostBytes: 1 << 40), cut: cut)
+                let last = plan.schedule.sweeps.count - 1
+                for (index, one) in plan.buffers.enumerated() {
+                    #expect(one.offset.isMultiple(of: Planner.alignment))
+                    #expect(one.offset + one.byteCount <= plan.forecast.deviceBytes)
+                    for other in plan.buffers[..<index]
+                    where (one.lifetime ?? 0...last).overlaps(other.lifetime ?? 0...last) {
+                        #expect(
+                            one.offset >= other.offset + other.byteCount || other.offset >= one.offset + one.byteCount,
+                            "seed \(seed): \(one.name) and \(other.name)")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything resident, everything moved, and something between.
+    static func cuts(_ model: ModelShape, _ image: ImageShape, _ random: inout SeededRandom) -> [Cut] {
+        let sections = Set(image.recipe.sections.filter { [.features, .aggregate, .columns].contains($0) })
+        let choices = Schedule.choices(model: model, image: image)
+        let rows = max(4, (image.nodes / 20 + 1023) / 1024) * 1024
+        var mixed: [String: Cut.Placement] = [:]
+        for choice in choices where Bool.random(using: &random) {
+            mixed[choice.name] = choice.others.randomElement(using: &random)!
+        }
+        return [
+            Cut(chunkRows: rows),
+            Cut(
+                chunkRows: rows, streamed: sections,
+                placements: Dictionary(uniqueKeysWithValues: choices.map { ($0.name, $0.others.last!) })),
+            Cut(
+                chunkRows: rows * 2, streamed: sections.filter { _ in Bool.random(using: &random) },
+                placements: mixed),
+        ]
+    }
+
+    @Test("what does not fit is refused with the bytes that would do, and these do", arguments: [UInt64(5)])
+    func refusal(seed: UInt64) throws {
+        var random = SeededRandom(seed: seed)
+        for _ in 0..<10 {
+            let (model, image) = Self.random(&random)
+            let tight = Budget(deviceBytes: 1 << 10, hostBytes: 1 << 40)
+            let error = try #require(throws: PlanError.self) {
+                try Planner.plan(model: model, image: image, budget: tight)
+            }
+            #expect(error.code == .doesNotFit)
+            let plan = try Planner.plan(
+                model: model, image: image, budget: Budget(deviceBytes: error.neededDeviceBytes, hostBytes: 1 << 40))
+            #expect(plan.forecast.deviceBytes == error.neededDeviceBytes, "seed \(seed)")
+            let below = Budget(deviceBytes: error.neededDeviceBytes - 1, hostBytes: 1 << 40)
+            #expect(throws: PlanError.self, "seed \(seed)") {
+                try Planner.plan(model: model, image: image, budget: below)
+            }
+        }
+    }
+
+    @Test("more device memory never makes the forecast slower", arguments: [UInt64(8)])
+    func monotonic(seed: UInt64) throws {
+        var random = SeededRandom(seed: seed)
+        for _ in 0..<5 {
+            let (model, image) = Self.random(&random)
+            if Schedule.choices(model: model, image: image).count > 3 { continue }
+            var previous = 0.0
+            for share in stride(from: 1.0, through: 0.1, by: -0.1) {
+                let all = try Planner.plan(
+                    model: model, image: image, budget: Budget(deviceBytes: 1 << 40, hostBytes: 1 << 40))
+                let budget = Budget(deviceBytes: Int(Double(all.forecast.deviceBytes) * share), hostBytes: 1 << 40)
+                guard let plan = try? Planner.plan(model: model, image: image, budget: budget) else { break }
+                #expect(plan.forecast.deviceBytes <= budget.deviceBytes)
+                #expect(plan.forecast.secondsPerEpoch >= previous, "seed \(seed) at \(share)")
+                previous = plan.forecast.secondsPerEpoch
+            }
+        }
+    }
+
+    @Test("the order of operations follows from widths alone")
+    func orders() {
+        let model = ModelShape(
+            aggregation: .gcn, widths: [100, 16, 64, 64, 3], dropsFeatures: true, dropsHidden: false)
+        #expect((1...4).map(model.order) == [.transformFirst, .aggregateFirst, .transformFirst, .transformFirst])
+        let constant = ModelShape(aggregation: .gcn, widths: [100, 16, 3], dropsFeatures: false, dropsHidden: false)
+        #expect(constant.order(1) == .inImage)
+    }
+
+    @Test("a hidden width that equals the number of nodes is refused")
+    func widthEqualsNodes() throws {
+        let model = ModelShape(aggregation: .gcn, widths: [8, 2000, 3], dropsFeatures: false, dropsHidden: false)
+        let error = try #require(throws: PlanError.self) {
+            try Planner.plan(
+                model: model, image: Self.image(model, nodes: 2000, degree: 4),
+                budget: Budget(deviceBytes: 1 << 40, hostBytes: 1 << 40))
+        }
+        #expect(error.code == .widthEqualsNodes)
+    }
+
+    @Test("the same inputs give the same plan, and its form is canonical JSON")
+    func deterministic() throws {
+        let model = ModelShape(aggregation: .sage, widths: [128, 64, 10], dropsFeatures: false, dropsHidden: true)
+        let image = Self.image(model, nodes: 50_000, degree: 10)
+        let budget = Budget(deviceBytes: 40 << 20, hostBytes: 1 << 30)
+        let first = try Planner.plan(model: model, image: image, budget: budget)
+        let second = try Planner.plan(model: model, image: image, budget: budget)
+        #expect(first.json == second.json)
+        #expect(try JSON(parsing: first.json.canonical) == first.json)
+        #expect(!first.cut.streamed.isEmpty)
+        #expect(first.why.count > 1)
+        #expect(first.table.contains("chosen"))
+    }
+}
