@@ -24,8 +24,12 @@ struct CandidateTests {
                 #expect(candidate.artefacts.map(\.byteCount) == artefacts.map(\.bytes.count))
                 hash = candidate.hash
             }
+            // What a crash between the move and the transaction leaves.
+            let candidates = folder.appendingPathComponent("candidates")
+            try FileManager.default.copyItem(
+                at: candidates.appendingPathComponent("run-1"), to: candidates.appendingPathComponent("run-2"))
             let vault = try GraphVault.open(at: folder.path, unsealing: keyFile())
-            #expect(vault.findings.isEmpty)
+            #expect(vault.findings == [.unknownCandidateRemoved(try RunID("run-2"))])
             #expect(try await vault.candidate(run: run1).hash == hash)
             // Stored again by a gateway that did not know whether it had.
             #expect(try await vault.storeCandidate(run: run1, artefacts: artefacts).hash == hash)

@@ -89,6 +89,7 @@ private let badInputs: [BadInput] = [
     BadInput("a line that is too long", "nodes.tsv", .lineTooLong, .nodes, .line(9, column: (1 << 20) + 1)) {
         $0 + [UInt8](repeating: 65, count: 1 << 20 + 1) + [10]
     },
+    BadInput("a gzip file", "nodes.tsv", .badHeader, .nodes, .line(1, column: 1)) { [0x1F, 0x8B, 8, 0] + $0 },
     // Edges
     BadInput(
         "an edge from nowhere", "edges.tsv", "S:3\tbiolink:expresses", "S:9\tbiolink:expresses", .unknownNode, .edges,
@@ -173,6 +174,30 @@ struct ImportRefusalTests {
             }
             #expect(error?.code == .unreadable)
             #expect(error?.publicDescription.contains("secret-name") == false)
+        }
+    }
+
+    @Test("a file of many buffers is read whole, and its last line is counted right")
+    func long() async throws {
+        try await withTemporaryFolder { folder in
+            // Names of changing length and alphabet, so that lines and characters meet every buffer border.
+            var nodes = "id\tcategory\tname\n"
+            for index in 0..<60_000 {
+                nodes += "N:\(index)\tbiolink:Gene\t\(String(repeating: "病é", count: index % 37))\n"
+            }
+            let files = try VersionFiles(
+                in: folder, nodes: nodes, edges: "subject\tpredicate\tobject\nN:59999\tp\tN:0\n",
+                consent: "subject\tstate\n")
+            #expect(nodes.utf8.count > 3 * (2 << 20))
+            let source = ImportSource(nodes: files.path("nodes.tsv"), edges: files.path("edges.tsv"))
+            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let report = try await vault.importVersion(source, dataset: tiny, version: first)
+            #expect(report.facts.nodes == 60_000 && report.facts.edges == 1)
+            try files.write(Array((nodes + "N:60000\tx\t\n\n").utf8), "nodes.tsv")
+            let error = await refusal {
+                _ = try await vault.importVersion(source, dataset: tiny, version: VersionID("v2"))
+            }
+            #expect(error?.code == .raggedRow && error?.place == .line(60_003, column: 1))
         }
     }
 

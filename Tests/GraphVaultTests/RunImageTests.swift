@@ -183,6 +183,26 @@ struct RunImageTests {
         }
     }
 
+    @Test("a vault answers to one trail, whatever another one has recorded")
+    func oneTrail() async throws {
+        try await withTemporaryFolder { folder in
+            try await withTinyVault(folder) { vault, trail, _, report in
+                let other = try TestTrail()
+                _ = try await vault.openRunImage(
+                    run: run1, dataset: tiny, version: first, recipe: imageRecipe(.gcn),
+                    receipt: trail.runPermit(run1, tiny, first, root: report.root), trail: trail.identity)
+                let run2 = try RunID("run-2")
+                let receipt = try other.runPermit(run2, tiny, first, root: report.root)
+                let error = await refusal {
+                    _ = try await vault.openRunImage(
+                        run: run2, dataset: tiny, version: first, recipe: imageRecipe(.gcn), receipt: receipt,
+                        trail: other.identity)
+                }
+                #expect(error?.code == .receiptRefused)
+            }
+        }
+    }
+
     @Test("a run key goes only to the device that the recorded lease names")
     func keys() async throws {
         try await withTemporaryFolder { folder in
@@ -202,6 +222,18 @@ struct RunImageTests {
                     "event": "device.leased", "outcome": "done", "run": "run-1",
                     "detail": ["wrappingKey": .string(Hex.encode(device.publicKey.bytes))],
                 ]
+                let commitment = try await vault.withRunKey(run: run1, receipt: lease, trail: trail.identity) {
+                    KeyDerivation.commitment($0)
+                }
+                #expect(commitment == image.keyID)
+                for receipt in [try trail.leaseIntent(RunID("run-2"), device.publicKey), try trail.receipt(done)] {
+                    let error = await refusal {
+                        _ = try await vault.withRunKey(run: run1, receipt: receipt, trail: trail.identity) {
+                            KeyDerivation.commitment($0)
+                        }
+                    }
+                    #expect(error?.code == .receiptRefused)
+                }
                 for receipt in [
                     try trail.leaseIntent(run1, other.publicKey),
                     try trail.leaseIntent(RunID("run-2"), device.publicKey),
