@@ -39,8 +39,8 @@ struct AccuracyBench {
     }
 
     func run() async throws {
-        let specs = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent().appendingPathComponent("config/specs")
+        // scripts/bench runs this in the repository's root.
+        let specs = URL(fileURLWithPath: "config/specs", isDirectory: true)
         for goal in goals {
             let text = try String(
                 contentsOf: specs.appendingPathComponent(goal.specification + ".yaml"), encoding: .utf8)

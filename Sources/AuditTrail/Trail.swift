@@ -145,8 +145,8 @@ extension Trail {
             opening: opening)
     }
 
-    /// Whether a record with this hash is durable: asked after a restart for what was prepared before.
-    package func contains(_ leafHash: Digest) -> Bool { lock.held { state.indexByHash[leafHash] != nil } }
+    /// Where a record with this hash is, if it is durable: asked after a restart for what was prepared before.
+    package func index(of leafHash: Digest) -> UInt64? { lock.held { state.indexByHash[leafHash] } }
 
     package var size: UInt64 { lock.held { state.tree.size } }
 

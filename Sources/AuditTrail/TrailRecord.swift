@@ -9,50 +9,41 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case trailExported = "trail.exported"
     case eraOpened = "era.opened"
     case eraClosed = "era.closed"
-    case gatewayStarted = "gateway.started"
-    case gatewayStopped = "gateway.stopped"
-    case vaultOpened = "vault.opened"
+    case gatewayRecovered = "gateway.recovered"
     case personAdded = "person.added"
-    case policyInstalled = "policy.installed"
+    case policyActivated = "policy.activated"
     case datasetImported = "dataset.imported"
     case consentChanged = "consent.changed"
     case nodeEnrolled = "node.enrolled"
+    case nodeAdded = "node.added"
+    case nodeQuarantined = "node.quarantined"
+    case nodeReinstated = "node.reinstated"
+    case agentAllowed = "agent.allowed"
     case requestFiled = "request.filed"
-    case requestDecided = "request.decided"
-    case approvalGiven = "approval.given"
-    case approvalRefused = "approval.refused"
+    case requestReviewed = "request.reviewed"
+    case accessDecided = "access.decided"
     case grantIssued = "grant.issued"
-    case grantRevoked = "grant.revoked"
-    case runFiled = "run.filed"
+    case runRequested = "run.requested"
     case runDecided = "run.decided"
     case runOpened = "run.opened"
-    case runAborted = "run.aborted"
-    case runClosed = "run.closed"
-    case keyReleased = "key.released"
-    case deviceAttested = "device.attested"
     case deviceLeased = "device.leased"
-    case deviceAttached = "device.attached"
-    case deviceRefused = "device.refused"
-    case deviceScrubbed = "device.scrubbed"
-    case deviceDetached = "device.detached"
-    case deviceQuarantined = "device.quarantined"
-    case planMade = "plan.made"
+    case runPlanned = "run.planned"
     case programLoaded = "program.loaded"
-    case windowRefused = "window.refused"
-    case trainingStarted = "training.started"
     case trainingEpoch = "training.epoch"
-    case trainingFinished = "training.finished"
-    case progressShown = "progress.shown"
-    case candidateStored = "candidate.stored"
-    case candidateChecked = "candidate.checked"
+    case runTrained = "run.trained"
+    case windowRefused = "window.refused"
+    case deviceScrubbed = "device.scrubbed"
+    case releaseChecked = "release.checked"
     case releaseReviewed = "release.reviewed"
     case releaseDecided = "release.decided"
+    case releaseReady = "release.ready"
     case releaseTaken = "release.taken"
+    case runClosed = "run.closed"
 
     /// What may still be written from the reserve when the disk is full: endings, so that nothing is left running.
     package var mayUseReserve: Bool {
         switch self {
-        case .trailFull, .runAborted, .runClosed, .deviceScrubbed, .deviceDetached, .deviceQuarantined, .gatewayStopped:
+        case .trailFull, .runClosed, .deviceScrubbed, .nodeQuarantined:
             true
         default: false
         }
@@ -69,6 +60,8 @@ package struct TrailRecord: Hashable, Sendable {
     package enum Member: String, CaseIterable, Sendable {
         case actor, purpose, dataset, version, root, policy, input, decision, reasons, device, evidence, fence, lease
         case detail
+        /// The run that a record outside the run's own era is about.
+        case run
     }
 
     package let event: AuditEvent

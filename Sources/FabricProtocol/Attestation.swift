@@ -169,3 +169,32 @@ package struct AttestationPolicy: Equatable, Sendable {
         return names.isSuperset(of: allowed.keys) ? .accepted : .missing
     }
 }
+
+extension AttestationPolicy {
+    /// `{"level": "software", "measurements": {"agent": ["<hex>", …], …}}`; any other member is refused.
+    package init(parsing bytes: [UInt8]) throws(FrameError) {
+        let json: JSON
+        do {
+            json = try JSON(parsing: bytes)
+        } catch {
+            throw FrameError(.text, at: error.offset, error.reason)
+        }
+        guard let members = json.objectValue, Set(members.keys) == ["level", "measurements"],
+            let level = members["level"]?.stringValue.flatMap(EvidenceLevel.init(name:)),
+            let lists = members["measurements"]?.objectValue, !lists.isEmpty
+        else { throw FrameError(.range, at: 0, "an attestation policy has a level and measurements") }
+        var allowed: [String: Set<Digest>] = [:]
+        for (name, list) in lists {
+            guard let digests = list.arrayValue?.map({ $0.stringValue.flatMap(Digest.init(hex:)) }),
+                !digests.contains(nil)
+            else { throw FrameError(.range, at: 0, "a measurement's list does not hold SHA-256 in hexadecimal") }
+            allowed[name] = Set(digests.compactMap { $0 })
+        }
+        self.init(leastLevel: level, allowed: allowed)
+    }
+
+    package var json: JSON {
+        let lists = allowed.mapValues { JSON.array($0.map(\.hex).sorted().map(JSON.string)) }
+        return ["level": .string(leastLevel.name), "measurements": .object(lists)]
+    }
+}

@@ -114,11 +114,9 @@ extension Gateway {
         members["visas"] = []
         for list in ["documents", "agreements"] where members[list] == nil { members[list] = [] }
         do throws(QuestionError) {
-            guard case .access(let question) = try Question(input: .object(members)) else {
-                throw QuestionError(member: "input.ask", reason: "must be access")
-            }
-            return question
+            if case .access(let question) = try Question(input: .object(members)) { return question }
         } catch { throw GatewayError(.usage, "the request form is not valid: \(error)") }
+        preconditionFailure("a form that asks for access is read as a question for access")
     }
 
     /// Who brought a data set in.

@@ -1,4 +1,4 @@
-import PolicyEngine
+package import PolicyEngine
 import Vocabulary
 
 /// The first checks of a release: what may leave is listed, everything else is refused.

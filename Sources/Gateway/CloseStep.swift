@@ -1,5 +1,7 @@
+import GPUFabric
+import AuditTrail
 import GraphVault
-package import Vocabulary
+import Vocabulary
 
 extension Gateway {
     /// Erases what only this run needed and writes its last record. The trail counts the run's records in it and erases

@@ -1,6 +1,7 @@
+import AuditTrail
 package import Foundation
 import GraphVault
-import Vocabulary
+package import Vocabulary
 
 package struct DatasetSummary: Sendable {
     package let dataset: DatasetID
@@ -37,7 +38,7 @@ extension Gateway {
         do {
             report = try await vault.importVersion(
                 ImportSource(
-                    nodes: nodes.path, edges: edges.path, features: .dense(features.path), consent: consent?.path),
+                    nodes: nodes.path, edges: edges.path, features: .dense(path: features.path), consent: consent?.path),
                 dataset: dataset, version: version
             ) { step in
                 progress(("import", (steps.firstIndex(of: step) ?? 0) + 1, steps.count, "\(step)"))

@@ -1,3 +1,4 @@
+import AuditTrail
 import FabricProtocol
 import Foundation
 import GPUFabric
@@ -284,12 +285,10 @@ extension Gateway {
         typealias Key = RunCase.Key
         let session = try await session(for: run, stage: .train)
         let (specification, plan) = try await trainingPlan(run, session)
-        let image = try await vault.runImage(run.id)
         let model: TrainedModel
         do {
-            let trainer = try Trainer(
-                spec: specification, plan: plan,
-                trainingByClass: specification.classWeights == .none ? nil : image.trainingByClass)
+            let image = try await vault.runImage(run.id)
+            let trainer = try Trainer(spec: specification, plan: plan)
             let device = AttachedDevice(
                 gpu: session.gpu, image: image, spills: session.spills
             ) { [weak self] table, program in
@@ -298,7 +297,7 @@ extension Gateway {
                 guard let self else { throw CancellationError() }
                 return try await openResult(sealed, run: run, session: session)
             }
-            model = try await trainer.train(on: device) { report in
+            model = try await trainer.train(on: device) { @Sendable report in
                 try await self.record(report, of: run.id, specification.epochs)
             }
         } catch let error as FabricError {

@@ -132,23 +132,17 @@ package actor Gateway {
         } catch { throw TrailError(.poisoned, "the trail's folder or its anchor cannot be used") }
     }
 
-    private static let signingKeyNonceBytes = SmallCipher.nonceBytes
-
     private static func writeSigningKey(
         _ key: borrowing SigningKey, _ home: Home, _ sealing: borrowing SecretBytes
     ) throws {
-        let nonce = RandomBytes.array(signingKeyNonceBytes)
-        let sealed = key.withSeed { seed in
-            SmallCipher.sealSecret(seed, key: sealing, nonce: nonce, aad: Array("trail-signing-key".utf8))
-        }
-        try GatewayFile.write(nonce + sealed, to: home.signingKey, role: "trail's signing key")
+        let sealed = key.withSeed { SmallCipher.sealSecret($0, key: sealing, aad: Array("trail-signing-key".utf8)) }
+        try GatewayFile.write(sealed, to: home.signingKey, role: "trail's signing key")
     }
 
     private static func readSigningKey(_ home: Home, _ sealing: borrowing SecretBytes) throws -> SigningKey {
         let bytes = try GatewayFile.bytes(home.signingKey, role: "trail's signing key")
         let seed = try SmallCipher.openSecret(
-            Array(bytes.dropFirst(signingKeyNonceBytes)), key: sealing, nonce: Array(bytes.prefix(signingKeyNonceBytes)),
-            aad: Array("trail-signing-key".utf8))
+            noncePrefixed: bytes, key: sealing, aad: Array("trail-signing-key".utf8))
         return try SigningKey(seed: seed)
     }
 

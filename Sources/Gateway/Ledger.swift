@@ -139,7 +139,7 @@ extension Ledger {
     ) throws {
         let body: JSON = ["core": prepared.core, "payload": payload]
         let nonce = RandomBytes.array(SmallCipher.nonceBytes)
-        let sealed = try SmallCipher.seal(
+        let sealed = SmallCipher.seal(
             body.canonical, key: key, nonce: nonce, aad: Self.aad(prepared.leafHash, id, recordKey))
         try database.write { database in
             try database.execute(

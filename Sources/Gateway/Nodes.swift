@@ -1,3 +1,5 @@
+import TransparencyLog
+import AuditTrail
 package import Foundation
 import FabricProtocol
 import FabricTransport

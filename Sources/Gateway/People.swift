@@ -1,3 +1,4 @@
+import AuditTrail
 package import Vocabulary
 
 /// What a person may do. One list for decisions, command line and pages.

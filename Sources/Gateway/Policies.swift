@@ -1,3 +1,4 @@
+import AuditTrail
 package import Foundation
 import PolicyEngine
 import Sealing

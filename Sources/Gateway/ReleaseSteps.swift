@@ -1,3 +1,4 @@
+import AuditTrail
 import GraphVault
 import PolicyEngine
 import Sealing

@@ -1,3 +1,5 @@
+import GraphVault
+import GPUFabric
 import AuditTrail
 import PolicyEngine
 import Sealing

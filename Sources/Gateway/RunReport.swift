@@ -1,3 +1,4 @@
+import AuditTrail
 import Mustache
 package import Vocabulary
 

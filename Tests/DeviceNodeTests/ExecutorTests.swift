@@ -328,6 +328,8 @@ import Vocabulary
             program.buffers[index].byteCount = layout.memoryBytes - program.buffers[index].offset
         }
         let bytes = try program.bytes()
+        // Only commands change: with other buffers the tail would be theirs to write.
+        let commandsStart = try Program(buffers: program.buffers).bytes().count
         var random = SeededRandom(seed: seed)
         var (ran, refused) = (0, 0)
         func freshRig() throws -> Rig {
@@ -342,7 +344,7 @@ import Vocabulary
         for _ in 0..<5000 {
             var changed = bytes
             for _ in 0..<Int.random(in: 1...2, using: &random) {
-                let at = Int.random(in: 0..<changed.count, using: &random)
+                let at = Int.random(in: commandsStart..<changed.count, using: &random)
                 switch UInt8.random(in: 0...3, using: &random) {
                 case 0: changed[at] = UInt8.random(in: 0...255, using: &random)
                 case 1: changed[at] ^= 1 << UInt8.random(in: 0..<8, using: &random)
