@@ -45,7 +45,7 @@ package struct Candidate: Sendable {
     }
 }
 
-extension GraphVault {
+extension Vault {
     /// Seals what a run has made. The same artefacts again give the same candidate; others are refused.
     ///
     /// Names are identifiers (letters, digits, `.`, `_`, `-`, `:`), each once.

@@ -44,7 +44,7 @@ package struct ImportReport: Sendable, Equatable {
     package let withdrawalsKept: Int
 }
 
-extension GraphVault {
+extension Vault {
     /// Reads, checks, seals and records a new version: all of it, or nothing.
     ///
     /// `progress` is called after each step; what it throws cancels the import. Memory grows with the number of nodes

@@ -49,7 +49,7 @@ struct RecordDemand {
     }
 }
 
-extension GraphVault {
+extension Vault {
     /// Refuses unless `receipt` proves a record that meets `demand`, in the one trail that this vault answers to.
     ///
     /// The first receipt that verifies says which trail that is. From then on no other is believed, so that nobody

@@ -96,7 +96,7 @@ private final class SealedFile: Sendable {
     }
 }
 
-extension GraphVault {
+extension Vault {
     /// Builds the image of a run, or gives it again: after a crash the finished image is the same one.
     ///
     /// `receipt` must prove the decision to permit this run on this version. `permits` looks at consents that are

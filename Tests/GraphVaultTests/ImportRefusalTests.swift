@@ -144,7 +144,7 @@ struct ImportRefusalTests {
     func refused(input: BadInput) async throws {
         try await withTemporaryFolder { folder in
             let files = try VersionFiles(in: folder)
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let good = try [UInt8](Data(contentsOf: folder.appendingPathComponent(input.file)))
             try files.write(input.change(good), input.file)
 
@@ -166,7 +166,7 @@ struct ImportRefusalTests {
     @Test("a missing file is refused without its path")
     func missing() async throws {
         try await withTemporaryFolder { folder in
-            let vault = try GraphVault.create(at: folder.path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.path, unsealing: keyFile())
             let error = await refusal {
                 _ = try await vault.importVersion(
                     ImportSource(nodes: folder.path + "/secret-name", edges: folder.path), dataset: tiny, version: first
@@ -190,7 +190,7 @@ struct ImportRefusalTests {
                 consent: "subject\tstate\n")
             #expect(nodes.utf8.count > 3 * (2 << 20))
             let source = ImportSource(nodes: files.path("nodes.tsv"), edges: files.path("edges.tsv"))
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let report = try await vault.importVersion(source, dataset: tiny, version: first)
             #expect(report.facts.nodes == 60_000 && report.facts.edges == 1)
             try files.write(Array((nodes + "N:60000\tx\t\n\n").utf8), "nodes.tsv")
@@ -226,7 +226,7 @@ struct ImportRefusalTests {
                 features: .sparse(
                     rowPointers: files.path("p.npy"), columns: files.path("c.npy"), values: files.path("v.npy"),
                     columnCount: 2))
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let error = await refusal { _ = try await vault.importVersion(source, dataset: tiny, version: first) }
             #expect(error?.code == code, "\(String(describing: error))")
         }
@@ -239,7 +239,7 @@ struct ImportRefusalTests {
         var random = SeededRandom(seed: seed)
         try await withTemporaryFolder { folder in
             let files = try VersionFiles(in: folder)
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let good = try [UInt8](Data(contentsOf: folder.appendingPathComponent(file)))
             var imported = 0
             for round in 0..<100 {

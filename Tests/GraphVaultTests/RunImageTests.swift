@@ -139,7 +139,7 @@ struct RunImageTests {
             let files = try VersionFiles(
                 in: folder, nodes: people, edges: "subject\tpredicate\tobject\n", consent: "subject\tstate\n",
                 features: VersionFiles.npy([[1]]))
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let report = try await vault.importVersion(files.source, dataset: tiny, version: first)
             let trail = try TestTrail()
             let receipt = try trail.runPermit(run1, tiny, first, root: report.root)
@@ -279,7 +279,7 @@ struct RunImageTests {
                 try FileManager.default.copyItem(
                     at: home.appendingPathComponent("runs/run-1"), to: home.appendingPathComponent("runs/run-2"))
             }
-            let vault = try GraphVault.open(at: home.path, unsealing: keyFile())
+            let vault = try Vault.open(at: home.path, unsealing: keyFile())
             #expect(vault.findings == [.unknownImageRemoved(try RunID("run-2"))])
             let receipt = try trail.runPermit(run1, tiny, first, root: root!)
             let image = try await vault.openRunImage(
@@ -374,7 +374,7 @@ struct RunImageTests {
         try await withTemporaryFolder { folder in
             let files = try VersionFiles(
                 in: folder, nodes: nodes, edges: edges, consent: consent, features: VersionFiles.npy(features))
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let report = try await vault.importVersion(files.source, dataset: tiny, version: first)
             let trail = try TestTrail()
             let image = try await vault.openRunImage(
