@@ -53,14 +53,12 @@ extension Vault {
         _ source: ImportSource, dataset: DatasetID, version: VersionID,
         progress: @Sendable (ImportStep) throws -> Void = { _ in }
     ) throws -> ImportReport {
-        guard
-            try catalogue.read({
-                try !Row.fetchAll(
-                    $0, sql: "SELECT 1 FROM version WHERE dataset = ? AND id = ?",
-                    arguments: [dataset.text, version.text]
-                ).isEmpty
-            }) == false
-        else { throw VaultError(.exists, "this version is there already; a version never changes") }
+        let isThere = try catalogue.read {
+            try Row.fetchOne(
+                $0, sql: "SELECT 1 FROM version WHERE dataset = ? AND id = ?", arguments: [dataset.text, version.text])
+                != nil
+        }
+        guard !isThere else { throw VaultError(.exists, "this version is there already; a version never changes") }
 
         var nodes = try NodeFile(path: source.nodes, personCategories: source.personCategories)
         try progress(.nodesRead)
