@@ -148,6 +148,17 @@ extension Trail {
     /// Where a record with this hash is, if it is durable: asked after a restart for what was prepared before.
     package func index(of leafHash: Digest) -> UInt64? { lock.held { state.indexByHash[leafHash] } }
 
+    /// The number of the era that an entry belongs to, as its clear header says.
+    package func era(of index: UInt64) throws(TrailError) -> UInt64 {
+        try lock.held { () throws(TrailError) in
+            guard index < state.tree.size else { throw TrailError(.notFound, "the trail has no such entry") }
+            let leaf = try read(index)
+            do { return try LeafHeader(leaf: leaf[...]).era } catch {
+                throw TrailError(.damaged, "entry \(index) has no header")
+            }
+        }
+    }
+
     package var size: UInt64 { lock.held { state.tree.size } }
 
     /// Whether new records are accepted; `nil` when they are.
@@ -169,13 +180,16 @@ extension Trail {
 // MARK: - Eras
 
 extension Trail {
-    /// Opens the era of a run. Its key is wrapped to the readers before the first record. Does nothing when it is open.
-    package func openEra(run: RunID) throws(TrailError) {
-        try eraLock.held { () throws(TrailError) in
-            guard lock.held({ state.runEras[run] }) == nil else { return }
-            try openEra(for: run)
+    /// Opens the era of a run and returns its number; the same again when it is open already. Its key is wrapped to the
+    /// readers before its first record.
+    @discardableResult
+    package func openEra(run: RunID) throws(TrailError) -> UInt64 {
+        let number = try eraLock.held { () throws(TrailError) -> UInt64 in
+            if let open = lock.held({ state.runEras[run] }) { return open }
+            return try openEra(for: run)
         }
         try publish()
+        return number
     }
 
     package func isOpen(run: RunID) -> Bool { lock.held { state.runEras[run] != nil } }
@@ -188,10 +202,10 @@ extension Trail {
     }
 
     func openGatewayEra() throws(TrailError) {
-        try eraLock.held { () throws(TrailError) in try openEra(for: nil) }
+        try eraLock.held { () throws(TrailError) in _ = try openEra(for: nil) }
     }
 
-    private func openEra(for run: RunID?) throws(TrailError) {
+    private func openEra(for run: RunID?) throws(TrailError) -> UInt64 {
         let number = lock.held {
             defer { state.nextEra += 1 }
             return state.nextEra
@@ -221,22 +235,30 @@ extension Trail {
             }
             if let run { state.runEras[run] = number } else { state.gatewayEra = number }
         }
+        return number
     }
 
     /// Closes the gateway's era when its hour is over and opens the next.
     private func rollGatewayEra() throws(TrailError) {
         try eraLock.held { () throws(TrailError) in
-            let old = try lock.held { () throws(TrailError) in try open(.gateway) }
-            guard clock.now() >= old.opened.adding(seconds: settings.gatewayEraSeconds) else { return }
-            try openEra(for: nil)
-            try lock.held { () throws(TrailError) in
+            let current = try lock.held { () throws(TrailError) in try open(.gateway) }
+            guard clock.now() >= current.opened.adding(seconds: settings.gatewayEraSeconds) else { return }
+            _ = try openEra(for: nil)
+            try closeStaleGatewayEras()
+        }
+        try publish()
+    }
+
+    /// Closes every gateway era but the current one: that before it, and what a crash in between left.
+    private func closeStaleGatewayEras() throws(TrailError) {
+        try lock.held { () throws(TrailError) in
+            for old in state.eras.values where old.run == nil && old.number != state.gatewayEra {
                 let closing = try seal(
                     TrailRecord(.eraClosed, .done), kind: .eraClosed, in: old, sequence: old.pending.count + 1,
                     previous: old.pending.last)
                 _ = try submit(closing)
             }
         }
-        try publish()
     }
 
     private func readyForNewRecord(_ event: AuditEvent, in era: TrailEra) throws(TrailError) {
@@ -550,6 +572,7 @@ extension Trail {
     ) throws(TrailError) -> (trail: Trail, findings: [TrailFinding]) {
         var findings = findings
         if lock.held({ state.gatewayEra }) == nil { try openGatewayEra() }
+        try closeStaleGatewayEras()
         if let torn {
             let detail: JSON = [
                 "bytes": .integer(Int64(torn.bytes.count)), "sha256": .string(torn.digest.hex),

@@ -32,11 +32,11 @@ package final class FolderDisk: TrailDisk {
     private let root: String
     private let handles: Handles
 
-    /// `path` is made when it does not exist.
-    package init(_ path: String) throws(DiskError) {
+    /// `path` is made when it does not exist, unless it is only read from.
+    package init(_ path: String, readOnly: Bool = false) throws(DiskError) {
         root = path
         handles = Handles()
-        try Self.makeFolders(path + "/")
+        if !readOnly { try Self.makeFolders(path + "/") }
     }
 
     package func lock() throws(DiskError) {

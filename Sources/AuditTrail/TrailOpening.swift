@@ -136,14 +136,7 @@ private struct Recovery {
     /// What a crash left of a batch that nobody was told is durable.
     var torn: (path: String, bytes: Range<Int>, digest: Digest)?
     private var lastNote: [UInt8]?
-    private var eras: [UInt64: SeenEra] = [:]
-
-    private struct SeenEra {
-        var chain = EraChain()
-        var isClosed = false
-        let commitment: Digest
-        let opened: Timestamp
-    }
+    private var ledger = EraLedger()
 
     init(home: TrailHome, identity: TrailIdentity) {
         self.home = home
@@ -188,13 +181,11 @@ private struct Recovery {
         guard hash == frame.hash, let header = try? LeafHeader(leaf: frame.payload) else {
             throw TrailError(.damaged, "entry \(frame.index) does not fit its hash")
         }
-        var era = eras[header.era] ?? SeenEra(commitment: header.keyCommitment, opened: header.time)
-        guard (era.chain.count == 0) == (header.kind == .eraOpened), !era.isClosed,
-            era.commitment == header.keyCommitment
-        else { throw TrailError(.damaged, "entry \(frame.index) does not belong to its era") }
-        era.chain = EraChain(count: era.chain.count + 1, last: hash)
-        era.isClosed = header.kind == .eraClosed
-        eras[header.era] = era
+        do {
+            try ledger.take(header, leafHash: hash, index: frame.index)
+        } catch {
+            throw TrailError(.damaged, error.publicDescription)
+        }
         state.indexByHash[hash] = frame.index
         state.tree.append(hash)
         state.places.append(
@@ -241,8 +232,8 @@ private struct Recovery {
 
     mutating func openEras(hostKey: borrowing SecretBytes) throws {
         let names = Set(try home.disk.names(in: EraKeyFile.folder))
-        state.nextEra = (eras.keys.max() ?? 0) + 1
-        for (number, era) in eras.sorted(by: { $0.key < $1.key }) {
+        state.nextEra = (ledger.eras.keys.max() ?? 0) + 1
+        for (number, era) in ledger.eras.sorted(by: { $0.key < $1.key }) {
             if !names.contains("\(number).json") {
                 findings.append(TrailFinding(code: .keysMissing, text: "the wrapped keys of era \(number) are gone"))
             }
@@ -268,7 +259,7 @@ private struct Recovery {
         }
         // Keys are written before their era's first entry: a crash between leaves keys that opened nothing.
         for name in names {
-            guard let number = UInt64(name.prefix(while: \.isNumber)), eras[number] == nil else { continue }
+            guard let number = UInt64(name.prefix(while: \.isNumber)), ledger.eras[number] == nil else { continue }
             try home.disk.erase("\(EraKeyFile.folder)/\(name)")
             findings.append(TrailFinding(code: .unusedKeysRemoved, text: "era \(number) had keys but no entry"))
         }

@@ -154,7 +154,7 @@ package struct AttachmentOutcome<Value: Sendable>: Sendable {
     package let counters: FabricCounters
 }
 
-extension GPUFabric {
+extension Fabric {
     /// Lends a leased GPU to `body`, then scrubs it, whether `body` succeeds or throws.
     package func withAttachment<Value: Sendable>(
         _ gpu: RemoteGPU, isolation: isolated (any Actor)? = #isolation,
@@ -276,7 +276,7 @@ private final class Attachment: Sendable {
             guard isOver == nil else { return }
             client.send(.leaseRenew, seconds: timing.requestSeconds) { [weak self] answer in
                 switch answer {
-                case .success(.done): break
+                case .success(.done): self?.state.withLock { $0.server }?.count { $0.renewals += 1 }
                 case .success: _ = self?.violation()
                 case .failure(let error): self?.renewalFailed(error)
                 }
@@ -296,7 +296,7 @@ private final class Attachment: Sendable {
     func unmap(_ ids: [UInt16]) { state.withLock { $0.server }?.unmap(ids) }
 
     func nextTransaction() -> UInt64 {
-        state.withLock { $0.server }?.countDoorbell()
+        state.withLock { $0.server }?.count { $0.doorbells += 1 }
         return state.withLock { state in
             state.transaction += 1
             return state.transaction

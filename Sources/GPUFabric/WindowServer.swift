@@ -36,6 +36,8 @@ package struct FabricCounters: Equatable, Sendable {
     package var reads: UInt64 = 0
     package var writes: UInt64 = 0
     package var doorbells: UInt64 = 0
+    /// Renewals of the lease that the node has accepted.
+    package var renewals: UInt64 = 0
     package var refusals: UInt64 = 0
 }
 
@@ -65,7 +67,7 @@ final class WindowServer: Sendable {
 
     var counters: FabricCounters { counted.withLock { $0 } }
 
-    func countDoorbell() { counted.withLock { $0.doorbells += 1 } }
+    func count(_ change: (inout FabricCounters) -> Void) { counted.withLock { change(&$0) } }
 
     func map(_ mapped: [MappedWindow]) throws(FabricError) {
         let now = clock.nanoseconds()

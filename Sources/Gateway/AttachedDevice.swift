@@ -24,10 +24,15 @@ struct AttachedDevice: TrainingDevice {
     let opening: @Sendable (SealedResult) async throws -> [UInt8]
 
     func load(_ program: [UInt8], windows: [Program.Window]) async throws -> UInt32 {
-        let mapped = try windows.map { MappedWindow(Window($0), store: try store(for: $0)) }
-        try await recording(try WindowTable(mapped.map(\.window)).hash, SHA256.hash(program))
+        let (mapped, table) = try mapped(windows)
+        try await recording(table, SHA256.hash(program))
         try await gpu.map(mapped)
         return try await gpu.load(program)
+    }
+
+    private func mapped(_ windows: [Program.Window]) throws -> ([MappedWindow], table: Digest) {
+        let mapped = try windows.map { MappedWindow(Window($0), store: try store(for: $0)) }
+        return (mapped, try WindowTable(mapped.map(\.window)).hash)
     }
 
     func ring(_ program: UInt32, _ arguments: [UInt8]) async throws -> [UInt8] {

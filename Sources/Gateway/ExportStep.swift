@@ -1,6 +1,7 @@
 import AuditTrail
 package import Foundation
 import Sealing
+import TransparencyLog
 package import Vocabulary
 
 // MARK: - Reading
@@ -77,5 +78,107 @@ package enum AuditorKeyFile {
         else { throw GatewayError(.usage, "a private key file is not what `sekisho audit keygen` writes") }
         defer { wipe(&secret) }
         return try WrappingKey(secret: SecretBytes(copying: secret))
+    }
+}
+
+// MARK: - Export
+
+package struct ExportSummary: Sendable {
+    package let entries: UInt64
+    package let treeSize: UInt64
+    package let root: Digest
+}
+
+extension Gateway {
+    /// Writes the trail, or one run of it, as files that verify offline. The export is recorded before it begins, so
+    /// that it holds its own record.
+    package func exportAudit(run: RunID?, to folder: URL, by person: PersonID) throws -> ExportSummary {
+        try require(person, anyOf: [.complianceOfficer])
+        let records = try run.map { try timeline(.run($0)) }
+        if let names = try? FileManager.default.contentsOfDirectory(atPath: folder.path), !names.isEmpty {
+            throw GatewayError(.usage, "the folder to export to is not empty")
+        }
+        try ledger.record(
+            Event(.trailExported, .done).with {
+                $0.actor = person
+                $0.ofRun = run
+                $0.detail = ["range": run == nil ? "all" : "run"]
+            }, in: .gateway, key: ledger.freshKey("exported"))
+        do {
+            try trail.publish()
+            let source = try FolderDisk(home.trail.path)
+            let target = try FolderDisk(folder.path)
+            if let records {
+                let era = try trail.era(of: records[0].index)
+                try AuditExport.era(era, of: source, into: target, at: clock.now())
+            } else {
+                try AuditExport.whole(of: source, into: target, at: clock.now())
+            }
+            let head = try trail.head()
+            return ExportSummary(
+                entries: records.map { UInt64($0.count) } ?? head.size, treeSize: head.size, root: head.root)
+        } catch let error as TrailError {
+            throw GatewayError(trail: error)
+        } catch let error as LogError {
+            throw GatewayError(.integrity, error.publicDescription)
+        } catch is DiskError {
+            throw GatewayError(.unavailable, "the export cannot be written; see that the disk has space")
+        }
+    }
+}
+
+// MARK: - Verification, without a gateway
+
+package struct AuditVerification: Sendable {
+    package let json: JSON
+    package let lines: [String]
+
+    /// Checks an export against the trail's identity, and with an auditor's key also the content of what it may open.
+    package static func verify(_ folder: URL, trail: String, key: URL?) throws -> AuditVerification {
+        let identity: TrailIdentity
+        do throws(LogError) { identity = try TrailIdentity(parsing: trail) } catch {
+            throw GatewayError(.usage, "the trail's identity is not of the form NAME+HASH+KEY")
+        }
+        guard FileManager.default.fileExists(atPath: folder.path) else {
+            throw GatewayError(.notFound, "there is no export in this folder")
+        }
+        let auditor = try key.map { AuditorKey(try AuditorKeyFile.readPrivate($0)) }
+        let report: LogReport
+        do {
+            report = try AuditExport(FolderDisk(folder.path)).verify(trusting: identity, auditor: auditor)
+        } catch let error as LogError {
+            throw GatewayError(.integrity, "NOT verified: \(error.publicDescription)")
+        } catch let error as DiskError where error != .busy {
+            throw GatewayError(.integrity, "NOT verified: a file of the export cannot be read")
+        }
+        return AuditVerification(report, isKeyGiven: auditor != nil)
+    }
+
+    private init(_ report: LogReport, isKeyGiven: Bool) {
+        let runs = report.eras.filter { $0.run != nil }
+        let size = report.head?.size ?? 0
+        let root = report.head?.root.hex ?? ""
+        json = [
+            "verified": true, "size": .integer(Int64(size)), "root": .string(root),
+            "opened": .integer(Int64(report.opened)), "checkpoints": .integer(Int64(report.checkpoints)),
+            "runs": .array(
+                runs.map {
+                    [
+                        "run": .string($0.run ?? ""), "entries": .integer(Int64($0.entries)),
+                        "complete": .bool($0.isComplete),
+                    ]
+                }),
+        ]
+        var lines = ["Verified: \(size) entries under a signed head, root \(root)"]
+        if isKeyGiven {
+            lines.append("Opened \(report.opened) entries; each fits its commitment and its chain.")
+            for run in runs {
+                let state = run.isComplete ? "complete" : run.isClosed ? "not opened" : "still open"
+                lines.append("  run \(run.run ?? ""): \(run.entries) entries, \(state)")
+            }
+        } else {
+            lines.append("No auditor's key was given: contents were not opened.")
+        }
+        self.lines = lines
     }
 }

@@ -27,7 +27,7 @@ package actor Gateway {
     var deviceRefusals: [RunID: FabricError] = [:]
     var fenceHandedOut = Fence(0)
     var policyCache: PolicySet?
-    var fabricCache: GPUFabric?
+    var fabricCache: Fabric?
     /// Sealed bytes that one run may keep on this host.
     let hostBytesMax = 8 << 30
     var epochWatcher: (@Sendable ((name: String, done: Int, of: Int, words: String)) -> Void)?

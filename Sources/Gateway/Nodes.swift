@@ -120,7 +120,7 @@ extension Gateway {
     }
 
     /// The fabric as the records describe it.
-    func fabric() throws -> GPUFabric {
+    func fabric() throws -> Fabric {
         if let fabricCache { return fabricCache }
         var nodes: [NodeID: FabricNode] = [:]
         var agents: Set<Digest> = []
@@ -142,7 +142,7 @@ extension Gateway {
             throw GatewayError(.notFound, "no agent program is allowed yet; see `sekisho fabric allow`")
         }
         do {
-            let fabric = try GPUFabric(
+            let fabric = try Fabric(
                 nodes: nodes.values.sorted { $0.id < $1.id },
                 identity: GatewayIdentity.load(folder: gatewayIdentityFolder),
                 // Each data set's policy asks for its own least level at the run decision.

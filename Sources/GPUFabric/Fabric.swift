@@ -7,7 +7,7 @@ package import Vocabulary
 ///
 /// An attachment goes `attest → lease → map → load → ring … → scrub`; the caller writes its trail records between the
 /// steps. `withAttachment` runs what follows the lease and always scrubs.
-package final class GPUFabric: Sendable {
+package final class Fabric: Sendable {
     private let pool: NodePool
     private let tls: TLSContext
     private let policy: AttestationPolicy
@@ -107,8 +107,8 @@ package final class GPUFabric: Sendable {
         }
         guard case .welcome(let welcome) = try call.ask(.hello, fence: asked ?? Fence(0)), welcome.node == node.id
         else { throw FabricError(.protocolViolation, "the node does not say its name") }
-        let link = try call.measureLink(fence: asked ?? Fence(0))
         let fence = asked ?? welcome.fenceHighest.next
+        let link = try call.measureLink(fence: fence)
         let nonce = RandomBytes.array(32)
         guard case .evidence(let evidence) = try call.ask(.attest(nonce: nonce, lease: lease), fence: fence) else {
             throw FabricError(.protocolViolation, "the node did not answer the challenge")
@@ -210,8 +210,8 @@ private struct Handshake {
         for _ in 0..<4 {
             let start = clock.nanoseconds()
             _ = try ask(.ping(payload), fence: fence)
-            let spent = max(1, clock.nanoseconds() - start - min(trips[0], clock.nanoseconds() - start - 1))
-            rate = max(rate, UInt64(payload.count) * 1_000_000_000 / spent)
+            let spent = clock.nanoseconds() - start
+            rate = max(rate, UInt64(payload.count) * 1_000_000_000 / max(1, spent - min(spent, trips[0])))
         }
         return LinkMeasurement(
             roundTripNanoseconds: trips[0], jitterNanoseconds: trips[trips.count * 9 / 10] - trips[0],
