@@ -11,7 +11,7 @@ package import Vocabulary
 package actor Gateway {
     let home: Home
     let settings: Home.Settings
-    let vault: GraphVault
+    let vault: Vault
     let trail: Trail
     let ledger: Ledger
     let clock: any WallClock
@@ -38,9 +38,9 @@ package actor Gateway {
         let home = Home(folder: folder)
         let settings = try home.readSettings()
         let lock = try home.lock()
-        let vault: GraphVault
+        let vault: Vault
         do {
-            vault = try GraphVault.open(at: home.vault.path, unsealing: key.unsealing())
+            vault = try Vault.open(at: home.vault.path, unsealing: key.unsealing())
         } catch let error as VaultError { throw GatewayError(vault: error) }
         let signingKey = try Self.readSigningKey(home, await vault.derivedKey(DerivedKey.trailSigning))
         guard signingKey.verifyingKey == settings.trail.key else {
@@ -99,7 +99,7 @@ package actor Gateway {
         } catch { throw GatewayError(.unavailable, "the home folder cannot be made") }
         let lock = try home.lock()
         defer { withExtendedLifetime(lock) {} }
-        let vault = try GraphVault.create(at: home.vault.path, unsealing: key.unsealing(isNew: true))
+        let vault = try Vault.create(at: home.vault.path, unsealing: key.unsealing(isNew: true))
         let signingKey = SigningKey.generate()
         let identity = try TrailIdentity(origin: origin, key: signingKey.verifyingKey)
         try writeSigningKey(signingKey, home, await vault.derivedKey(DerivedKey.trailSigning))
@@ -196,7 +196,7 @@ extension HomeKey {
     }
 }
 
-extension GraphVault.Finding {
+extension Vault.Finding {
     var code: String {
         switch self {
         case .unfinishedWorkRemoved: "unfinished-work-removed"

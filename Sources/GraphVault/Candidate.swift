@@ -45,7 +45,7 @@ package struct Candidate: Sendable {
     }
 }
 
-extension GraphVault {
+extension Vault {
     /// Seals what a run has made. The same artefacts again give the same candidate; others are refused.
     ///
     /// Names are identifiers (letters, digits, `.`, `_`, `-`, `:`), each once.
@@ -118,7 +118,7 @@ extension GraphVault {
         run: RunID, receipt: Receipt, trail: TrailIdentity
     ) throws -> [(name: String, bytes: [UInt8])] {
         let candidate = try candidate(run: run)
-        try RecordDemand.released(run, candidate: candidate.hash).check(receipt, by: trail)
+        try check(receipt, by: trail, .released(run, candidate: candidate.hash))
         return try content(of: candidate)
     }
 

@@ -54,6 +54,9 @@ struct Catalogue: Sendable {
           sealed BLOB NOT NULL,
           PRIMARY KEY (dataset, pseudonym)
         ) STRICT, WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS trail (
+          sealed BLOB NOT NULL
+        ) STRICT;
         CREATE TABLE IF NOT EXISTS run (
           id TEXT NOT NULL PRIMARY KEY,
           dataset TEXT NOT NULL REFERENCES dataset (id),

@@ -25,7 +25,7 @@ package struct Cohort: Sendable, Equatable {
     let members: [UInt8]
 }
 
-extension GraphVault {
+extension Vault {
     /// Whoever's consent is given and passes `permits`; a withdrawn or missing consent never does.
     package func cohort(
         _ dataset: DatasetID, _ version: VersionID, permits: @Sendable (Consent) -> Bool = { _ in true }

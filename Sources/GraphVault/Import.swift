@@ -44,7 +44,7 @@ package struct ImportReport: Sendable, Equatable {
     package let withdrawalsKept: Int
 }
 
-extension GraphVault {
+extension Vault {
     /// Reads, checks, seals and records a new version: all of it, or nothing.
     ///
     /// `progress` is called after each step; what it throws cancels the import. Memory grows with the number of nodes
@@ -53,14 +53,12 @@ extension GraphVault {
         _ source: ImportSource, dataset: DatasetID, version: VersionID,
         progress: @Sendable (ImportStep) throws -> Void = { _ in }
     ) throws -> ImportReport {
-        guard
-            try catalogue.read({
-                try !Row.fetchAll(
-                    $0, sql: "SELECT 1 FROM version WHERE dataset = ? AND id = ?",
-                    arguments: [dataset.text, version.text]
-                ).isEmpty
-            }) == false
-        else { throw VaultError(.exists, "this version is there already; a version never changes") }
+        let isThere = try catalogue.read {
+            try Row.fetchOne(
+                $0, sql: "SELECT 1 FROM version WHERE dataset = ? AND id = ?", arguments: [dataset.text, version.text])
+                != nil
+        }
+        guard !isThere else { throw VaultError(.exists, "this version is there already; a version never changes") }
 
         var nodes = try NodeFile(path: source.nodes, personCategories: source.personCategories)
         try progress(.nodesRead)

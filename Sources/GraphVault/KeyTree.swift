@@ -110,6 +110,7 @@ enum KeyPurpose {
     case members(RunID)
     case imageManifest(RunID)
     case candidateManifest(RunID)
+    case trail
 
     var aad: [UInt8] {
         switch self {
@@ -120,6 +121,7 @@ enum KeyPurpose {
         case .consent(let pseudonym): Self.aad("consent", Hex.encode(pseudonym))
         case .members(let id): Self.aad("members", id.text)
         case .imageManifest(let id): Self.aad("image-manifest", id.text)
+        case .trail: Self.aad("trail", "")
         case .candidateManifest(let id): Self.aad("candidate-manifest", id.text)
         }
     }

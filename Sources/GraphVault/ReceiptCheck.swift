@@ -1,3 +1,5 @@
+import FoundationEssentials
+import GRDB
 import TransparencyLog
 import Vocabulary
 
@@ -30,7 +32,7 @@ struct RecordDemand {
     }
 
     /// Refuses unless `receipt` proves that a record with all these members is in the log of `trail`.
-    func check(_ receipt: Receipt, by trail: TrailIdentity) throws(VaultError) {
+    fileprivate func check(_ receipt: Receipt, by trail: TrailIdentity) throws(VaultError) {
         let record: VerifiedRecord
         do throws(LogError) {
             record = try receipt.verified(by: trail)
@@ -43,6 +45,33 @@ struct RecordDemand {
                 throw VaultError(
                     .receiptRefused, "the recorded \(member.path.joined(separator: ".")) is not what this step needs")
             }
+        }
+    }
+}
+
+extension Vault {
+    /// Refuses unless `receipt` proves a record that meets `demand`, in the one trail that this vault answers to.
+    ///
+    /// The first receipt that verifies says which trail that is. From then on no other is believed, so that nobody
+    /// can set up a trail of their own beside the vault and decide for it.
+    func check(_ receipt: Receipt, by trail: TrailIdentity, _ demand: RecordDemand) throws {
+        let (sealed, hasRuns) = try catalogue.read {
+            (
+                try Data.fetchOne($0, sql: "SELECT sealed FROM trail"),
+                try Row.fetchOne($0, sql: "SELECT 1 FROM run LIMIT 1") != nil
+            )
+        }
+        let identity = Array(trail.description.utf8)
+        if let sealed {
+            guard try KeyPurpose.trail.open(Array(sealed), under: catalogueKey) == identity else {
+                throw VaultError(.receiptRefused, "the receipt is of another trail than the one this vault answers to")
+            }
+            try demand.check(receipt, by: trail)
+        } else {
+            guard !hasRuns else { throw VaultError(.tampered, "the vault no longer knows its trail") }
+            try demand.check(receipt, by: trail)
+            let sealed = Data(KeyPurpose.trail.seal(identity, under: catalogueKey))
+            try catalogue.write { try $0.execute(sql: "INSERT INTO trail (sealed) VALUES (?)", arguments: [sealed]) }
         }
     }
 }

@@ -96,7 +96,7 @@ private final class SealedFile: Sendable {
     }
 }
 
-extension GraphVault {
+extension Vault {
     /// Builds the image of a run, or gives it again: after a crash the finished image is the same one.
     ///
     /// `receipt` must prove the decision to permit this run on this version. `permits` looks at consents that are
@@ -106,7 +106,7 @@ extension GraphVault {
         permits: @Sendable (Consent) -> Bool = { _ in true }
     ) throws -> RunImage {
         let root = try manifest(dataset, version).root
-        try RecordDemand.runPermitted(run, dataset, version, root: root).check(receipt, by: trail)
+        try check(receipt, by: trail, .runPermitted(run, dataset, version, root: root))
         let place = Self.imageFolder(folder, run)
         if let manifest = try imageManifest(run) {
             guard manifest.dataset == dataset, manifest.version == version, manifest.shape.recipe == recipe else {
@@ -153,7 +153,7 @@ extension GraphVault {
     package func releaseRunKey(
         run: RunID, receipt: Receipt, trail: TrailIdentity, to device: PublicWrappingKey
     ) throws -> [UInt8] {
-        try RecordDemand.deviceLeased(run, to: Hex.encode(device.bytes)).check(receipt, by: trail)
+        try check(receipt, by: trail, .deviceLeased(run, to: Hex.encode(device.bytes)))
         return device.wrap(try runKey(run))
     }
 
@@ -163,7 +163,7 @@ extension GraphVault {
     package func withRunKey<Value: Sendable>(
         run: RunID, receipt: Receipt, trail: TrailIdentity, _ body: @Sendable (borrowing SecretBytes) throws -> Value
     ) throws -> Value {
-        try RecordDemand.deviceLeased(run, to: nil).check(receipt, by: trail)
+        try check(receipt, by: trail, .deviceLeased(run, to: nil))
         return try body(runKey(run))
     }
 

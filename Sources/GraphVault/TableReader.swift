@@ -160,6 +160,9 @@ private struct LineReader: ~Copyable {
         let space = UnsafeMutableRawBufferPointer(rebasing: buffer[end...])
         let count = try file.read(into: space)
         isEnded = count == 0
+        if number == 0, end == 0, space[..<count].starts(with: [0x1F, 0x8B]) {
+            throw VaultError(.badHeader, in: source, at: .line(1, column: 1), "compressed with gzip; unpack it first")
+        }
         end += count
         needsCheck = !isPlainText(UnsafeRawBufferPointer(rebasing: buffer[0..<end]))
     }

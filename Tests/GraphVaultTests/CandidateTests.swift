@@ -18,14 +18,18 @@ struct CandidateTests {
             let trail = try TestTrail()
             var hash: Digest?
             do {
-                let vault = try GraphVault.create(at: folder.path, unsealing: keyFile())
+                let vault = try Vault.create(at: folder.path, unsealing: keyFile())
                 let candidate = try await vault.storeCandidate(run: run1, artefacts: artefacts)
                 #expect(candidate.artefacts.map(\.name) == artefacts.map(\.name))
                 #expect(candidate.artefacts.map(\.byteCount) == artefacts.map(\.bytes.count))
                 hash = candidate.hash
             }
-            let vault = try GraphVault.open(at: folder.path, unsealing: keyFile())
-            #expect(vault.findings.isEmpty)
+            // What a crash between the move and the transaction leaves.
+            let candidates = folder.appendingPathComponent("candidates")
+            try FileManager.default.copyItem(
+                at: candidates.appendingPathComponent("run-1"), to: candidates.appendingPathComponent("run-2"))
+            let vault = try Vault.open(at: folder.path, unsealing: keyFile())
+            #expect(vault.findings == [.unknownCandidateRemoved(try RunID("run-2"))])
             #expect(try await vault.candidate(run: run1).hash == hash)
             // Stored again by a gateway that did not know whether it had.
             #expect(try await vault.storeCandidate(run: run1, artefacts: artefacts).hash == hash)
@@ -39,7 +43,7 @@ struct CandidateTests {
     func refused() async throws {
         try await withTemporaryFolder { folder in
             let trail = try TestTrail()
-            let vault = try GraphVault.create(at: folder.path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.path, unsealing: keyFile())
             let candidate = try await vault.storeCandidate(run: run1, artefacts: artefacts)
             let other = try await vault.storeCandidate(run: RunID("run-2"), artefacts: artefacts)
             #expect(candidate.hash != other.hash)
@@ -67,7 +71,7 @@ struct CandidateTests {
     @Test("a run has one candidate, and its artefacts have names of their own")
     func names() async throws {
         try await withTemporaryFolder { folder in
-            let vault = try GraphVault.create(at: folder.path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.path, unsealing: keyFile())
             for bad in [[], [("a", [1]), ("a", [2])], [("../a", [1])], [("", [1])]] as [[(String, [UInt8])]] {
                 let error = await refusal {
                     _ = try await vault.storeCandidate(run: run1, artefacts: bad.map { (name: $0.0, bytes: $0.1) })
@@ -87,7 +91,7 @@ struct CandidateTests {
     func tampered() async throws {
         try await withTemporaryFolder { folder in
             let trail = try TestTrail()
-            let vault = try GraphVault.create(at: folder.path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.path, unsealing: keyFile())
             let candidate = try await vault.storeCandidate(run: run1, artefacts: artefacts)
             let file = folder.appendingPathComponent("candidates/run-1/section-1.sealed")
             var bytes = try [UInt8](Data(contentsOf: file))

@@ -89,6 +89,7 @@ private let badInputs: [BadInput] = [
     BadInput("a line that is too long", "nodes.tsv", .lineTooLong, .nodes, .line(9, column: (1 << 20) + 1)) {
         $0 + [UInt8](repeating: 65, count: 1 << 20 + 1) + [10]
     },
+    BadInput("a gzip file", "nodes.tsv", .badHeader, .nodes, .line(1, column: 1)) { [0x1F, 0x8B, 8, 0] + $0 },
     // Edges
     BadInput(
         "an edge from nowhere", "edges.tsv", "S:3\tbiolink:expresses", "S:9\tbiolink:expresses", .unknownNode, .edges,
@@ -143,7 +144,7 @@ struct ImportRefusalTests {
     func refused(input: BadInput) async throws {
         try await withTemporaryFolder { folder in
             let files = try VersionFiles(in: folder)
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let good = try [UInt8](Data(contentsOf: folder.appendingPathComponent(input.file)))
             try files.write(input.change(good), input.file)
 
@@ -165,7 +166,7 @@ struct ImportRefusalTests {
     @Test("a missing file is refused without its path")
     func missing() async throws {
         try await withTemporaryFolder { folder in
-            let vault = try GraphVault.create(at: folder.path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.path, unsealing: keyFile())
             let error = await refusal {
                 _ = try await vault.importVersion(
                     ImportSource(nodes: folder.path + "/secret-name", edges: folder.path), dataset: tiny, version: first
@@ -173,6 +174,30 @@ struct ImportRefusalTests {
             }
             #expect(error?.code == .unreadable)
             #expect(error?.publicDescription.contains("secret-name") == false)
+        }
+    }
+
+    @Test("a file of many buffers is read whole, and its last line is counted right")
+    func long() async throws {
+        try await withTemporaryFolder { folder in
+            // Names of changing length and alphabet, so that lines and characters meet every buffer border.
+            var nodes = "id\tcategory\tname\n"
+            for index in 0..<60_000 {
+                nodes += "N:\(index)\tbiolink:Gene\t\(String(repeating: "病é", count: index % 37))\n"
+            }
+            let files = try VersionFiles(
+                in: folder, nodes: nodes, edges: "subject\tpredicate\tobject\nN:59999\tp\tN:0\n",
+                consent: "subject\tstate\n")
+            #expect(nodes.utf8.count > 3 * (2 << 20))
+            let source = ImportSource(nodes: files.path("nodes.tsv"), edges: files.path("edges.tsv"))
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let report = try await vault.importVersion(source, dataset: tiny, version: first)
+            #expect(report.facts.nodes == 60_000 && report.facts.edges == 1)
+            try files.write(Array((nodes + "N:60000\tx\t\n\n").utf8), "nodes.tsv")
+            let error = await refusal {
+                _ = try await vault.importVersion(source, dataset: tiny, version: VersionID("v2"))
+            }
+            #expect(error?.code == .raggedRow && error?.place == .line(60_003, column: 1))
         }
     }
 
@@ -201,7 +226,7 @@ struct ImportRefusalTests {
                 features: .sparse(
                     rowPointers: files.path("p.npy"), columns: files.path("c.npy"), values: files.path("v.npy"),
                     columnCount: 2))
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let error = await refusal { _ = try await vault.importVersion(source, dataset: tiny, version: first) }
             #expect(error?.code == code, "\(String(describing: error))")
         }
@@ -214,7 +239,7 @@ struct ImportRefusalTests {
         var random = SeededRandom(seed: seed)
         try await withTemporaryFolder { folder in
             let files = try VersionFiles(in: folder)
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let good = try [UInt8](Data(contentsOf: folder.appendingPathComponent(file)))
             var imported = 0
             for round in 0..<100 {

@@ -27,7 +27,7 @@ struct MeasureTests {
             }
             try Data(nodes).write(to: folder.appendingPathComponent("nodes.tsv"))
             try Data(edges).write(to: folder.appendingPathComponent("edges.tsv"))
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let source = ImportSource(
                 nodes: folder.appendingPathComponent("nodes.tsv").path,
                 edges: folder.appendingPathComponent("edges.tsv").path)
@@ -50,7 +50,7 @@ struct MeasureTests {
             let files = try VersionFiles(
                 in: folder, nodes: String(decoding: nodes, as: UTF8.self), edges: "subject\tpredicate\tobject\n",
                 features: VersionFiles.npy("<f4", "(\(rows), \(width))", [Float](repeating: 1.5, count: rows * width)))
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let source = ImportSource(
                 nodes: files.path("nodes.tsv"), edges: files.path("edges.tsv"),
                 features: .dense(path: files.path("features.npy")))
@@ -71,7 +71,7 @@ struct MeasureTests {
     func images() async throws {
         try await withTemporaryFolder { folder in
             let source = try hpo.source(in: folder)
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let clock = ContinuousClock()
             let start = clock.now
             let report = try await vault.importVersion(source, dataset: tiny, version: first)

@@ -86,7 +86,7 @@ struct RealDataTests {
     @Test("the vault finds in a set what its README says", arguments: [umls, kg1, cora, hpo])
     func counts(set: RealSet) async throws {
         try await withTemporaryFolder { folder in
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let report = try await vault.importVersion(set.source(in: folder), dataset: tiny, version: first)
             let facts = report.facts
             #expect(facts.nodes == set.nodes && facts.edges == set.edges && facts.features == set.features)
@@ -104,7 +104,7 @@ struct RealDataTests {
         try await withTemporaryFolder { folder in
             let recipe = imageRecipe(aggregation, set.normalisation, aggregate: true)
             let source = try set.source(in: folder)
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let report = try await vault.importVersion(source, dataset: tiny, version: first)
             let trail = try TestTrail()
             let image = try await vault.openRunImage(
@@ -129,7 +129,7 @@ struct RealDataTests {
             let rows = people.map { "\($0)\t\(withdrawn.contains($0) ? "withdrawn" : "given")\n" }
             try ("subject\tstate\n" + rows.joined()).write(to: consent, atomically: true, encoding: .utf8)
 
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let report = try await vault.importVersion(
                 kg1.source(in: folder, consent: consent.path), dataset: tiny, version: first)
             #expect(report.subjectsWithdrawn == 50 && report.subjectsUnrecorded == 0)

@@ -64,9 +64,10 @@ struct ReferenceImage {
         if recipe.sections.contains(.features) { features = rows.flatMap { $0 } }
         guard recipe.aggregatesFirstLayer else { return }
         for row in rows.indices {
+            let sorted = neighbours[row].sorted()
             for column in 0..<width {
                 var sum: Float = 0
-                for neighbour in neighbours[row].sorted() {
+                for neighbour in sorted {
                     let x = rows[neighbour][column]
                     sum += recipe.aggregation == .gcn ? scale[neighbour] * x : x
                 }

@@ -139,7 +139,7 @@ struct RunImageTests {
             let files = try VersionFiles(
                 in: folder, nodes: people, edges: "subject\tpredicate\tobject\n", consent: "subject\tstate\n",
                 features: VersionFiles.npy([[1]]))
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let report = try await vault.importVersion(files.source, dataset: tiny, version: first)
             let trail = try TestTrail()
             let receipt = try trail.runPermit(run1, tiny, first, root: report.root)
@@ -183,6 +183,26 @@ struct RunImageTests {
         }
     }
 
+    @Test("a vault answers to one trail, whatever another one has recorded")
+    func oneTrail() async throws {
+        try await withTemporaryFolder { folder in
+            try await withTinyVault(folder) { vault, trail, _, report in
+                let other = try TestTrail()
+                _ = try await vault.openRunImage(
+                    run: run1, dataset: tiny, version: first, recipe: imageRecipe(.gcn),
+                    receipt: trail.runPermit(run1, tiny, first, root: report.root), trail: trail.identity)
+                let run2 = try RunID("run-2")
+                let receipt = try other.runPermit(run2, tiny, first, root: report.root)
+                let error = await refusal {
+                    _ = try await vault.openRunImage(
+                        run: run2, dataset: tiny, version: first, recipe: imageRecipe(.gcn), receipt: receipt,
+                        trail: other.identity)
+                }
+                #expect(error?.code == .receiptRefused)
+            }
+        }
+    }
+
     @Test("a run key goes only to the device that the recorded lease names")
     func keys() async throws {
         try await withTemporaryFolder { folder in
@@ -202,6 +222,18 @@ struct RunImageTests {
                     "event": "device.leased", "outcome": "done", "run": "run-1",
                     "detail": ["wrappingKey": .string(Hex.encode(device.publicKey.bytes))],
                 ]
+                let commitment = try await vault.withRunKey(run: run1, receipt: lease, trail: trail.identity) {
+                    KeyDerivation.commitment($0)
+                }
+                #expect(commitment == image.keyID)
+                for receipt in [try trail.leaseIntent(RunID("run-2"), device.publicKey), try trail.receipt(done)] {
+                    let error = await refusal {
+                        _ = try await vault.withRunKey(run: run1, receipt: receipt, trail: trail.identity) {
+                            KeyDerivation.commitment($0)
+                        }
+                    }
+                    #expect(error?.code == .receiptRefused)
+                }
                 for receipt in [
                     try trail.leaseIntent(run1, other.publicKey),
                     try trail.leaseIntent(RunID("run-2"), device.publicKey),
@@ -247,7 +279,7 @@ struct RunImageTests {
                 try FileManager.default.copyItem(
                     at: home.appendingPathComponent("runs/run-1"), to: home.appendingPathComponent("runs/run-2"))
             }
-            let vault = try GraphVault.open(at: home.path, unsealing: keyFile())
+            let vault = try Vault.open(at: home.path, unsealing: keyFile())
             #expect(vault.findings == [.unknownImageRemoved(try RunID("run-2"))])
             let receipt = try trail.runPermit(run1, tiny, first, root: root!)
             let image = try await vault.openRunImage(
@@ -342,7 +374,7 @@ struct RunImageTests {
         try await withTemporaryFolder { folder in
             let files = try VersionFiles(
                 in: folder, nodes: nodes, edges: edges, consent: consent, features: VersionFiles.npy(features))
-            let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+            let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let report = try await vault.importVersion(files.source, dataset: tiny, version: first)
             let trail = try TestTrail()
             let image = try await vault.openRunImage(

@@ -134,10 +134,10 @@ func keyFile() -> Unsealing { .keyFile(SecretBytes(copying: [UInt8](repeating: 7
 
 /// A vault with the tiny version in it, and a trail.
 func withTinyVault(
-    _ folder: URL, _ body: (GraphVault, TestTrail, VersionFiles, ImportReport) async throws -> Void
+    _ folder: URL, _ body: (Vault, TestTrail, VersionFiles, ImportReport) async throws -> Void
 ) async throws {
     let files = try VersionFiles(in: folder)
-    let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+    let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
     let report = try await vault.importVersion(files.source, dataset: tiny, version: first)
     try await body(vault, TestTrail(), files, report)
 }
@@ -152,7 +152,7 @@ struct OpenedImage {
     var labels: [Int32] = []
     var split: [UInt8] = []
 
-    init(_ image: RunImage, _ vault: GraphVault, _ trail: TestTrail) async throws {
+    init(_ image: RunImage, _ vault: Vault, _ trail: TestTrail) async throws {
         let device = WrappingKey.generate()
         let wrapped = try await vault.releaseRunKey(
             run: image.run, receipt: trail.leaseIntent(image.run, device.publicKey), trail: trail.identity,

@@ -13,37 +13,37 @@ struct VaultStoreTests {
         try withTemporaryFolder { folder in
             let cost = PassphraseCost(memoryBytes: 1 << 20, passes: 1)
             func phrase(_ text: String) -> Unsealing { .passphrase(SecretBytes(copying: Array(text.utf8))) }
-            _ = try GraphVault.create(at: folder.path, unsealing: phrase("open sesame"), cost: cost)
-            _ = try GraphVault.open(at: folder.path, unsealing: phrase("open sesame"))
-            #expect(code { _ = try GraphVault.open(at: folder.path, unsealing: phrase("open barley")) } == .wrongKey)
-            #expect(code { _ = try GraphVault.open(at: folder.path, unsealing: keyFile()) } == .wrongKey)
-            #expect(code { _ = try GraphVault.create(at: folder.path, unsealing: keyFile()) } == .exists)
+            _ = try Vault.create(at: folder.path, unsealing: phrase("open sesame"), cost: cost)
+            _ = try Vault.open(at: folder.path, unsealing: phrase("open sesame"))
+            #expect(code { _ = try Vault.open(at: folder.path, unsealing: phrase("open barley")) } == .wrongKey)
+            #expect(code { _ = try Vault.open(at: folder.path, unsealing: keyFile()) } == .wrongKey)
+            #expect(code { _ = try Vault.create(at: folder.path, unsealing: keyFile()) } == .exists)
         }
     }
 
     @Test("a key file opens the vault it made, and no other does")
     func keyFiles() throws {
         try withTemporaryFolder { folder in
-            _ = try GraphVault.create(at: folder.path, unsealing: keyFile())
-            _ = try GraphVault.open(at: folder.path, unsealing: keyFile())
+            _ = try Vault.create(at: folder.path, unsealing: keyFile())
+            _ = try Vault.open(at: folder.path, unsealing: keyFile())
             let other = Unsealing.keyFile(SecretBytes(copying: [UInt8](repeating: 8, count: 32)))
-            #expect(code { _ = try GraphVault.open(at: folder.path, unsealing: other) } == .wrongKey)
+            #expect(code { _ = try Vault.open(at: folder.path, unsealing: other) } == .wrongKey)
             let short = Unsealing.keyFile(SecretBytes(copying: [7]))
-            #expect(code { _ = try GraphVault.open(at: folder.path, unsealing: short) } == .wrongKey)
+            #expect(code { _ = try Vault.open(at: folder.path, unsealing: short) } == .wrongKey)
         }
     }
 
     @Test("every change of a key header's bytes is refused")
     func header() throws {
         try withTemporaryFolder { folder in
-            _ = try GraphVault.create(at: folder.path, unsealing: keyFile())
+            _ = try Vault.create(at: folder.path, unsealing: keyFile())
             let file = folder.appendingPathComponent("vault.json")
             let good = try [UInt8](Data(contentsOf: file))
             for index in good.indices {
                 var bad = good
                 bad[index] ^= 1
                 try Data(bad).write(to: file)
-                let refused = code { _ = try GraphVault.open(at: folder.path, unsealing: keyFile()) }
+                let refused = code { _ = try Vault.open(at: folder.path, unsealing: keyFile()) }
                 #expect(refused == .wrongKey || refused == .notAVault, "byte \(index)")
             }
         }
@@ -52,8 +52,8 @@ struct VaultStoreTests {
     @Test("a second opener is refused while the first lives")
     func locked() async throws {
         try await withTemporaryFolder { folder in
-            let vault = try GraphVault.create(at: folder.path, unsealing: keyFile())
-            #expect(code { _ = try GraphVault.open(at: folder.path, unsealing: keyFile()) } == .inUse)
+            let vault = try Vault.create(at: folder.path, unsealing: keyFile())
+            #expect(code { _ = try Vault.open(at: folder.path, unsealing: keyFile()) } == .inUse)
             #expect(try await vault.versions().isEmpty)
         }
     }
@@ -61,7 +61,7 @@ struct VaultStoreTests {
     @Test("an empty folder is not a vault, and stays empty")
     func noVault() throws {
         try withTemporaryFolder { folder in
-            #expect(code { _ = try GraphVault.open(at: folder.path, unsealing: keyFile()) } == .notAVault)
+            #expect(code { _ = try Vault.open(at: folder.path, unsealing: keyFile()) } == .notAVault)
             let left = try FileManager.default.contentsOfDirectory(atPath: folder.path)
             #expect(left.isEmpty)
         }
@@ -86,7 +86,7 @@ struct VaultStoreTests {
                 }
                 #expect(again?.code == .exists)
             }
-            let vault = try GraphVault.open(at: path, unsealing: keyFile())
+            let vault = try Vault.open(at: path, unsealing: keyFile())
             #expect(vault.findings.isEmpty)
             #expect(try await vault.versions().map(\.root) == [report?.root])
             #expect(try await vault.facts(tiny, first) == report?.facts)
@@ -110,7 +110,7 @@ struct VaultStoreTests {
                 let url = folder.appendingPathComponent("vault/\(name)")
                 guard let bytes = try? [UInt8](Data(contentsOf: url)) else { continue }
                 files += 1
-                for word in ["P:1", "P:3", "G:1", "biolink", "withdrawn", "given", "DUO:", "said yes"] {
+                for word in ["P:1\nG:1\n", "P:1\nP:2\n", "biolink", "withdrawn", "DUO:0000042", "said yes"] {
                     #expect(bytes.firstRange(of: Array(word.utf8)) == nil, "\(word) in \(name)")
                 }
             }
@@ -123,7 +123,7 @@ struct VaultStoreTests {
         try await withTemporaryFolder { folder in
             let files = try VersionFiles(in: folder)
             let home = folder.appendingPathComponent("vault")
-            let vault = try GraphVault.create(at: home.path, unsealing: keyFile())
+            let vault = try Vault.create(at: home.path, unsealing: keyFile())
             _ = try await vault.importVersion(files.source, dataset: tiny, version: first)
             // The folder as a kill at each step would leave it.
             let second = try VersionID("v2")
@@ -133,17 +133,17 @@ struct VaultStoreTests {
             let staged: Set<ImportStep> = [.topologySealed, .featuresSealed, .durable]
             for step in ImportStep.allCases {
                 let path = folder.appendingPathComponent("killed-\(step)").path
-                let expected: [GraphVault.Finding] =
+                let expected: [Vault.Finding] =
                     staged.contains(step)
                     ? [.unfinishedWorkRemoved] : step == .placed ? [.unknownVersionRemoved(tiny, second)] : []
                 do {
-                    let vault = try GraphVault.open(at: path, unsealing: keyFile())
+                    let vault = try Vault.open(at: path, unsealing: keyFile())
                     #expect(vault.findings == expected, "\(step)")
                     #expect(try await vault.versions().map(\.version) == [first], "\(step)")
                     _ = try await vault.importVersion(files.source, dataset: tiny, version: second)
                     try await vault.check(tiny, second)
                 }
-                let vault = try GraphVault.open(at: path, unsealing: keyFile())
+                let vault = try Vault.open(at: path, unsealing: keyFile())
                 #expect(vault.findings.isEmpty, "\(step)")
                 #expect(try await vault.versions().map(\.version) == [first, second], "\(step)")
             }
@@ -156,7 +156,7 @@ struct VaultStoreTests {
         try await withTemporaryFolder { folder in
             let files = try VersionFiles(in: folder)
             let home = folder.appendingPathComponent("vault")
-            let vault = try GraphVault.create(at: home.path, unsealing: keyFile())
+            let vault = try Vault.create(at: home.path, unsealing: keyFile())
             await #expect(throws: Cancelled.self) {
                 _ = try await vault.importVersion(files.source, dataset: tiny, version: first) { step in
                     if step == last { throw Cancelled() }
@@ -192,7 +192,7 @@ struct VaultStoreTests {
             try await withTinyVault(folder) { _, _, _, _ in }
             let home = folder.appendingPathComponent("vault")
             try FileManager.default.removeItem(at: home.appendingPathComponent("datasets/tiny/v1"))
-            let vault = try GraphVault.open(at: home.path, unsealing: keyFile())
+            let vault = try Vault.open(at: home.path, unsealing: keyFile())
             #expect(vault.findings == [.versionMissing(tiny, first)])
             #expect(await refusal { _ = try await vault.facts(tiny, first) }?.code == .truncated)
         }
@@ -265,7 +265,7 @@ struct VaultTamperTests {
     }
 
     /// `body` for each section file of a version with several blocks.
-    private func withTampering(_ body: (GraphVault, URL) async throws -> Void) async throws {
+    private func withTampering(_ body: (Vault, URL) async throws -> Void) async throws {
         try await withTemporaryFolder { folder in
             let (vault, _) = try await bigVault(folder)
             let version = folder.appendingPathComponent("vault/datasets/tiny/v1")
@@ -277,10 +277,10 @@ struct VaultTamperTests {
     }
 
     /// The tiny version with features wide enough for three blocks.
-    private func bigVault(_ folder: URL) async throws -> (GraphVault, VersionFiles) {
+    private func bigVault(_ folder: URL) async throws -> (Vault, VersionFiles) {
         let rows = (0..<7).map { row in (0..<6000).map { Float(row * 6000 + $0) } }
         let files = try VersionFiles(in: folder, features: VersionFiles.npy(rows))
-        let vault = try GraphVault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
+        let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
         _ = try await vault.importVersion(files.source, dataset: tiny, version: first)
         return (vault, files)
     }

@@ -12,7 +12,7 @@ package import Vocabulary
 /// lies in plain files beside it.
 ///
 /// One folder, one process: a lock refuses a second opener.
-package actor GraphVault {
+package actor Vault {
     /// Something that a crash had left behind, put right when the vault was opened.
     package enum Finding: Sendable, Equatable {
         /// An import, image or candidate that was never finished; its files are gone now.
@@ -47,23 +47,23 @@ package actor GraphVault {
     /// Makes a new vault in the folder `path`, which holds none yet.
     package static func create(
         at path: String, unsealing: borrowing Unsealing, cost: PassphraseCost = .standard
-    ) throws -> GraphVault {
+    ) throws -> Vault {
         let folder = Folder(path: path)
         try folder.create()
         let lock = try FolderLock(folder)
         guard !folder.contains(KeyHeader.fileName) else { throw VaultError(.exists, "there is a vault already") }
         let root = try KeyHeader.create(in: folder, unsealing: unsealing, cost: cost)
-        return try GraphVault(folder: folder, rootKey: root, lock: lock)
+        return try Vault(folder: folder, rootKey: root, lock: lock)
     }
 
-    package static func open(at path: String, unsealing: borrowing Unsealing) throws -> GraphVault {
+    package static func open(at path: String, unsealing: borrowing Unsealing) throws -> Vault {
         let folder = Folder(path: path)
         guard folder.contains(KeyHeader.fileName) else {
             throw VaultError(.notAVault, "there is no vault in this folder")
         }
         let lock = try FolderLock(folder)
         let root = try KeyHeader.open(in: folder, unsealing: unsealing)
-        return try GraphVault(folder: folder, rootKey: root, lock: lock)
+        return try Vault(folder: folder, rootKey: root, lock: lock)
     }
 
     /// A key of its own for each `purpose` outside the vault, such as sealing the gateway's records.
