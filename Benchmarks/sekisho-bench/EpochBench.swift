@@ -56,7 +56,8 @@ final class EpochBench {
         }
         runs[name] = run
         let byOperation = work.byOperation.map { String(Double($0 / 1000) / 1000) }.joined(separator: ", ")
-        return "{\"seconds\": \(seconds), \"deviceBytes\": \(run.deviceBytes), \"millisecondsByOperation\": [\(byOperation)]}"
+        return
+            "{\"seconds\": \(seconds), \"deviceBytes\": \(run.deviceBytes), \"millisecondsByOperation\": [\(byOperation)]}"
     }
 
     private func start(_ aggregation: Aggregation, _ chunkRows: Int?) async throws -> Run {
