@@ -331,11 +331,13 @@ package enum Planner {
         compute += Double(commands) * budget.device.secondsPerCommand
         let moved = Double(fetched + stored)
         let link = moved / budget.link.bytesPerSecond
+        let sealing = moved / budget.link.sealBytesPerSecond
+        if budget.device.sealsOnComputeCores { compute += sealing }
         // Three queues overlap, so the slowest resource counts, and each sweep starts and ends at a barrier.
         let barriers = moved > 0 ? Double(schedule.sweeps.count) : 0
         let perChunk = moved / Double(max(1, schedule.sweeps.count * chunks)) / budget.link.bytesPerSecond
         let seconds =
-            max(compute, link, moved / budget.link.sealBytesPerSecond)
+            max(compute, link, sealing)
             + barriers * (budget.link.roundTripSeconds + perChunk) + budget.link.roundTripSeconds
         let imageBytes = image.recipe.sections.reduce(0) { $0 + sealed(image.byteCount($1)) }
         let resident = image.recipe.sections.filter { !schedule.cut.streamed.contains($0) }
