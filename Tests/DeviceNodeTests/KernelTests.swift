@@ -272,6 +272,32 @@ import Testing
         }
     }
 
+    @Test("a number that is none survives relu and its gradient")
+    func notANumber() {
+        for kernels in Self.levels {
+            let x = UnsafeMutablePointer<Float>.allocate(capacity: 3)
+            defer { x.deallocate() }
+            let activation: [Float] = [1, .nan, -1]
+            for kind in [SK_STEP_RELU, SK_STEP_RELU_GRADIENT] {
+                (x[0], x[1], x[2]) = (2, kind == SK_STEP_RELU ? .nan : 3, -5)
+                activation.withUnsafeBufferPointer { activation in
+                    var step = sk_step()
+                    step.kind = Int32(kind)
+                    step.values = activation.baseAddress
+                    step.stride = 3
+                    withUnsafePointer(to: step) { step in
+                        let chain = sk_chain(steps: step, count: 1, seed: 0, epoch: 0, first_row: 0)
+                        let native = sk_map(
+                            source: x, source_stride: 3, target: x, target_stride: 3, columns: 3, chain: chain)
+                        withUnsafePointer(to: native) { kernels.pointee.map($0, 0, 1) }
+                    }
+                }
+                #expect(x[0] == 2 && x[2] == 0)
+                #expect(kind == SK_STEP_RELU ? x[1].isNaN : x[1] == 3)
+            }
+        }
+    }
+
     // MARK: Loss and Adam
 
     @Test("loss, figures and gradient are those of float64", arguments: 1...12 as ClosedRange<UInt64>)
