@@ -1,1 +1,222 @@
-// placeholder
+import AuditTrail
+package import Foundation
+import GPUFabric
+import GraphVault
+import PolicyEngine
+import Sealing
+import TransparencyLog
+package import Vocabulary
+
+/// The enclave's gateway over one home folder: it alone knows all the parts, and Journey.swift is what it does.
+package actor Gateway {
+    let home: Home
+    let settings: Home.Settings
+    let vault: GraphVault
+    let trail: Trail
+    let ledger: Ledger
+    let clock: any WallClock
+    /// What this start found and mended, in words that are safe to show.
+    package let findings: [String]
+    private let lock: HomeLock
+
+    /// The device that a run of this process holds. Lost with the process; the next one takes it over with a higher
+    /// fence.
+    var sessions: [RunID: DeviceSession] = [:]
+    var attestedNodes: [RunID: AttestedNode] = [:]
+    /// Why the last device that was asked could not be had.
+    var deviceRefusals: [RunID: FabricError] = [:]
+    var fenceHandedOut = Fence(0)
+    var policyCache: PolicySet?
+    var fabricCache: Fabric?
+    /// Sealed bytes that one run may keep on this host.
+    let hostBytesMax = 8 << 30
+    var epochWatcher: (@Sendable ((name: String, done: Int, of: Int, words: String)) -> Void)?
+
+    /// Opens a home. Refuses if another process holds it, if the key is wrong, or if vault, trail and database do not
+    /// belong together.
+    package init(home folder: URL, key: HomeKey, clock: any WallClock = SystemClock()) async throws {
+        let home = Home(folder: folder)
+        let settings = try home.readSettings()
+        let lock = try home.lock()
+        let vault: GraphVault
+        do {
+            vault = try GraphVault.open(at: home.vault.path, unsealing: key.unsealing())
+        } catch let error as VaultError { throw GatewayError(vault: error) }
+        let signingKey = try Self.readSigningKey(home, await vault.derivedKey(DerivedKey.trailSigning))
+        guard signingKey.verifyingKey == settings.trail.key else {
+            throw GatewayError(.integrity, "the trail's signing key is not the one in the settings")
+        }
+        let trail: Trail
+        let trailFindings: [TrailFinding]
+        do throws(TrailError) {
+            (trail, trailFindings) = try Trail.open(
+                in: Self.trailHome(home, settings, clock), signingKey: signingKey,
+                hostKey: await vault.derivedKey(DerivedKey.trailEras))
+        } catch { throw GatewayError(trail: error) }
+        let ledger = try Ledger(
+            trail: trail, databasePath: home.database.path, key: await vault.derivedKey(DerivedKey.caseRecords),
+            clock: clock)
+        self.home = home
+        self.settings = settings
+        self.vault = vault
+        self.trail = trail
+        self.ledger = ledger
+        self.clock = clock
+        self.lock = lock
+        findings = vault.findings.map(\.words) + trailFindings.map(\.text)
+        if !vault.findings.isEmpty {
+            try ledger.record(
+                Event(.gatewayRecovered, .done).with { $0.reasons = vault.findings.map(\.code) }, in: .gateway,
+                key: ledger.freshKey("recovered"))
+        }
+    }
+
+    /// Ends the process's hold on the home in good order. A held device is left to the next process or to its own
+    /// time-out.
+    package func close() {
+        for node in attestedNodes.values { node.giveUp() }
+        attestedNodes.removeAll()
+        sessions.removeAll()
+        try? ledger.close()
+        trail.close()
+    }
+
+    // MARK: - A new home
+
+    /// Makes a home and returns the trail's identity, which nodes and auditors pin.
+    package static func initialise(
+        home folder: URL, key: HomeKey, origin: String, anchor: URL?, auditors: [URL], recovery: URL,
+        clock: any WallClock = SystemClock()
+    ) async throws -> String {
+        let home = Home(folder: folder)
+        guard !home.exists else { throw GatewayError(.usage, "there is a home here already") }
+        guard !auditors.isEmpty else { throw GatewayError(.usage, "name at least one auditor's public key") }
+        let auditorKeys = try auditors.map { try AuditorKeyFile.readPublic($0) }
+        let recoveryKey = try AuditorKeyFile.readPublic(recovery)
+        do {
+            try FileManager.default.createDirectory(
+                at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        } catch { throw GatewayError(.unavailable, "the home folder cannot be made") }
+        let lock = try home.lock()
+        defer { withExtendedLifetime(lock) {} }
+        let vault = try GraphVault.create(at: home.vault.path, unsealing: key.unsealing(isNew: true))
+        let signingKey = SigningKey.generate()
+        let identity = try TrailIdentity(origin: origin, key: signingKey.verifyingKey)
+        try writeSigningKey(signingKey, home, await vault.derivedKey(DerivedKey.trailSigning))
+        let settings = Home.Settings(
+            trail: identity, anchor: anchor ?? folder.appendingPathComponent("anchor"), auditors: auditorKeys,
+            recovery: recoveryKey)
+        let trail: Trail
+        do throws(TrailError) {
+            trail = try Trail.create(
+                in: trailHome(home, settings, clock), signingKey: signingKey,
+                hostKey: await vault.derivedKey(DerivedKey.trailEras))
+        } catch { throw GatewayError(trail: error) }
+        trail.close()
+        // Written last: a home without settings is no home, and `init` can be run again after its folder is removed.
+        try home.write(settings)
+        return identity.description
+    }
+
+    private static func trailHome(
+        _ home: Home, _ settings: Home.Settings, _ clock: any WallClock
+    ) throws(TrailError) -> TrailHome {
+        let readers = settings.auditors.enumerated().map { TrailReader(name: "auditor-\($0 + 1)", key: $1) }
+        do {
+            return TrailHome(
+                disk: try FolderDisk(home.trail.path), anchor: try FolderDisk(settings.anchor.path),
+                settings: TrailSettings(
+                    origin: settings.trail.origin,
+                    readers: readers + [TrailReader(name: "recovery", key: settings.recovery)]),
+                clock: clock)
+        } catch { throw TrailError(.poisoned, "the trail's folder or its anchor cannot be used") }
+    }
+
+    private static func writeSigningKey(
+        _ key: borrowing SigningKey, _ home: Home, _ sealing: borrowing SecretBytes
+    ) throws {
+        let sealed = key.withSeed { SmallCipher.sealSecret($0, key: sealing, aad: Array("trail-signing-key".utf8)) }
+        try GatewayFile.write(sealed, to: home.signingKey, role: "trail's signing key")
+    }
+
+    private static func readSigningKey(_ home: Home, _ sealing: borrowing SecretBytes) throws -> SigningKey {
+        let bytes = try GatewayFile.bytes(home.signingKey, role: "trail's signing key")
+        let seed = try SmallCipher.openSecret(
+            noncePrefixed: bytes, key: sealing, aad: Array("trail-signing-key".utf8))
+        return try SigningKey(seed: seed)
+    }
+
+    // MARK: - Looking
+
+    package func timeline(_ id: CaseID) throws -> [CaseRecord] {
+        let records = ledger.file(id).records
+        guard !records.isEmpty else { throw GatewayError(.notFound, "there is no \(id)") }
+        return records
+    }
+
+    package func watchEpochs(
+        _ watcher: @escaping @Sendable ((name: String, done: Int, of: Int, words: String)) -> Void
+    ) {
+        epochWatcher = watcher
+    }
+}
+
+/// What the vault's root key is put to outside the vault; each name gives a key of its own.
+private enum DerivedKey {
+    static let trailSigning = "sekisho trail signing key v1"
+    static let trailEras = "sekisho trail eras v1"
+    static let caseRecords = "sekisho case records v1"
+}
+
+/// The machine's clock.
+package struct SystemClock: WallClock {
+    package init() {}
+    package func now() -> Timestamp {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Timestamp(milliseconds: Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000)
+    }
+}
+
+extension HomeKey {
+    /// - Parameter isNew: a new home takes only keys that are strong enough.
+    func unsealing(isNew: Bool = false) throws -> Unsealing {
+        switch self {
+        case .keyFile(let file):
+            var bytes = try GatewayFile.bytes(file, role: "key file")
+            defer { wipe(&bytes) }
+            guard bytes.count >= 32 else { throw GatewayError(.usage, "a key file holds at least 32 random bytes") }
+            return .keyFile(SecretBytes(copying: bytes))
+        case .passphrase(let typed):
+            guard !isNew || typed.count >= 12 else {
+                throw GatewayError(.usage, "a new home's passphrase has at least 12 characters")
+            }
+            return .passphrase(SecretBytes(copying: typed))
+        }
+    }
+}
+
+extension GraphVault.Finding {
+    var code: String {
+        switch self {
+        case .unfinishedWorkRemoved: "unfinished-work-removed"
+        case .unknownVersionRemoved: "unknown-version-removed"
+        case .unknownImageRemoved: "unknown-image-removed"
+        case .unknownCandidateRemoved: "unknown-candidate-removed"
+        case .versionMissing: "version-missing"
+        }
+    }
+
+    /// For whoever starts the gateway after a crash.
+    var words: String {
+        switch self {
+        case .unfinishedWorkRemoved: "work that a crash had left unfinished was removed; nothing recorded is lost"
+        case .unknownVersionRemoved(let dataset, let version):
+            "files of \(dataset) \(version), whose import was never finished, were removed; import again"
+        case .unknownImageRemoved(let run): "an unfinished image of run \(run) was removed; it is built again when needed"
+        case .unknownCandidateRemoved(let run): "an unfinished candidate of run \(run) was removed"
+        case .versionMissing(let dataset, let version):
+            "the files of \(dataset) \(version) are missing; restore them from the backup"
+        }
+    }
+}

@@ -1,1 +1,70 @@
-@main struct Sekisho { static func main() {} }
+import ArgumentParser
+import Gateway
+import Glibc
+
+@main
+struct Sekisho: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sekisho",
+        abstract: "A secure data enclave gateway: it pulls a remote GPU in instead of sending the data out.",
+        discussion: """
+            The journey: request → access decision → grant → run decision → open run → attach → plan → train →
+            scrub → review release → close run → export audit.
+
+            Every command works on one home folder, given by --home or SEKISHO_HOME, that is opened with a key file
+            (--key-file or SEKISHO_KEY_FILE) or a passphrase asked for on the terminal.
+
+            Exit status: 0 done, 2 usage, 3 refused by policy, 4 not found, 5 integrity failure,
+            69 something needed is not available, 70 our bug.
+            """,
+        version: "0.1.0",
+        subcommands: [
+            Initialise.self, PKI.self, PersonCommand.self, PolicyCommand.self, DatasetCommand.self,
+            ConsentCommand.self, SubjectCommand.self, FabricCommand.self, RequestCommand.self, GrantCommand.self,
+            RunCommand.self, ReleaseCommand.self, AuditCommand.self,
+        ])
+
+    static func main() async {
+        // A reader that goes away ends the command, it does not kill the process in the middle of a write.
+        signal(SIGPIPE, SIG_IGN)
+        do {
+            var command = try parseAsRoot()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch let error as GatewayError {
+            complain(error.publicDescription)
+            Glibc.exit(error.exitStatus)
+        } catch {
+            let status = exitCode(for: error)
+            if status == .success || status == .validationFailure || error is ExitCode {
+                let message = fullMessage(for: error)
+                if !message.isEmpty { status == .success ? print(message) : complain(message, prefix: "") }
+                Glibc.exit(status == .validationFailure ? 2 : status.rawValue)
+            }
+            // An error nobody has given a code is ours. Its type says where to look; its text might hold anything.
+            complain("internal error of type \(type(of: error)); please report it")
+            Glibc.exit(70)
+        }
+    }
+}
+
+/// One line on standard error.
+func complain(_ text: String, prefix: String = "sekisho: ") {
+    fputs("\(prefix)\(text)\n", stderr)
+}
+
+extension GatewayError {
+    /// What scripts act on; see `sekisho --help`.
+    var exitStatus: Int32 {
+        switch code {
+        case .usage: 2
+        case .refused: 3
+        case .notFound: 4
+        case .integrity: 5
+        case .unavailable, .trailFull, .busy: 69
+        }
+    }
+}

@@ -1,0 +1,33 @@
+internal import Glibc
+internal import Sealing
+
+/// What a process that runs a `NodeAgent` does about itself.
+package enum NodeProcess {
+    /// No core dumps, no new rights, locked memory. Called before anything secret is read. `true` when all memory is
+    /// locked.
+    package static func harden() throws -> Bool {
+        try ProcessGuard.harden()
+        return try ProcessGuard.confine()
+    }
+
+    /// Keeps the ending signals for `waitForEnd`. Called before any thread is started, which inherits it.
+    package static func holdSignals() {
+        var signals = endingSignals
+        pthread_sigmask(SIG_BLOCK, &signals, nil)
+    }
+
+    /// Blocks until the process is asked to end.
+    package static func waitForEnd() {
+        var signals = endingSignals
+        var received: Int32 = 0
+        while sigwait(&signals, &received) != 0 {}
+    }
+
+    private static var endingSignals: sigset_t {
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, SIGTERM)
+        sigaddset(&signals, SIGINT)
+        return signals
+    }
+}

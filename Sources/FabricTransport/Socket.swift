@@ -1,0 +1,202 @@
+internal import Glibc
+
+/// A connected TCP socket with blocking I/O, small segments sent at once, and a bound on how long a send may block.
+///
+/// `close()` ends both directions and wakes whoever blocks; the descriptor itself is given back in `deinit`, when no
+/// thread can be using it any more.
+package final class Socket: Sendable {
+    package static let sendSecondsMax = 10
+
+    private let descriptor: Int32
+
+    fileprivate init(descriptor: Int32) {
+        self.descriptor = descriptor
+        var on: Int32 = 1
+        setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
+        setsockopt(descriptor, SOL_SOCKET, SO_KEEPALIVE, &on, socklen_t(MemoryLayout<Int32>.size))
+        var limit = timeval(tv_sec: Self.sendSecondsMax, tv_usec: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+    }
+
+    deinit { Glibc.close(descriptor) }
+
+    /// Connects to a name or address. Every address the name has is tried within the same time.
+    package static func connect(host: String, port: UInt16, milliseconds: Int) throws(TransportError) -> Socket {
+        var hints = addrinfo()
+        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        hints.ai_flags = AI_NUMERICSERV
+        var list: UnsafeMutablePointer<addrinfo>?
+        guard getaddrinfo(host, String(port), &hints, &list) == 0 else {
+            throw TransportError(.unreachable, "the address has no meaning here")
+        }
+        defer { freeaddrinfo(list) }
+        var failure = TransportError(.unreachable, "the address has no meaning here")
+        var next = list
+        while let address = next {
+            do throws(TransportError) {
+                return try connect(address.pointee, milliseconds: milliseconds)
+            } catch {
+                failure = error
+            }
+            next = address.pointee.ai_next
+        }
+        throw failure
+    }
+
+    private static func connect(_ address: addrinfo, milliseconds: Int) throws(TransportError) -> Socket {
+        let descriptor = socket(
+            address.ai_family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(IPPROTO_TCP))
+        guard descriptor >= 0 else { throw TransportError(.unavailable, "no socket can be opened") }
+        let opened = Socket(descriptor: descriptor)
+        let flags = fcntl(descriptor, F_GETFL)
+        _ = fcntl(descriptor, F_SETFL, flags | O_NONBLOCK)
+        if Glibc.connect(descriptor, address.ai_addr, address.ai_addrlen) != 0 {
+            guard errno == EINPROGRESS else { throw TransportError(.unreachable, "the connection was refused") }
+            guard try opened.waitUntil(POLLOUT, milliseconds: milliseconds) else {
+                throw TransportError(.timeout, "no connection within \(milliseconds) ms")
+            }
+            var problem: Int32 = 0
+            var size = socklen_t(MemoryLayout<Int32>.size)
+            getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &problem, &size)
+            guard problem == 0 else { throw TransportError(.unreachable, "the connection was refused") }
+        }
+        _ = fcntl(descriptor, F_SETFL, flags)
+        return opened
+    }
+
+    package func close() { shutdown(descriptor, Int32(SHUT_RDWR)) }
+
+    /// Takes whatever has come, at least one byte; 0 when the peer has closed. `milliseconds` nil waits for ever.
+    package func readSome(
+        into buffer: UnsafeMutableRawBufferPointer, milliseconds: Int? = nil
+    ) throws(TransportError) -> Int {
+        while true {
+            if let milliseconds {
+                guard try waitUntil(POLLIN, milliseconds: milliseconds) else {
+                    throw TransportError(.timeout, "nothing came within \(milliseconds) ms")
+                }
+            }
+            let count = recv(descriptor, buffer.baseAddress, buffer.count, 0)
+            if count >= 0 { return count }
+            guard errno == EINTR else { throw TransportError(.closed, "the connection broke") }
+        }
+    }
+
+    /// Fills `buffer`. Throws `closed` when the peer ends before that.
+    package func readAll(into buffer: UnsafeMutableRawBufferPointer) throws(TransportError) {
+        var filled = 0
+        while filled < buffer.count {
+            let count = recv(descriptor, buffer.baseAddress! + filled, buffer.count - filled, Int32(MSG_WAITALL))
+            if count > 0 {
+                filled += count
+            } else if count == 0 || errno != EINTR {
+                throw TransportError(.closed, "the connection ended")
+            }
+        }
+    }
+
+    package func writeAll(_ bytes: [UInt8]) throws(TransportError) {
+        let result = bytes.withUnsafeBytes { bytes in
+            withUnsafeTemporaryAllocation(of: iovec.self, capacity: 1) { parts in
+                // The call only reads; the structure has no const.
+                parts[0] = iovec(iov_base: UnsafeMutableRawPointer(mutating: bytes.baseAddress), iov_len: bytes.count)
+                return Result { () throws(TransportError) in try writeAll(parts) }
+            }
+        }
+        try result.get()
+    }
+
+    /// Sends several stretches of memory as one; `parts` is used up.
+    func writeAll(_ parts: UnsafeMutableBufferPointer<iovec>) throws(TransportError) {
+        var first = 0
+        while first < parts.count {
+            var message = msghdr()
+            message.msg_iov = parts.baseAddress! + first
+            message.msg_iovlen = parts.count - first
+            var sent = sendmsg(descriptor, &message, Int32(MSG_NOSIGNAL))
+            if sent < 0 {
+                if errno == EINTR { continue }
+                let slow = errno == EAGAIN || errno == EWOULDBLOCK
+                throw slow
+                    ? TransportError(.timeout, "the peer took nothing for \(Self.sendSecondsMax) s")
+                    : TransportError(.closed, "the connection broke")
+            }
+            while first < parts.count, sent >= parts[first].iov_len {
+                sent -= parts[first].iov_len
+                first += 1
+            }
+            if first < parts.count, sent > 0 {
+                parts[first].iov_base += sent
+                parts[first].iov_len -= sent
+            }
+        }
+    }
+
+    private func waitUntil(_ event: Int32, milliseconds: Int) throws(TransportError) -> Bool {
+        var request = pollfd(fd: descriptor, events: Int16(event), revents: 0)
+        while true {
+            let ready = poll(&request, 1, Int32(clamping: milliseconds))
+            if ready >= 0 { return ready > 0 }
+            guard errno == EINTR else { throw TransportError(.unavailable, "the socket cannot be waited for") }
+        }
+    }
+}
+
+/// A listening TCP socket on one address.
+package final class Listener: Sendable {
+    private let descriptor: Int32
+    /// The port that was given, or the free one that was found.
+    package let port: UInt16
+
+    /// `host` is an address of this machine; port 0 takes a free one.
+    package init(host: String, port: UInt16) throws(TransportError) {
+        var hints = addrinfo()
+        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        hints.ai_flags = AI_NUMERICSERV | AI_NUMERICHOST | AI_PASSIVE
+        var list: UnsafeMutablePointer<addrinfo>?
+        guard getaddrinfo(host, String(port), &hints, &list) == 0, let address = list else {
+            throw TransportError(.unavailable, "not an address to listen on")
+        }
+        defer { freeaddrinfo(list) }
+        let descriptor = socket(
+            address.pointee.ai_family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(IPPROTO_TCP))
+        guard descriptor >= 0 else { throw TransportError(.unavailable, "no socket can be opened") }
+        var on: Int32 = 1
+        setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<Int32>.size))
+        guard bind(descriptor, address.pointee.ai_addr, address.pointee.ai_addrlen) == 0, listen(descriptor, 64) == 0
+        else {
+            Glibc.close(descriptor)
+            throw TransportError(.unavailable, "the address or port cannot be listened on")
+        }
+        var storage = sockaddr_storage()
+        var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let bound = withUnsafeMutablePointer(to: &storage) { storage in
+            storage.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
+        }
+        precondition(bound == 0, "a bound socket has a name")
+        // The port has the same place in IPv4 and IPv6 addresses.
+        self.port = withUnsafeBytes(of: storage) { UInt16(bigEndian: $0.load(fromByteOffset: 2, as: UInt16.self)) }
+        self.descriptor = descriptor
+    }
+
+    deinit { Glibc.close(descriptor) }
+
+    /// Waits for a connection. Throws `closed` after `close()`.
+    package func accept() throws(TransportError) -> Socket {
+        while true {
+            let connection = Glibc.accept(descriptor, nil, nil)
+            if connection >= 0 {
+                _ = fcntl(connection, F_SETFD, FD_CLOEXEC)
+                return Socket(descriptor: connection)
+            }
+            switch errno {
+            case EINTR, ECONNABORTED: continue
+            case EMFILE, ENFILE, ENOBUFS, ENOMEM:
+                throw TransportError(.unavailable, "no descriptor is left for a connection")
+            default: throw TransportError(.closed, "the listener is closed")
+            }
+        }
+    }
+
+    package func close() { shutdown(descriptor, Int32(SHUT_RDWR)) }
+}

@@ -1,0 +1,140 @@
+internal import Crypto
+internal import FabricTransport
+internal import Foundation
+internal import Glibc
+package import Sealing
+internal import SwiftASN1
+package import Vocabulary
+internal import X509
+
+/// The fabric's own certificate authority: one for a hospital, used by nothing else.
+///
+/// A node proves to a gateway that it is the enrolled one by its pinned certificate, and a gateway proves to a node
+/// that it is a gateway by the `clientAuth` purpose that only the gateway's certificate has.
+package struct CertificateAuthority: Sendable {
+    private let certificate: Certificate
+    private let key: P256.Signing.PrivateKey
+
+    static let certificateFile = "ca.pem"
+    static let keyFile = "ca.key"
+
+    /// Makes a new authority and writes `ca.pem` and `ca.key` into a folder that has none.
+    package static func create(in folder: String, now: Timestamp, validDays: Int = 3650) throws -> CertificateAuthority
+    {
+        guard try DurableFile.read(folder + "/" + keyFile) == nil else {
+            throw FabricError(.storage, "this folder has a certificate authority already")
+        }
+        let key = P256.Signing.PrivateKey()
+        let name = try DistinguishedName { CommonName("Sekisho fabric") }
+        let certificate = try Certificate(
+            version: .v3, serialNumber: Certificate.SerialNumber(), publicKey: .init(key.publicKey),
+            notValidBefore: now.date(plusSeconds: -60), notValidAfter: now.date(plusSeconds: validDays * 86_400),
+            issuer: name, subject: name, signatureAlgorithm: .ecdsaWithSHA256,
+            extensions: Certificate.Extensions {
+                Critical(BasicConstraints.isCertificateAuthority(maxPathLength: 0))
+                Critical(KeyUsage(keyCertSign: true, cRLSign: true))
+                SubjectKeyIdentifier(hash: Certificate.PublicKey(key.publicKey))
+            },
+            issuerPrivateKey: .init(key))
+        let authority = CertificateAuthority(certificate: certificate, key: key)
+        try makePrivateFolder(folder)
+        try DurableFile.replace(folder + "/" + keyFile, with: Array(key.pemRepresentation.utf8))
+        try DurableFile.replace(folder + "/" + certificateFile, with: try authority.pem)
+        return authority
+    }
+
+    private init(certificate: Certificate, key: P256.Signing.PrivateKey) {
+        self.certificate = certificate
+        self.key = key
+    }
+
+    /// Reads an authority that `create` wrote.
+    package init(folder: String) throws {
+        guard let certificate = try DurableFile.read(folder + "/" + Self.certificateFile),
+            let key = try DurableFile.read(folder + "/" + Self.keyFile)
+        else { throw FabricError(.storage, "this folder has no certificate authority") }
+        self.certificate = try Certificate(pemEncoded: String(decoding: certificate, as: UTF8.self))
+        self.key = try P256.Signing.PrivateKey(pemRepresentation: String(decoding: key, as: UTF8.self))
+    }
+
+    /// Writes what a gateway needs to reach nodes: `gateway.pem`, `gateway.key`, `ca.pem`.
+    package func issueGateway(into folder: String, now: Timestamp, validDays: Int = 825) throws {
+        let (certificate, key) = try issue(
+            name: "gateway", purpose: .clientAuth, now: now, validSeconds: validDays * 86_400)
+        try makePrivateFolder(folder)
+        try DurableFile.replace(folder + "/gateway.key", with: Array(key.pemRepresentation.utf8))
+        try DurableFile.replace(folder + "/gateway.pem", with: Array(certificate.serializeAsPEM().pemString.utf8))
+        try DurableFile.replace(folder + "/" + Self.certificateFile, with: try pem)
+    }
+
+    /// Writes a node's identity folder, to be carried to the GPU host: `node.id`, `node.pem`, `node.key`,
+    /// `attestation.key` (Ed25519 seed in hexadecimal), `ca.pem` and `trail.vkey`, the trail whose receipts it accepts.
+    ///
+    /// What comes back is the gateway's half, to be kept in its inventory.
+    package func issueNode(
+        _ node: NodeID, trail: String, into folder: String, now: Timestamp, validSeconds: Int = 825 * 86_400
+    ) throws -> NodeEnrolment {
+        let (certificate, key) = try issue(
+            name: "node " + node.text, purpose: .serverAuth, now: now, validSeconds: validSeconds)
+        let attestation = SigningKey.generate()
+        try makePrivateFolder(folder)
+        try DurableFile.replace(folder + "/node.id", with: Array(node.text.utf8))
+        try DurableFile.replace(folder + "/node.key", with: Array(key.pemRepresentation.utf8))
+        try DurableFile.replace(folder + "/node.pem", with: Array(certificate.serializeAsPEM().pemString.utf8))
+        try DurableFile.replace(
+            folder + "/attestation.key",
+            with: attestation.withSeed { seed in seed.withBytes { Array(Hex.encode($0).utf8) } })
+        try DurableFile.replace(folder + "/" + Self.certificateFile, with: try pem)
+        try DurableFile.replace(folder + "/trail.vkey", with: Array(trail.utf8))
+        var serializer = DER.Serializer()
+        try serializer.serialize(certificate)
+        return NodeEnrolment(
+            node: node, certificate: Sealing.SHA256.hash(serializer.serializedBytes),
+            attestationKey: attestation.verifyingKey)
+    }
+
+    private var pem: [UInt8] { get throws { Array(try certificate.serializeAsPEM().pemString.utf8) } }
+
+    private func issue(
+        name: String, purpose: ExtendedKeyUsage.Usage, now: Timestamp, validSeconds: Int
+    ) throws -> (Certificate, P256.Signing.PrivateKey) {
+        let key = P256.Signing.PrivateKey()
+        let certificate = try Certificate(
+            version: .v3, serialNumber: Certificate.SerialNumber(), publicKey: .init(key.publicKey),
+            notValidBefore: now.date(plusSeconds: -60), notValidAfter: now.date(plusSeconds: validSeconds),
+            issuer: certificate.subject, subject: try DistinguishedName { CommonName(name) },
+            signatureAlgorithm: .ecdsaWithSHA256,
+            extensions: Certificate.Extensions {
+                Critical(BasicConstraints.notCertificateAuthority)
+                Critical(KeyUsage(digitalSignature: true))
+                try ExtendedKeyUsage([purpose])
+                SubjectKeyIdentifier(hash: Certificate.PublicKey(key.publicKey))
+            },
+            issuerPrivateKey: .init(self.key))
+        return (certificate, key)
+    }
+}
+
+/// The gateway's end of every control channel, read from the folder that `issueGateway` wrote.
+package enum GatewayIdentity {
+    package static func load(folder: String) throws -> TLSContext {
+        guard let certificate = try DurableFile.read(folder + "/gateway.pem"),
+            var key = try DurableFile.read(folder + "/gateway.key"),
+            let authority = try DurableFile.read(folder + "/ca.pem")
+        else { throw FabricError(.storage, "the gateway has no certificate for the fabric") }
+        defer { wipe(&key) }
+        return try TLSContext(
+            role: .client, certificate: certificate, privateKey: SecretBytes(copying: key), authority: authority)
+    }
+}
+
+private func makePrivateFolder(_ folder: String) throws {
+    try FileManager.default.createDirectory(
+        atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+}
+
+extension Timestamp {
+    fileprivate func date(plusSeconds seconds: Int) -> Date {
+        Date(timeIntervalSince1970: Double(milliseconds / 1000) + Double(seconds))
+    }
+}

@@ -1,0 +1,194 @@
+package import FabricProtocol
+internal import FabricTransport
+internal import Foundation
+package import Sealing
+internal import Synchronization
+package import Vocabulary
+
+/// What the gateway keeps of a node when it is enrolled: the only certificate and attestation key it will accept.
+package struct NodeEnrolment: Hashable, Codable, Sendable {
+    package let node: NodeID
+    /// SHA-256 of the node's TLS certificate in DER.
+    package let certificate: Digest
+    package let attestationKey: VerifyingKey
+
+    package init(node: NodeID, certificate: Digest, attestationKey: VerifyingKey) {
+        self.node = node
+        self.certificate = certificate
+        self.attestationKey = attestationKey
+    }
+}
+
+/// A node as the configuration lists it.
+package struct FabricNode: Hashable, Codable, Sendable {
+    package let enrolment: NodeEnrolment
+    package let host: String
+    package let port: UInt16
+    package let pool: String
+
+    package var id: NodeID { enrolment.node }
+
+    package init(enrolment: NodeEnrolment, host: String, port: UInt16, pool: String) {
+        self.enrolment = enrolment
+        self.host = host
+        self.port = port
+        self.pool = pool
+    }
+}
+
+/// Why a node is kept out of the pool, until a scrub certificate and a new attestation bring it back.
+package struct Quarantine: Hashable, Codable, Sendable {
+    package let code: String
+    /// What exactly, where the code has an index: the measurement or the window.
+    package let index: Int?
+    /// The lease that was running, if one was granted: its scrub must be certified.
+    package let fence: Fence?
+    package let since: Timestamp
+
+    package init(code: String, index: Int?, fence: Fence?, since: Timestamp) {
+        self.code = code
+        self.index = index
+        self.fence = fence
+        self.since = since
+    }
+}
+
+package struct NodeStatus: Equatable, Sendable {
+    package let node: FabricNode
+    package let state: NodeLife.State
+    package let quarantine: Quarantine?
+}
+
+/// Who is where in its life. Quarantines are on disk before anyone is told of them.
+final class NodePool: Sendable {
+    private struct Entry {
+        let node: FabricNode
+        var life: NodeLife
+        var quarantine: Quarantine?
+    }
+
+    private let entries: Mutex<[NodeID: Entry]>
+    private let path: String
+    private let clock: any WallClock
+
+    init(nodes: [FabricNode], path: String, clock: any WallClock) throws {
+        var quarantines: [String: Quarantine] = [:]
+        if let bytes = try DurableFile.read(path) {
+            do {
+                quarantines = try JSONDecoder().decode([String: Quarantine].self, from: Data(bytes))
+            } catch {
+                throw FabricError(.storage, "the list of quarantined nodes is damaged")
+            }
+        }
+        var entries: [NodeID: Entry] = [:]
+        for node in nodes {
+            let quarantine = quarantines[node.id.text]
+            let entry = Entry(
+                node: node, life: NodeLife(quarantine == nil ? .absent : .quarantined), quarantine: quarantine)
+            guard entries.updateValue(entry, forKey: node.id) == nil else {
+                throw FabricError(.unknownNode, "a node is listed twice")
+            }
+        }
+        self.entries = Mutex(entries)
+        self.path = path
+        self.clock = clock
+    }
+
+    var statuses: [NodeStatus] {
+        entries.withLock { entries in
+            entries.values.map { NodeStatus(node: $0.node, state: $0.life.state, quarantine: $0.quarantine) }
+                .sorted { $0.node.id < $1.node.id }
+        }
+    }
+
+    func status(_ id: NodeID) throws(FabricError) -> NodeStatus {
+        guard let entry = entries.withLock({ $0[id] }) else {
+            throw FabricError(.unknownNode, "no node has this name")
+        }
+        return NodeStatus(node: entry.node, state: entry.life.state, quarantine: entry.quarantine)
+    }
+
+    /// Takes a node for one attestation; nobody else gets it until the life moves on.
+    func begin(_ id: NodeID) throws(FabricError) -> FabricNode {
+        let taken: Result<FabricNode, FabricError> = entries.withLock { entries in
+            guard var entry = entries[id] else { return .failure(FabricError(.unknownNode, "no node has this name")) }
+            guard entry.quarantine == nil else {
+                return .failure(FabricError(.quarantined, "the node is quarantined: \(entry.quarantine!.code)"))
+            }
+            entry.life.apply(.found)
+            guard entry.life.apply(.challenged) else {
+                return .failure(FabricError(.notFree, "the node is \(entry.life.state.rawValue)"))
+            }
+            entries[id] = entry
+            return .success(entry.node)
+        }
+        return try taken.get()
+    }
+
+    /// Moves a node on, unless it has been quarantined meanwhile. An event that is not possible is our own bug.
+    func apply(_ events: NodeLife.Event..., to id: NodeID) {
+        entries.withLock { entries in
+            guard entries[id]!.quarantine == nil else { return }
+            for event in events {
+                let done = entries[id]!.life.apply(event)
+                precondition(done, "a node cannot take this step")
+            }
+        }
+    }
+
+    /// Gives back a node that was not leased.
+    func release(_ id: NodeID) {
+        entries.withLock { entries in
+            guard let entry = entries[id] else { return }
+            entries[id]!.life.apply(entry.life.state == .reserved ? .cancelled : .left)
+        }
+    }
+
+    /// Keeps a node out of the pool from now on, and over restarts.
+    func quarantine(_ id: NodeID, code: String, index: Int?, fence: Fence?) {
+        entries.withLock { entries in
+            guard var entry = entries[id], entry.quarantine == nil else { return }
+            entry.life.apply(.failed)
+            entry.life.apply(.quarantined)
+            entry.quarantine = Quarantine(code: code, index: index, fence: fence, since: clock.now())
+            entries[id] = entry
+            // When the disk refuses, the quarantine still holds in this process; a lease needs a fresh attestation
+            // anyway.
+            try? save(entries)
+        }
+    }
+
+    func reinstate(_ id: NodeID) throws(FabricError) {
+        let result: Result<Void, FabricError> = entries.withLock { entries in
+            guard var entry = entries[id], entry.quarantine != nil else {
+                return .failure(FabricError(.notFree, "the node is not quarantined"))
+            }
+            entry.life.apply(.reinstated)
+            entry.quarantine = nil
+            var changed = entries
+            changed[id] = entry
+            do throws(FabricError) {
+                try save(changed)
+            } catch {
+                return .failure(error)
+            }
+            entries = changed
+            return .success(())
+        }
+        try result.get()
+    }
+
+    private func save(_ entries: [NodeID: Entry]) throws(FabricError) {
+        let list = Dictionary(
+            uniqueKeysWithValues: entries.values.compactMap { entry in
+                entry.quarantine.map { (entry.node.id.text, $0) }
+            })
+        do {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys]
+            try DurableFile.replace(path, with: Array(try encoder.encode(list)))
+        } catch {
+            throw FabricError(.storage, "the list of quarantined nodes cannot be written")
+        }
+    }
+}

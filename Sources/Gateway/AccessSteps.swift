@@ -1,0 +1,288 @@
+import AuditTrail
+import PolicyEngine
+import Sealing
+package import Vocabulary
+
+/// A reviewer's word.
+package enum Verdict: String, Sendable, CaseIterable { case approve, reject }
+
+/// What an access decision came to.
+package enum AccessOutcome: Sendable, Equatable {
+    case granted(GrantID)
+    case refused([GatewayReason])
+}
+
+/// Why, in a stable code and a sentence that names the rule and its line.
+package struct GatewayReason: Sendable, Equatable {
+    package let code: String
+    package let text: String
+}
+
+/// A request for access as its durable records tell it.
+struct AccessRequest {
+    let id: RequestID
+    let file: CaseFile
+
+    enum Key {
+        static let filed = "filed"
+        static let waiting = "waiting"
+        static let decided = "decided"
+        static let granted = "granted"
+        static func reviewed(_ person: PersonID) -> String { "reviewed.\(person)" }
+    }
+
+    var requester: PersonID { file[Key.filed]!.actor! }
+    var dataset: DatasetID { file[Key.filed]!.core["dataset"]!.stringValue.flatMap { try? DatasetID($0) }! }
+    var form: JSON { file[Key.filed]!.payload["form"]! }
+
+    var votes: [Vote] {
+        file.records.filter { $0.event == .requestReviewed }.compactMap { record in
+            guard let person = record.actor, let role = record.detail["role"]?.stringValue else { return nil }
+            return Vote(person: person, role: role, approves: record.outcome == .done)
+        }
+    }
+
+    var finalDecision: AccessOutcome? {
+        guard let decided = file[Key.decided] else { return nil }
+        if decided.core["decision"] == "permit" {
+            return file[Key.granted].flatMap { record in
+                record.detail["grant"]?.stringValue.flatMap { try? GrantID($0) }.map(AccessOutcome.granted)
+            }
+        }
+        return .refused(GatewayReason.read(decided))
+    }
+}
+
+package struct RequestSummary: Sendable {
+    package let id: RequestID
+    package let dataset: DatasetID
+    package let requester: PersonID
+    package let state: String
+}
+
+/// What was allowed: to whom, which data set, for what, until when.
+package struct Grant: Sendable, Equatable {
+    package let id: GrantID
+    package let request: RequestID
+    package let dataset: DatasetID
+    package let researcher: PersonID
+    package let granted: Timestamp
+    package let expires: Timestamp
+    let purpose: Purpose
+    let obligations: [Obligation]
+    let revoked: Bool
+}
+
+// MARK: - Request
+
+extension Gateway {
+    /// Files a request. The form is JSON with the members of `config/requests`; what the gateway knows itself (who,
+    /// when, who brought the data in, votes) may not be in it.
+    package func fileRequest(_ form: String, by requester: PersonID) throws -> RequestID {
+        try require(requester, anyOf: [.researcher])
+        let json: JSON
+        do throws(JSONError) { json = try JSON(parsing: form) } catch {
+            throw GatewayError(.usage, "the request form is not JSON: \(error)")
+        }
+        let id = try RequestID("request-\(ledger.requests.count + 1)")
+        let question = try accessQuestion(form: json, requester: requester, votes: [])
+        try ledger.record(
+            Event(.requestFiled, .done).with {
+                $0.actor = requester
+                $0.dataset = question.dataset
+                $0.purpose = question.purpose.codes.joined(separator: ",")
+                $0.payload = ["form": json]
+            }, in: .request(id), key: AccessRequest.Key.filed)
+        return id
+    }
+
+    /// The form with what the gateway knows itself, read as strictly as a recorded input.
+    private func accessQuestion(form: JSON, requester: PersonID, votes: [Vote]) throws -> AccessQuestion {
+        guard var members = form.objectValue else { throw GatewayError(.usage, "the request form is not an object") }
+        let own = ["ask", "now", "requester", "authors", "votes", "visas"]
+        if let name = own.first(where: { members[$0] != nil }) {
+            throw GatewayError(.usage, "the request form may not say '\(name)'; the gateway knows it itself")
+        }
+        guard let dataset = members["dataset"]?.stringValue.flatMap({ try? DatasetID($0) }) else {
+            throw GatewayError(.usage, "the request form does not say which dataset")
+        }
+        members["ask"] = "access"
+        members["now"] = .string(clock.now().description)
+        members["requester"] = .string(requester.text)
+        members["authors"] = .array(authors(of: dataset).map { .string($0.text) })
+        members["votes"] = .array(votes.map(\.json))
+        members["visas"] = []
+        for list in ["documents", "agreements"] where members[list] == nil { members[list] = [] }
+        do throws(QuestionError) {
+            if case .access(let question) = try Question(input: .object(members)) { return question }
+        } catch { throw GatewayError(.usage, "the request form is not valid: \(error)") }
+        preconditionFailure("a form that asks for access is read as a question for access")
+    }
+
+    /// Who brought a data set in.
+    private func authors(of dataset: DatasetID) -> [PersonID] {
+        let imports = ledger.file(.gateway).records.filter {
+            $0.event == .datasetImported && $0.core["dataset"]?.stringValue == dataset.text
+        }
+        return Array(Set(imports.compactMap(\.actor))).sorted()
+    }
+
+    func accessRequest(_ id: RequestID) throws -> AccessRequest {
+        let file = ledger.file(.request(id))
+        guard !file.records.isEmpty else { throw GatewayError(.notFound, "there is no request \(id)") }
+        return AccessRequest(id: id, file: file)
+    }
+
+    package func requests() throws -> [RequestSummary] {
+        try ledger.requests.map { id in
+            let request = try accessRequest(id)
+            let state =
+                switch request.finalDecision {
+                case .granted(let grant): "granted (\(grant))"
+                case .refused(let reasons): "refused (\(reasons.map(\.code).joined(separator: ", ")))"
+                case nil: "waits for \(try whoHasIt(request))"
+                }
+            return RequestSummary(id: id, dataset: request.dataset, requester: request.requester, state: state)
+        }
+    }
+
+    // MARK: - Review
+
+    /// Records a reviewer's word. Nobody reviews their own request, and nobody speaks twice.
+    package func review(_ id: RequestID, _ verdict: Verdict, comment: String, by reviewer: PersonID) throws {
+        let request = try accessRequest(id)
+        guard request.finalDecision == nil else { throw GatewayError(.usage, "request \(id) is decided already") }
+        guard comment.utf8.count <= 4096 else { throw GatewayError(.usage, "a comment has at most 4096 bytes") }
+        guard reviewer.text.lowercased() != request.requester.text.lowercased() else {
+            throw GatewayError(.refused, "nobody reviews their own request")
+        }
+        let approvals = try policy(for: request.dataset).access.approvals.value
+        let person = try person(reviewer)
+        guard let role = approvals.roles.first(where: { role in person.roles.contains { $0.rawValue == role } }) else {
+            throw GatewayError(
+                .refused, "\(reviewer) has none of the roles that review here: \(approvals.roles.joined(separator: ", "))")
+        }
+        guard request.file[AccessRequest.Key.reviewed(reviewer)] == nil else {
+            throw GatewayError(.usage, "\(reviewer) has reviewed request \(id) already")
+        }
+        try ledger.record(
+            Event(.requestReviewed, verdict == .approve ? .done : .refused).with {
+                $0.actor = reviewer
+                $0.dataset = request.dataset
+                $0.detail = ["role": .string(role)]
+                $0.payload = ["comment": .string(comment)]
+            }, in: .request(id), key: AccessRequest.Key.reviewed(reviewer))
+    }
+
+    private func whoHasIt(_ request: AccessRequest) throws -> String {
+        let approvals = try policy(for: request.dataset).access.approvals.value
+        let missing = max(approvals.required - request.votes.count(where: \.approves), 1)
+        return "\(missing) more approval\(missing == 1 ? "" : "s") by \(approvals.roles.joined(separator: " or "))"
+    }
+
+    // MARK: - Access decision
+
+    func decideAccess(_ request: AccessRequest) throws -> RequestProgress {
+        typealias Key = AccessRequest.Key
+        if request.file[Key.decided]?.core["decision"] == "permit" { return try issueGrant(request) }
+        let question = try accessQuestion(form: request.form, requester: request.requester, votes: request.votes)
+        let (decision, policies) = try decide(.access(question))
+        let event = decisionEvent(.accessDecided, .access(question), decision, policies).with {
+            $0.dataset = request.dataset
+            $0.purpose = question.purpose.codes.joined(separator: ",")
+        }
+        switch decision {
+        case .needsHuman:
+            try ledger.record(event, in: .request(request.id), key: Key.waiting)
+            return .waiting(for: try whoHasIt(request))
+        case .refuse:
+            try ledger.record(event, in: .request(request.id), key: Key.decided)
+            return .decided(try accessRequest(request.id).finalDecision!)
+        case .permit:
+            try ledger.record(event, in: .request(request.id), key: Key.decided)
+            return try issueGrant(accessRequest(request.id))
+        }
+    }
+
+    // MARK: - Grant
+
+    /// A grant stands on the recorded decision and on nothing else: everything in it is read back from there.
+    private func issueGrant(_ request: AccessRequest) throws -> RequestProgress {
+        typealias Key = AccessRequest.Key
+        let damaged = GatewayError(.integrity, "the recorded access decision cannot be read")
+        guard let record = request.file[Key.decided], let input = record.payload["input"],
+            case .access(let question)? = try? Question(input: input), let answer = record.payload["decision"],
+            let obligations = answer["obligations"]?.arrayValue,
+            let months = question.termMonths, let expires = question.now.adding(months: months)
+        else { throw damaged }
+        let id = try GrantID("grant-\(request.id.text.split(separator: "-").last ?? "1")")
+        try ledger.record(
+            Event(.grantIssued, .done).with {
+                $0.actor = request.requester
+                $0.dataset = request.dataset
+                $0.detail = ["grant": .string(id.text), "expires": .string(expires.description)]
+                $0.payload = [
+                    "purpose": question.purpose.json, "obligations": .array(obligations),
+                    "granted": .integer(question.now.milliseconds), "expires": .integer(expires.milliseconds),
+                ]
+            }, in: .request(request.id), key: Key.granted)
+        return .decided(.granted(id))
+    }
+
+    package func grants() throws -> [Grant] {
+        try ledger.requests.compactMap { id in
+            let request = try accessRequest(id)
+            guard let record = request.file[AccessRequest.Key.granted],
+                let grant = record.detail["grant"]?.stringValue.flatMap({ try? GrantID($0) }),
+                let purpose = record.payload["purpose"].flatMap({ try? Purpose(json: $0) }),
+                let obligations = record.payload["obligations"]?.arrayValue,
+                let granted = record.payload["granted"]?.integerValue,
+                let expires = record.payload["expires"]?.integerValue
+            else { return nil }
+            return Grant(
+                id: grant, request: id, dataset: request.dataset, researcher: request.requester,
+                granted: Timestamp(milliseconds: granted), expires: Timestamp(milliseconds: expires), purpose: purpose,
+                obligations: try obligations.map { try Obligation(json: $0) }, revoked: false)
+        }
+    }
+
+    func grant(_ id: GrantID) throws -> Grant {
+        guard let grant = try grants().first(where: { $0.id == id }) else {
+            throw GatewayError(.notFound, "there is no grant \(id)")
+        }
+        return grant
+    }
+}
+
+// MARK: - Decisions as records
+
+extension Gateway {
+    /// What every decision record holds: the policies' hash, the input's digest, the verdict and its reasons. The
+    /// whole input stays in the case record, so that the decision can be made again.
+    func decisionEvent(
+        _ name: AuditEvent, _ question: Question, _ decision: Decision, _ policies: Digest
+    ) -> Event {
+        // Nothing in a run's own decision waits for a person: what a person must do first belongs to the request.
+        let refuses = decision.verdict == .refuse || (name == .runDecided && decision.verdict == .needsHuman)
+        return Event(name, refuses ? .refused : .done).with {
+            $0.policy = policies
+            $0.input = SHA256.hash(question.input.canonical)
+            $0.decision = decision.verdict.rawValue
+            $0.reasons = decision.reasonCodes
+            $0.payload = ["input": question.input, "decision": decision.json]
+        }
+    }
+}
+
+extension GatewayReason {
+    /// The reasons of a recorded decision.
+    static func read(_ record: CaseRecord) -> [GatewayReason] {
+        let reasons = record.payload["decision"]?["reasons"]?.arrayValue ?? []
+        return reasons.compactMap { reason in
+            guard let code = reason["code"]?.stringValue, let text = reason["text"]?.stringValue,
+                let file = reason["file"]?.stringValue, let line = reason["line"]?.integerValue
+            else { return nil }
+            return GatewayReason(code: code, text: "\(text) (\(file):\(line))")
+        }
+    }
+}

@@ -1,0 +1,129 @@
+import FabricProtocol
+import GPUFabric
+import GraphVault
+import Sealing
+import Synchronization
+import Training
+import Vocabulary
+
+/// What the device sealed into a result window, as it lies on the enclave host.
+struct SealedResult: Sendable {
+    let window: UInt16
+    let byteCount: Int
+    let bytes: [UInt8]
+    let sealed: [Completion.SealedRun]
+}
+
+/// Connects the trainer to an attached device: maps the windows that a program declares, and no others.
+struct AttachedDevice: TrainingDevice {
+    let gpu: RemoteGPU
+    let image: RunImage
+    let spills: SpillStores
+    /// Makes the window table and program durable in the trail before anything is mapped.
+    let recording: @Sendable (_ windows: Digest, _ program: Digest) async throws -> Void
+    let opening: @Sendable (SealedResult) async throws -> [UInt8]
+
+    func load(_ program: [UInt8], windows: [Program.Window]) async throws -> UInt32 {
+        let (mapped, table) = try mapped(windows)
+        try await recording(table, SHA256.hash(program))
+        try await gpu.map(mapped)
+        return try await gpu.load(program)
+    }
+
+    private func mapped(_ windows: [Program.Window]) throws -> ([MappedWindow], table: Digest) {
+        let mapped = try windows.map { MappedWindow(Window($0), store: try store(for: $0)) }
+        return (mapped, try WindowTable(mapped.map(\.window)).hash)
+    }
+
+    func ring(_ program: UInt32, _ arguments: [UInt8]) async throws -> [UInt8] {
+        try await gpu.ring(program, arguments)
+    }
+
+    func opened(window: UInt16, byteCount: Int, sealed: [Completion.SealedRun]) async throws -> [UInt8] {
+        let bytes = try spills.bytes(of: window)
+        return try await opening(SealedResult(window: window, byteCount: byteCount, bytes: bytes, sealed: sealed))
+    }
+
+    private func store(for window: Program.Window) throws -> any WindowStore {
+        switch window.purpose {
+        case .image(let section):
+            ImageStore(image: image, section: section, byteCount: try image.sealedByteCount(section))
+        case .spill, .result: spills.store(for: window.id, byteCount: Self.sealed(window.byteCount))
+        case .state: throw FabricError(.store, "no checkpoint is kept for this run")
+        }
+    }
+
+    private static func sealed(_ plaintext: Int) -> Int {
+        plaintext + (plaintext + Limits.blockBytes - 1) / Limits.blockBytes * Limits.tagBytes
+    }
+}
+
+/// A section of the run image, read only; its sealed bytes cross as they lie in the vault.
+private struct ImageStore: WindowStore {
+    let image: RunImage
+    let section: ImageSection
+    let byteCount: Int
+
+    func read(offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
+        try image.readSealed(section, offset: offset, into: buffer)
+    }
+
+    func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws {
+        throw FabricError(.outsideWindow, "the run image is read only")
+    }
+}
+
+/// The enclave host's memory tier: what the device sealed and put away here. The host cannot open it.
+final class SpillStores: Sendable {
+    private let stores = Mutex<[UInt16: SpillStore]>([:])
+
+    func store(for window: UInt16, byteCount: Int) -> any WindowStore {
+        stores.withLock { stores in
+            if let store = stores[window], store.byteCount == byteCount { return store }
+            let store = SpillStore(byteCount: byteCount)
+            stores[window] = store
+            return store
+        }
+    }
+
+    func bytes(of window: UInt16) throws -> [UInt8] {
+        guard let store = stores.withLock({ $0[window] }) else {
+            throw FabricError(.store, "the device has no such window")
+        }
+        var bytes = [UInt8](repeating: 0, count: store.byteCount)
+        try bytes.withUnsafeMutableBytes { try store.read(offset: 0, into: $0) }
+        return bytes
+    }
+
+    func remove() { stores.withLock { $0.removeAll() } }
+}
+
+private final class SpillStore: WindowStore {
+    let byteCount: Int
+    private let bytes: Mutex<[UInt8]>
+
+    init(byteCount: Int) {
+        self.byteCount = byteCount
+        bytes = Mutex([UInt8](repeating: 0, count: byteCount))
+    }
+
+    func read(offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
+        try check(offset, buffer.count)
+        bytes.withLock { bytes in bytes.withUnsafeBytes { buffer.copyMemory(from: .init(rebasing: $0[offset..<offset + buffer.count])) } }
+    }
+
+    func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws {
+        try check(offset, buffer.count)
+        bytes.withLock { bytes in
+            bytes.withUnsafeMutableBytes {
+                UnsafeMutableRawBufferPointer(rebasing: $0[offset..<offset + buffer.count]).copyMemory(from: buffer)
+            }
+        }
+    }
+
+    private func check(_ offset: Int, _ count: Int) throws {
+        guard offset >= 0, count <= byteCount, offset <= byteCount - count else {
+            throw FabricError(.outsideWindow, "beyond the end of a window")
+        }
+    }
+}

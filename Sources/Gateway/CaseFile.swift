@@ -1,0 +1,65 @@
+package import AuditTrail
+package import Vocabulary
+
+/// What a record is about: the gateway itself, one access request, or one run.
+package enum CaseID: Hashable, Sendable, CustomStringConvertible {
+    case gateway
+    case request(RequestID)
+    case run(RunID)
+
+    package var description: String {
+        switch self {
+        case .gateway: "gateway"
+        case .request(let id): "request/\(id)"
+        case .run(let id): "run/\(id)"
+        }
+    }
+
+    init?(_ text: String) {
+        if text == "gateway" {
+            self = .gateway
+        } else if text.hasPrefix("request/"), let id = try? RequestID(String(text.dropFirst(8))) {
+            self = .request(id)
+        } else if text.hasPrefix("run/"), let id = try? RunID(String(text.dropFirst(4))) {
+            self = .run(id)
+        } else {
+            return nil
+        }
+    }
+}
+
+/// One durable record of a case: what the trail holds, and what only the gateway may read.
+package struct CaseRecord: Sendable, Equatable {
+    /// Its place in the trail.
+    package let index: UInt64
+    package let leafHash: Digest
+    package let time: Timestamp
+    /// Names the record within its case, so that a step that is repeated after a crash finds what it already wrote.
+    package let key: String
+    package let core: JSON
+    package let payload: JSON
+
+    package var event: AuditEvent { AuditEvent(rawValue: core["event"]!.stringValue!)! }
+    package var outcome: AuditOutcome { AuditOutcome(rawValue: core["outcome"]!.stringValue!)! }
+    package var reasons: [String] { core["reasons"]?.arrayValue?.compactMap(\.stringValue) ?? [] }
+    package var actor: PersonID? { core["actor"]?.stringValue.flatMap { try? PersonID($0) } }
+    package var detail: JSON { core["detail"] ?? .object([:]) }
+}
+
+/// All records of one case, in the trail's order.
+package struct CaseFile: Sendable {
+    package let id: CaseID
+    package private(set) var records: [CaseRecord] = []
+    private var positions: [String: Int] = [:]
+
+    init(id: CaseID) { self.id = id }
+
+    package subscript(key: String) -> CaseRecord? { positions[key].map { records[$0] } }
+
+    package var keys: [String] { records.map(\.key) }
+
+    mutating func append(_ record: CaseRecord) {
+        positions[record.key] = records.count
+        records.append(record)
+    }
+}

@@ -1,0 +1,418 @@
+import AuditTrail
+import FabricProtocol
+import Foundation
+import GPUFabric
+import GraphVault
+import PolicyEngine
+import Sealing
+import Synchronization
+import Training
+import TrainingPlanner
+import TransparencyLog
+package import Vocabulary
+
+/// The device that a run of this process holds.
+struct DeviceSession: Sendable {
+    let gpu: RemoteGPU
+    /// The record that its lease stands on; the run key's receipt.
+    let lease: CaseRecord
+    let attempt: UInt32
+    let threads: Int
+    let spills: SpillStores
+}
+
+// MARK: - Choosing and attesting
+
+extension Gateway {
+    /// A free node of a pool that the policy names, attested for the next fence; `nil` where none can be had. The
+    /// attested node is kept for the attach step of this process.
+    func candidateDevice(for run: RunCase) async throws -> RunQuestion.Device? {
+        guard let attested = try await attestFreeNode(for: run) else { return nil }
+        attestedNodes[run.id] = attested.node
+        return RunQuestion.Device(
+            node: attested.node.node, pool: attested.pool,
+            evidence: PolicyEngine.Evidence(rawValue: attested.node.level.name) ?? .software,
+            rttMicroseconds: Int(attested.node.link.roundTripNanoseconds / 1000))
+    }
+
+    private func attestFreeNode(for run: RunCase) async throws -> (node: AttestedNode, pool: String)? {
+        let pools = try policy(for: run.dataset).training.pools.value
+        let fabric = try fabric()
+        let fence = nextFence()
+        let lease = try LeaseID("lease-\(fence)")
+        for status in fabric.nodes where pools.contains(status.node.pool) && status.quarantine == nil {
+            do throws(FabricError) {
+                return (try await fabric.attest(status.node.id, lease: lease, fence: fence), status.node.pool)
+            } catch {
+                // A node that cannot be had is passed over; one whose evidence is wrong was quarantined, which is
+                // recorded alone.
+                if error.code == .evidence { try recordQuarantine(of: status.node.id, error) }
+                deviceRefusals[run.id] = error
+            }
+        }
+        return nil
+    }
+
+    private func recordQuarantine(of node: NodeID, _ error: FabricError) throws {
+        try ledger.record(
+            Event(.nodeQuarantined, .done).with {
+                $0.device = node
+                $0.reasons = [error.code.rawValue]
+                $0.detail = error.index.map { ["measurement": .integer(Int64($0))] } ?? [:]
+            }, in: .gateway, key: ledger.freshKey("quarantined.\(node)"))
+    }
+
+    /// Ever growing, over restarts too: recorded fences and those handed out since.
+    private func nextFence() -> Fence {
+        let fence = max(ledger.highestFence, fenceHandedOut).next
+        fenceHandedOut = fence
+        return fence
+    }
+}
+
+// MARK: - Attach
+
+extension Gateway {
+    /// Leases the attested device: intent recorded, run key wrapped to the device by the vault on the intent's
+    /// receipt, lease granted by the device on the same receipt.
+    func attach(_ run: RunCase) async throws {
+        typealias Key = RunCase.Key
+        let node: AttestedNode
+        if let kept = attestedNodes.removeValue(forKey: run.id), run.file[Key.leasing] == nil {
+            node = kept
+        } else {
+            node = try await attestAgain(for: run, stage: .attach)
+        }
+        // After a crash the run's own intent names a fence that the device may have seen; a new intent, on the
+        // gateway's own case, names a higher one.
+        let intent = leaseIntent(node, run)
+        let record =
+            run.file[Key.leasing] == nil
+            ? try ledger.record(intent, in: .run(run.id), key: Key.leasing)
+            : try ledger.record(intent, in: .gateway, key: "adopted.\(run.id).\(node.fence)")
+        sessions[run.id] = try await lease(node, run, record, stage: .attach)
+        try ledger.record(
+            Event(.deviceLeased, .done).with {
+                $0.device = node.node
+                $0.evidence = node.evidence
+                $0.lease = node.lease
+                $0.fence = node.fence
+                $0.detail = ["level": .string(node.level.name), "device_bytes": .integer(Int64(node.deviceBytes))]
+            }, in: .run(run.id), key: Key.leased)
+    }
+
+    /// The run's device in this process. A gateway that was restarted takes a device again with a higher fence; the
+    /// device scrubs the earlier lease first. That is told in the gateway's own case, so that the run's records are
+    /// the same with and without the crash.
+    private func session(for run: RunCase, stage: RunStage) async throws -> DeviceSession {
+        if let session = sessions[run.id], session.gpu.failure == nil { return session }
+        if let failure = sessions.removeValue(forKey: run.id)?.gpu.failure {
+            throw StageFailure.failed(stage, "device-\(failure.code.rawValue)", failure.publicDescription)
+        }
+        let node = try await attestAgain(for: run, stage: stage)
+        let record = try ledger.record(
+            leaseIntent(node, run), in: .gateway, key: "adopted.\(run.id).\(node.fence)")
+        let session = try await lease(node, run, record, stage: stage)
+        sessions[run.id] = session
+        return session
+    }
+
+    private func attestAgain(for run: RunCase, stage: RunStage) async throws -> AttestedNode {
+        guard let attested = try await attestFreeNode(for: run) else {
+            let refusal = deviceRefusals.removeValue(forKey: run.id)
+            if let refusal, refusal.code == .refused || refusal.code == .evidence {
+                throw StageFailure.refused(
+                    stage, [Self.code(of: refusal)], "no device accepts this run: \(refusal.publicDescription)")
+            }
+            throw StageFailure.failed(stage, "no-device", "no device of the policy's pools can be had")
+        }
+        return attested.node
+    }
+
+    private func leaseIntent(_ node: AttestedNode, _ run: RunCase) -> Event {
+        Event(.deviceLeased, .intent).with {
+            $0.device = node.node
+            $0.evidence = node.evidence
+            $0.lease = node.lease
+            $0.fence = node.fence
+            $0.ofRun = run.id
+            $0.detail = [
+                "wrappingKey": .string(Hex.encode(node.wrappingKey.bytes)), "level": .string(node.level.name),
+                "rtt_microseconds": .integer(Int64(node.link.roundTripNanoseconds / 1000)),
+                "megabytes_per_second": .integer(Int64(node.link.bytesPerSecond / 1_000_000)),
+            ]
+        }
+    }
+
+    private func lease(
+        _ node: AttestedNode, _ run: RunCase, _ record: CaseRecord, stage: RunStage
+    ) async throws -> DeviceSession {
+        let receipt = try ledger.receipt(for: record)
+        let attempt = UInt32(truncatingIfNeeded: node.fence.number)
+        let wrappedRunKey: [UInt8]
+        do {
+            wrappedRunKey = try await vault.releaseRunKey(
+                run: run.id, receipt: receipt, trail: settings.trail, to: node.wrappingKey)
+        } catch let error as VaultError {
+            node.giveUp()
+            throw StageFailure.failed(stage, error.code.rawValue, error.publicDescription)
+        }
+        do throws(FabricError) {
+            let gpu = try await node.lease(
+                run: run.id, attempt: attempt, receipt: receipt.bytes, wrappedRunKey: wrappedRunKey
+            ) { [weak self] refusal in
+                Task { await self?.recordRefusedAccess(refusal, run: run.id) }
+            }
+            return DeviceSession(
+                gpu: gpu, lease: record, attempt: attempt, threads: node.threads,
+                spills: SpillStores())
+        } catch {
+            if error.code == .refused {
+                throw StageFailure.refused(stage, [Self.code(of: error)], error.publicDescription)
+            }
+            throw StageFailure.failed(stage, "device-\(error.code.rawValue)", error.publicDescription)
+        }
+    }
+
+    static func code(of error: FabricError) -> String {
+        error.refusal.map { "device.\($0.code)" } ?? "device.\(error.code.rawValue)"
+    }
+
+    private func recordRefusedAccess(_ refusal: WindowRefusal, run: RunID) {
+        // The attachment is torn down whether or not this can be recorded.
+        _ = try? ledger.record(
+            Event(.windowRefused, .refused).with {
+                $0.ofRun = run
+                $0.reasons = ["outside-window"]
+                $0.detail = [
+                    "window": .integer(Int64(refusal.window)), "write": .bool(refusal.isWrite),
+                    "length": .integer(Int64(clamping: refusal.length)),
+                ]
+            }, in: .gateway, key: ledger.freshKey("window.\(run)"))
+    }
+}
+
+// MARK: - Plan
+
+extension Gateway {
+    /// Plans from the image's sizes, the memory at hand and the link as it was measured. A run that cannot fit is
+    /// refused here, with the bytes it needs.
+    func plan(_ run: RunCase) async throws {
+        let session = try await session(for: run, stage: .plan)
+        let (_, plan) = try await trainingPlan(run, session)
+        try ledger.record(
+            Event(.runPlanned, .done).with {
+                $0.detail = [
+                    "plan": .string(plan.digest.hex), "cut": .string(plan.cut.title(chunks: plan.chunks)),
+                    "predicted_microseconds_per_epoch": .integer(Int64(plan.forecast.secondsPerEpoch * 1e6)),
+                    "predicted_fetch_per_epoch": .integer(Int64(plan.forecast.fetchedBytesPerEpoch)),
+                    "tiers": Self.tiers(of: plan, limit: deviceLimit(run, session)),
+                ]
+                $0.payload = ["plan": plan.json, "table": .string(plan.table)]
+            }, in: .run(run.id), key: RunCase.Key.planned)
+    }
+
+    /// The plan as it was recorded, for people and for scripts.
+    package func recordedPlan(of id: RunID) throws -> (json: JSON, table: String) {
+        guard let payload = try runCase(id).file[RunCase.Key.planned]?.payload, let json = payload["plan"],
+            let table = payload["table"]?.stringValue
+        else { throw GatewayError(.notFound, "run \(id) has no plan yet") }
+        return (json, table)
+    }
+
+    /// The same plan for the same run, device and recorded link: planning is pure, so it is made again, not stored.
+    private func trainingPlan(
+        _ run: RunCase, _ session: DeviceSession
+    ) async throws -> (ModelSpec, TrainingPlan) {
+        guard let specification = RunFacts(run)?.specification else {
+            throw StageFailure.failed(.plan, "request-unreadable", "the recorded request cannot be read")
+        }
+        let image: RunImage
+        do {
+            image = try await vault.runImage(run.id)
+        } catch let error as VaultError {
+            throw StageFailure.failed(.plan, error.code.rawValue, error.publicDescription)
+        }
+        let link = session.gpu.link
+        let budget = Budget(
+            deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax,
+            link: LinkRates(
+                bytesPerSecond: Double(max(link.bytesPerSecond, 1)),
+                roundTripSeconds: Double(link.roundTripNanoseconds) / 1e9))
+        do throws(PlanError) {
+            return (
+                specification,
+                try Planner.plan(
+                    model: specification.shape(features: image.shape.features, classes: image.shape.classes),
+                    image: image.shape, budget: budget)
+            )
+        } catch {
+            throw StageFailure.refused(.plan, [error.code.rawValue], error.publicDescription)
+        }
+    }
+
+    private func deviceLimit(_ run: RunCase, _ session: DeviceSession) -> Int {
+        min(RunFacts(run)?.deviceMemory ?? session.gpu.deviceBytes, session.gpu.deviceBytes)
+    }
+
+    /// What each tier holds at the plan's peak, for the report's picture.
+    private static func tiers(of plan: TrainingPlan, limit: Int) -> JSON {
+        let always = plan.buffers.filter { $0.lifetime == nil }
+        let fixed = always.reduce(0) { $0 + $1.byteCount }
+        let image = plan.image.recipe.sections.reduce(0) { $0 + plan.image.byteCount($1) }
+        func part(_ name: String, _ bytes: Int) -> JSON { ["name": .string(name), "bytes": .integer(Int64(bytes))] }
+        return [
+            [
+                "tier": "device", "limit": .integer(Int64(limit)),
+                "parts": [
+                    part("whole run", fixed), part("sweeps", max(plan.forecast.deviceBytes - fixed, 0)),
+                ],
+            ],
+            [
+                "tier": "enclave host",
+                "parts": [part("run image", image), part("spilled tensors", plan.spillBytes.reduce(0, +))],
+            ],
+        ]
+    }
+}
+
+// MARK: - Train
+
+extension Gateway {
+    /// Maps the windows, loads the epoch's program and rings it; the candidate is sealed into the vault. Started again
+    /// after a crash it trains from the first epoch and comes to the same weights.
+    func train(_ run: RunCase) async throws {
+        typealias Key = RunCase.Key
+        let session = try await session(for: run, stage: .train)
+        let (specification, plan) = try await trainingPlan(run, session)
+        let model: TrainedModel
+        do {
+            let image = try await vault.runImage(run.id)
+            let trainer = try Trainer(spec: specification, plan: plan)
+            let device = AttachedDevice(
+                gpu: session.gpu, image: image, spills: session.spills
+            ) { [weak self] table, program in
+                try await self?.recordLoad(run: run.id, windows: table, program: program)
+            } opening: { [weak self] sealed in
+                guard let self else { throw CancellationError() }
+                return try await openResult(sealed, run: run, session: session)
+            }
+            model = try await trainer.train(on: device) { @Sendable report in
+                try await self.record(report, of: run.id, specification.epochs)
+            }
+        } catch let error as FabricError {
+            throw StageFailure.failed(.train, "device-\(error.code.rawValue)", error.publicDescription)
+        } catch let error as TrainingError {
+            throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
+        } catch let error as VaultError {
+            throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
+        }
+        try await storeCandidate(of: run, model, session)
+    }
+
+    private func recordLoad(run: RunID, windows: Digest, program: Digest) throws {
+        try ledger.record(
+            Event(.programLoaded, .intent).with {
+                $0.detail = ["windows": .string(windows.hex), "program": .string(program.hex)]
+            }, in: .run(run), key: RunCase.Key.loading)
+    }
+
+    private func openResult(
+        _ result: SealedResult, run: RunCase, session: DeviceSession
+    ) async throws -> [UInt8] {
+        let receipt = try ledger.receipt(for: session.lease)
+        let fence = session.gpu.fence
+        let attempt = session.attempt
+        return try await vault.withRunKey(run: run.id, receipt: receipt, trail: settings.trail) { key in
+            try ResultWindow(runKey: key, run: run.id, fence: fence, attempt: attempt).open(
+                result.bytes, window: result.window, byteCount: result.byteCount, sealed: result.sealed)
+        }
+    }
+
+    private func record(_ report: EpochReport, of run: RunID, _ epochs: Int) throws {
+        func parts(_ share: Double) -> JSON { .integer(Int64((share * 1e6).rounded())) }
+        try ledger.record(
+            Event(.trainingEpoch, .done).with {
+                $0.detail = [
+                    "epoch": .integer(Int64(report.epoch)), "loss_micro": parts(min(report.trainingLoss, 1e6)),
+                    "train_ppm": parts(report.train.accuracy), "validation_ppm": parts(report.validation.accuracy),
+                    "test_ppm": parts(report.test.accuracy),
+                ]
+            }, in: .run(run), key: RunCase.Key.epoch(report.epoch))
+        // Before release a researcher sees how far it is, and no figures: those come as the policy allows.
+        let left = Double(epochs - report.epoch) * report.seconds
+        epochWatcher?(("train", report.epoch, epochs, "about \(Int(left.rounded(.up))) s left"))
+    }
+
+    private func storeCandidate(of run: RunCase, _ model: TrainedModel, _ session: DeviceSession) async throws {
+        let figures: JSON = [
+            "test": Self.figures(model.best.test), "validation": Self.figures(model.best.validation),
+            "best_epoch": .integer(Int64(model.bestEpoch)), "epochs": .integer(Int64(model.epochs)),
+        ]
+        let candidate: Candidate
+        do {
+            candidate = try await vault.storeCandidate(
+                run: run.id,
+                artefacts: [
+                    (Artefact.Kind.model.rawValue, model.weights), (Artefact.Kind.figures.rawValue, figures.canonical),
+                    (Artefact.Kind.card.rawValue, model.card.canonical),
+                ])
+        } catch let error as VaultError {
+            throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
+        }
+        let counters = session.gpu.counters
+        try ledger.record(
+            Event(.runTrained, .done).with {
+                $0.detail = [
+                    "weights": .string(model.weightsDigest.hex), "candidate": .string(candidate.hash.hex),
+                    "epochs": .integer(Int64(model.epochs)), "best_epoch": .integer(Int64(model.bestEpoch)),
+                    "test_ppm": .integer(Int64((model.best.test.accuracy * 1e6).rounded())),
+                    "validation_ppm": .integer(Int64((model.best.validation.accuracy * 1e6).rounded())),
+                    "bytes_to_device": .integer(Int64(clamping: counters.bytesToDevice)),
+                    "bytes_from_device": .integer(Int64(clamping: counters.bytesFromDevice)),
+                ]
+            }, in: .run(run.id), key: RunCase.Key.trained)
+    }
+
+    private static func figures(_ figures: Completion.Figures) -> JSON {
+        ["correct": .integer(Int64(clamping: figures.correct)), "labelled": .integer(Int64(clamping: figures.labelled))]
+    }
+}
+
+// MARK: - Scrub
+
+extension Gateway {
+    /// Gets the device back clean, with the node's certificate in the trail, or quarantines it.
+    func scrub(_ run: RunCase) async throws {
+        typealias Key = RunCase.Key
+        try ledger.record(Event(.deviceScrubbed, .intent), in: .run(run.id), key: Key.scrubbing)
+        do {
+            let session = try await session(for: run, stage: .scrub)
+            let certificate = try await session.gpu.scrub()
+            sessions[run.id] = nil
+            session.spills.remove()
+            try ledger.record(
+                Event(.deviceScrubbed, .done).with {
+                    $0.device = certificate.node
+                    $0.lease = certificate.lease
+                    $0.fence = certificate.fence
+                    $0.detail = [
+                        "certificate": .string(certificate.digest.hex),
+                        "device_bytes": .integer(Int64(clamping: certificate.deviceBytes)),
+                    ]
+                }, in: .run(run.id), key: Key.scrubbed)
+        } catch let error as FabricError {
+            try recordUnproven(run, "device-\(error.code.rawValue)")
+        } catch let failure as StageFailure {
+            try recordUnproven(run, failure.reasons.first ?? "device-lost")
+        }
+    }
+
+    /// The run goes on; the node stays out of the pool until it shows a certificate.
+    private func recordUnproven(_ run: RunCase, _ reason: String) throws {
+        sessions[run.id] = nil
+        try ledger.record(
+            Event(.deviceScrubbed, .failed).with { $0.reasons = ["scrub-unproven", reason] }, in: .run(run.id),
+            key: RunCase.Key.scrubbed)
+    }
+}

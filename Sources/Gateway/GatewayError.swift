@@ -1,0 +1,34 @@
+/// Why the gateway did not do what was asked. `code` decides the exit status and what a script can act on;
+/// the words are safe to log and name the next step.
+package struct GatewayError: Error, Equatable, CustomStringConvertible {
+    package enum Code: String, Sendable {
+        /// What was asked makes no sense as asked.
+        case usage
+        /// A policy, a check or a role said no.
+        case refused
+        case notFound
+        /// Something stored is not what was stored.
+        case integrity
+        /// A disk, a node or a file is not there or failed; trying again may help.
+        case unavailable
+        case trailFull
+        /// Another process holds this home.
+        case busy
+    }
+
+    package let code: Code
+    package let publicDescription: String
+    package var description: String { publicDescription }
+
+    init(_ code: Code, _ publicDescription: String) {
+        self.code = code
+        self.publicDescription = publicDescription
+    }
+}
+
+extension GatewayError {
+    package static let policyFilesInvalid = GatewayError(.refused, "the policy files are not valid")
+    package static let refusedRequest = GatewayError(.refused, "policy refused the request")
+    package static let refusedRun = GatewayError(.refused, "the run was refused")
+    package static let failedRun = GatewayError(.unavailable, "the run failed; what it held is given back or quarantined")
+}

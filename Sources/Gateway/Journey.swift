@@ -1,0 +1,90 @@
+import AuditTrail
+package import Vocabulary
+
+// Request → access decision → grant → run decision → open run → attach → plan → train → scrub and detach
+// → review release → close run → export audit.
+//
+// Every step starts from what is durable and can be repeated after a crash at any instant: it finds the records it
+// already wrote by their keys, and does only what is missing. One file per step.
+
+extension Gateway {
+    /// Does the next step of an access request, as far as it goes without a person.
+    package func advance(_ id: RequestID) throws -> RequestProgress {
+        let request = try accessRequest(id)
+        if let decision = request.finalDecision { return .decided(decision) }
+        return try decideAccess(request)
+    }
+
+    /// Does the next step of a run. Call again until the run is closed or somebody has to decide.
+    package func advance(_ id: RunID) async throws -> RunProgress {
+        let run = try runCase(id)
+        do {
+            switch run.nextStage {
+            case .decide: try await decideRun(run)
+            case .open: try await openRun(run)
+            case .attach: try await attach(run)
+            case .plan: try await plan(run)
+            case .train: try await train(run)
+            case .scrub: try await scrub(run)
+            case .review: return try await review(run)
+            case .release: try await release(run)
+            case .closed: return try await closeRun(run)
+            }
+        } catch let failure as StageFailure {
+            try recordFailure(failure, of: run)
+        }
+        return .moved(to: try runCase(id).nextStage)
+    }
+
+    /// Goes on until the run is closed or waits for somebody.
+    package func advanceAsFarAsPossible(
+        _ id: RunID, onStage: @Sendable (RunStage) async -> Void = { _ in }
+    ) async throws -> RunProgress {
+        await onStage(try runCase(id).nextStage)
+        while true {
+            switch try await advance(id) {
+            case .moved(let stage): await onStage(stage)
+            case let ended: return ended
+            }
+        }
+    }
+}
+
+/// What `advance` came to for a request.
+package enum RequestProgress: Sendable, Equatable {
+    /// Somebody has to review it first.
+    case waiting(for: String)
+    case decided(AccessOutcome)
+}
+
+/// What `advance` came to for a run.
+package enum RunProgress: Sendable, Equatable {
+    case moved(to: RunStage)
+    /// Somebody has to review the candidate first.
+    case waiting(for: String)
+    case closed(RunEnd)
+}
+
+/// How a run ended.
+package enum RunEnd: String, Sendable, Equatable {
+    case released, refused, failed
+}
+
+/// A stage that could not do its work: recorded, then the run scrubs what it holds and closes.
+///
+/// A refusal is an answer with its reasons; a failure is a malfunction with its code. Neither holds anything that is
+/// not safe to log.
+struct StageFailure: Error {
+    let stage: RunStage
+    let outcome: AuditOutcome
+    let reasons: [String]
+    var explanation: String
+
+    static func refused(_ stage: RunStage, _ reasons: [String], _ explanation: String) -> StageFailure {
+        StageFailure(stage: stage, outcome: .refused, reasons: reasons, explanation: explanation)
+    }
+
+    static func failed(_ stage: RunStage, _ code: String, _ explanation: String) -> StageFailure {
+        StageFailure(stage: stage, outcome: .failed, reasons: [code], explanation: explanation)
+    }
+}

@@ -1,0 +1,231 @@
+import AuditTrail
+import Foundation
+import GRDB
+import Sealing
+import TransparencyLog
+import Vocabulary
+
+/// Everything that happened, in order: the trail's records beside the sealed case records that only the gateway reads.
+///
+/// A record is written in three moves: its sealed case record with the leaf's hash into the database, the leaf into
+/// the trail (durable on return), the trail's index into the database. A crash between any two is settled at the
+/// next start by asking the trail whether it holds that leaf.
+final class Ledger {
+    private let trail: Trail
+    private let database: DatabaseQueue
+    private let key: SecretBytes
+    private let clock: any WallClock
+    private var files: [CaseID: CaseFile] = [:]
+
+    /// - Parameter key: seals the case records; derived from the vault's root key.
+    init(trail: Trail, databasePath: String, key: consuming SecretBytes, clock: any WallClock) throws {
+        self.trail = trail
+        self.clock = clock
+        self.key = key
+        var configuration = Configuration()
+        configuration.prepareDatabase { database in
+            // The case record must survive power loss before its leaf is appended.
+            try database.execute(sql: "PRAGMA journal_mode = WAL")
+            try database.execute(sql: "PRAGMA synchronous = FULL")
+        }
+        database = try DatabaseQueue(path: databasePath, configuration: configuration)
+        try migrate()
+        try settlePending()
+        try load()
+    }
+
+    func close() throws { try database.close() }
+
+    // MARK: - Reading
+
+    func file(_ id: CaseID) -> CaseFile { files[id] ?? CaseFile(id: id) }
+
+    /// All records, in the trail's order.
+    var records: [CaseRecord] { files.values.flatMap(\.records).sorted { $0.index < $1.index } }
+
+    var runs: [RunID] {
+        files.keys.compactMap { if case .run(let id) = $0 { id } else { nil } }.sorted()
+    }
+
+    var requests: [RequestID] {
+        files.keys.compactMap { if case .request(let id) = $0 { id } else { nil } }.sorted()
+    }
+
+    /// The highest fence ever recorded; the next lease takes the one after it.
+    var highestFence: Fence {
+        let numbers = files.values.flatMap(\.records).compactMap { $0.core["fence"]?.integerValue }
+        return Fence(UInt64(numbers.max() ?? 0))
+    }
+
+    /// A key that no record of the gateway's own case has yet, for what may happen again and again.
+    func freshKey(_ stem: String) -> String { "\(stem)#\(file(.gateway).records.count)" }
+
+    /// Proof for a wall that does not trust this process: the record is durable and says what it says. Only while the
+    /// record's era is open.
+    func receipt(for record: CaseRecord) throws -> Receipt {
+        do throws(TrailError) { return try trail.receipt(for: record.leafHash) } catch { throw GatewayError(trail: error) }
+    }
+
+    // MARK: - Writing
+
+    /// Makes `event` durable and returns its record. Asked again with the same key, it returns what is already there:
+    /// a step that is repeated after a crash writes nothing twice.
+    @discardableResult
+    func record(_ event: Event, in id: CaseID, key recordKey: String) throws -> CaseRecord {
+        var file = file(id)
+        if let existing = file[recordKey] { return existing }
+        let payload = JSON.object(event.payload)
+        let payloadDigest = event.payload.isEmpty ? nil : SHA256.hash(payload.canonical)
+        let time = clock.now()
+        let prepared: PreparedRecord
+        do throws(TrailError) {
+            prepared = try prepare(event.record(payloadDigest: payloadDigest), in: id, isFirst: file.records.isEmpty)
+        } catch { throw GatewayError(trail: error) }
+        try insertPending(prepared, id, recordKey, time, payload)
+        let appended = try append(prepared)
+        try setIndex(appended.index, of: prepared.leafHash)
+        let record = CaseRecord(
+            index: appended.index, leafHash: prepared.leafHash, time: time, key: recordKey, core: prepared.core,
+            payload: payload)
+        file.append(record)
+        files[id] = file
+        return record
+    }
+
+    /// A run's records are an era of their own, from its first record to the one that closes it.
+    private func prepare(_ record: TrailRecord, in id: CaseID, isFirst: Bool) throws(TrailError) -> PreparedRecord {
+        guard case .run(let run) = id else { return try trail.prepare(record, in: .gateway) }
+        if isFirst { try trail.openEra(run: run) }
+        return record.event == .runClosed
+            ? try trail.prepareClose(record, run: run) : try trail.prepare(record, in: .run(run))
+    }
+
+    private func append(_ prepared: PreparedRecord) throws -> AppendedRecord {
+        do throws(TrailError) {
+            return try trail.append(prepared)
+        } catch {
+            // The row must not outlive a leaf that never was. Where the trail does not know whether the leaf is on the
+            // disk, the next start asks.
+            if error.code != .poisoned { try? drop(prepared.leafHash) }
+            throw GatewayError(trail: error)
+        }
+    }
+}
+
+// MARK: - The database
+
+extension Ledger {
+    private func migrate() throws {
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE record (
+                        leaf_hash BLOB PRIMARY KEY NOT NULL,
+                        trail_index INTEGER UNIQUE,
+                        time INTEGER NOT NULL,
+                        case_id TEXT NOT NULL,
+                        record_key TEXT NOT NULL,
+                        sealed BLOB NOT NULL,
+                        UNIQUE (case_id, record_key)
+                    ) WITHOUT ROWID
+                    """)
+        }
+        try migrator.migrate(database)
+    }
+
+    private func insertPending(
+        _ prepared: PreparedRecord, _ id: CaseID, _ recordKey: String, _ time: Timestamp, _ payload: JSON
+    ) throws {
+        let body: JSON = ["core": prepared.core, "payload": payload]
+        let nonce = RandomBytes.array(SmallCipher.nonceBytes)
+        let sealed = SmallCipher.seal(
+            body.canonical, key: key, nonce: nonce, aad: Self.aad(prepared.leafHash, id, recordKey))
+        try database.write { database in
+            try database.execute(
+                sql: "INSERT INTO record (leaf_hash, time, case_id, record_key, sealed) VALUES (?, ?, ?, ?, ?)",
+                arguments: [
+                    Data(prepared.leafHash.bytes), time.milliseconds, id.description, recordKey, Data(nonce + sealed),
+                ])
+        }
+    }
+
+    private func setIndex(_ index: UInt64, of leafHash: Digest) throws {
+        try database.write { database in
+            try database.execute(
+                sql: "UPDATE record SET trail_index = ? WHERE leaf_hash = ?",
+                arguments: [Int64(index), Data(leafHash.bytes)])
+        }
+    }
+
+    private func drop(_ leafHash: Digest) throws {
+        try database.write { database in
+            try database.execute(sql: "DELETE FROM record WHERE leaf_hash = ?", arguments: [Data(leafHash.bytes)])
+        }
+    }
+
+    /// Settles what a crash left between the case record and its leaf.
+    private func settlePending() throws {
+        let pending = try database.read { database in
+            try Data.fetchAll(database, sql: "SELECT leaf_hash FROM record WHERE trail_index IS NULL")
+        }
+        for hash in pending {
+            guard let digest = Digest(hash) else { throw Self.damaged }
+            if let index = trail.index(of: digest) { try setIndex(index, of: digest) } else { try drop(digest) }
+        }
+    }
+
+    /// Opens every case record and checks it against the trail: same place, same leaf, same content.
+    private func load() throws {
+        let rows = try database.read { database in
+            try Row.fetchAll(database, sql: "SELECT * FROM record ORDER BY trail_index")
+        }
+        for row in rows {
+            guard let idText: String = row["case_id"], let id = CaseID(idText), let recordKey: String = row["record_key"],
+                let hashBytes: Data = row["leaf_hash"], let leafHash = Digest(hashBytes),
+                let index: Int64 = row["trail_index"], let time: Int64 = row["time"], let sealed: Data = row["sealed"],
+                trail.index(of: leafHash) == UInt64(index)
+            else { throw Self.damaged }
+            let nonceBytes = SmallCipher.nonceBytes
+            guard
+                let opened = try? SmallCipher.open(
+                    [UInt8](sealed.dropFirst(nonceBytes)), key: key, nonce: [UInt8](sealed.prefix(nonceBytes)),
+                    aad: Self.aad(leafHash, id, recordKey)),
+                let body = try? JSON(parsing: opened), let core = body["core"], let payload = body["payload"],
+                core["event"]?.stringValue.flatMap(AuditEvent.init) != nil,
+                core["outcome"]?.stringValue.flatMap(AuditOutcome.init) != nil
+            else { throw Self.damaged }
+            var file = file(id)
+            file.append(
+                CaseRecord(
+                    index: UInt64(index), leafHash: leafHash, time: Timestamp(milliseconds: time), key: recordKey,
+                    core: core, payload: payload))
+            files[id] = file
+        }
+    }
+
+    /// A sealed row cannot be moved to another case, key or leaf.
+    private static func aad(_ leafHash: Digest, _ id: CaseID, _ recordKey: String) -> [UInt8] {
+        Array("sekisho case record v1".utf8) + [0] + leafHash.bytes + Array("\(id)".utf8) + [0] + Array(recordKey.utf8)
+    }
+
+    private static let damaged = GatewayError(
+        .integrity, "a case record does not match the trail; restore the database from its backup")
+}
+
+extension GatewayError {
+    /// The trail's own words are public already.
+    init(trail error: TrailError) {
+        switch error.code {
+        case .full:
+            self.init(
+                .trailFull, "trail-full: the disk under the trail is full, so nothing new starts; free space and try again")
+        case .poisoned, .closed:
+            self.init(.unavailable, "\(error.publicDescription); nothing new starts until the gateway is started again")
+        case .busy: self.init(.busy, error.publicDescription)
+        case .notFound: self.init(.notFound, error.publicDescription)
+        case .malformed, .alreadyExists: self.init(.usage, error.publicDescription)
+        case .damaged, .rolledBack, .wrongKey, .outOfOrder, .eraClosed: self.init(.integrity, error.publicDescription)
+        }
+    }
+}

@@ -1,0 +1,176 @@
+import TransparencyLog
+import AuditTrail
+package import Foundation
+import FabricProtocol
+import FabricTransport
+import GPUFabric
+import PolicyEngine
+import Sealing
+package import Vocabulary
+
+package struct NodeSummary: Sendable {
+    package let id: NodeID
+    package let pool: String
+    package let address: String
+    package let state: String
+}
+
+// MARK: - Certificates
+
+extension Gateway {
+    private var authorityFolder: String { home.pki.appendingPathComponent("authority").path }
+    private var gatewayIdentityFolder: String { home.pki.appendingPathComponent("gateway").path }
+
+    package func initialisePKI() throws {
+        do {
+            let authority = try CertificateAuthority.create(in: authorityFolder, now: clock.now())
+            try authority.issueGateway(into: gatewayIdentityFolder, now: clock.now())
+        } catch let error as FabricError { throw GatewayError(fabric: error) }
+    }
+
+    /// Makes a node's identity folder and keeps the gateway's half: the only certificate and attestation key that it
+    /// will accept of a node with this name.
+    package func makeNodeIdentity(_ node: NodeID, at folder: URL) throws {
+        do {
+            let enrolment = try CertificateAuthority(folder: authorityFolder).issueNode(
+                node, trail: settings.trail.description, into: folder.path, now: clock.now())
+            try ledger.record(
+                Event(.nodeEnrolled, .done).with {
+                    $0.device = node
+                    $0.detail = [
+                        "certificate": .string(enrolment.certificate.hex),
+                        "attestation_key": .string(Hex.encode(enrolment.attestationKey.bytes)),
+                    ]
+                }, in: .gateway, key: ledger.freshKey("enrolled.\(node)"))
+        } catch let error as FabricError { throw GatewayError(fabric: error) }
+    }
+
+    private func enrolment(of node: NodeID) -> NodeEnrolment? {
+        let record = ledger.file(.gateway).records.last {
+            $0.event == .nodeEnrolled && $0.core["device"]?.stringValue == node.text
+        }
+        guard let certificate = record?.detail["certificate"]?.stringValue.flatMap(Digest.init(hex:)),
+            let key = record?.detail["attestation_key"]?.stringValue.flatMap(Hex.decode).flatMap({
+                VerifyingKey(bytes: $0)
+            })
+        else { return nil }
+        return NodeEnrolment(node: node, certificate: certificate, attestationKey: key)
+    }
+}
+
+// MARK: - The pool
+
+extension Gateway {
+    /// Adds a node to a pool, or changes its address.
+    package func addNode(_ node: NodeID, address: String, pool: String, by actor: PersonID) throws {
+        try require(actor, anyOf: [.operatorRole])
+        guard enrolment(of: node) != nil else {
+            throw GatewayError(.notFound, "\(node) has no identity here yet; make it with `sekisho pki node`")
+        }
+        let (host, port) = try Self.parse(address: address)
+        try ledger.record(
+            Event(.nodeAdded, .done).with {
+                $0.actor = actor
+                $0.device = node
+                $0.detail = ["host": .string(host), "port": .integer(Int64(port)), "pool": .string(pool)]
+            }, in: .gateway, key: ledger.freshKey("node.\(node)"))
+        fabricCache = nil
+    }
+
+    /// Allows an agent program by the SHA-256 of its file: a node that runs another one is quarantined.
+    package func allowAgent(_ file: URL, by actor: PersonID) throws -> Digest {
+        try require(actor, anyOf: [.operatorRole])
+        guard let handle = try? FileHandle(forReadingFrom: file) else {
+            throw GatewayError(.notFound, "the agent program cannot be read")
+        }
+        defer { try? handle.close() }
+        var hash = SHA256Stream()
+        while let part = try handle.read(upToCount: 1 << 20), !part.isEmpty { hash.update([UInt8](part)) }
+        let digest = hash.finalize()
+        try ledger.record(
+            Event(.agentAllowed, .done).with {
+                $0.actor = actor
+                $0.detail = ["agent": .string(digest.hex)]
+            }, in: .gateway, key: ledger.freshKey("agent"))
+        fabricCache = nil
+        return digest
+    }
+
+    package func nodes() throws -> [NodeSummary] {
+        try fabric().nodes.map { status in
+            let state = status.quarantine.map { "quarantined (\($0.code))" } ?? status.state.rawValue
+            return NodeSummary(
+                id: status.node.id, pool: status.node.pool, address: "\(status.node.host):\(status.node.port)",
+                state: state == "absent" ? "free" : state)
+        }
+    }
+
+    package func releaseFromQuarantine(_ node: NodeID, by actor: PersonID) async throws {
+        try require(actor, anyOf: [.operatorRole])
+        let certificate: ScrubCertificate?
+        do {
+            certificate = try await fabric().reinstate(node)
+        } catch let error as FabricError { throw GatewayError(fabric: error) }
+        try ledger.record(
+            Event(.nodeReinstated, .done).with {
+                $0.actor = actor
+                $0.device = node
+                $0.detail = certificate.map { ["certificate": .string($0.digest.hex)] } ?? [:]
+            }, in: .gateway, key: ledger.freshKey("released.\(node)"))
+    }
+
+    /// The fabric as the records describe it.
+    func fabric() throws -> Fabric {
+        if let fabricCache { return fabricCache }
+        var nodes: [NodeID: FabricNode] = [:]
+        var agents: Set<Digest> = []
+        for record in ledger.file(.gateway).records {
+            switch record.event {
+            case .nodeAdded:
+                guard let id = record.core["device"]?.stringValue.flatMap({ try? NodeID($0) }),
+                    let enrolment = enrolment(of: id), let host = record.detail["host"]?.stringValue,
+                    let port = record.detail["port"]?.integerValue.flatMap({ UInt16(exactly: $0) }),
+                    let pool = record.detail["pool"]?.stringValue
+                else { continue }
+                nodes[id] = FabricNode(enrolment: enrolment, host: host, port: port, pool: pool)
+            case .agentAllowed:
+                if let digest = record.detail["agent"]?.stringValue.flatMap(Digest.init(hex:)) { agents.insert(digest) }
+            default: break
+            }
+        }
+        guard !agents.isEmpty else {
+            throw GatewayError(.notFound, "no agent program is allowed yet; see `sekisho fabric allow`")
+        }
+        do {
+            let fabric = try Fabric(
+                nodes: nodes.values.sorted { $0.id < $1.id },
+                identity: GatewayIdentity.load(folder: gatewayIdentityFolder),
+                // Each data set's policy asks for its own least level at the run decision.
+                policy: AttestationPolicy(leastLevel: .software, allowed: ["agent": agents]),
+                quarantineFile: home.folder.appendingPathComponent("quarantine.json").path, clock: clock)
+            fabricCache = fabric
+            return fabric
+        } catch let error as FabricError { throw GatewayError(fabric: error) }
+    }
+
+    private static func parse(address: String) throws -> (host: String, port: UInt16) {
+        guard let colon = address.lastIndex(of: ":"), colon != address.startIndex,
+            let port = UInt16(address[address.index(after: colon)...]), port > 0
+        else { throw GatewayError(.usage, "an address is HOST:PORT") }
+        return (String(address[..<colon]), port)
+    }
+}
+
+extension GatewayError {
+    /// The fabric's own words are public already.
+    init(fabric error: FabricError) {
+        let code: Code =
+            switch error.code {
+            case .unknownNode: .notFound
+            case .evidence, .untrustedPeer, .refused, .quarantined, .outsideWindow: .refused
+            case .scrubUnproven, .protocolViolation: .integrity
+            default: .unavailable
+            }
+        self.init(code, error.publicDescription)
+    }
+}

@@ -1,0 +1,65 @@
+import AuditTrail
+package import Vocabulary
+
+/// What a person may do. One list for decisions, command line and pages.
+package enum Role: String, CaseIterable, Codable, Sendable {
+    case researcher
+    /// A member of the data access committee.
+    case dac
+    case dataCustodian = "data-custodian"
+    case complianceOfficer = "compliance-officer"
+    case policyAdministrator = "policy-administrator"
+    case outputChecker = "output-checker"
+    case securityOfficer = "security-officer"
+    case operatorRole = "operator"
+}
+
+/// Someone who acts through the gateway.
+package struct PersonRecord: Sendable, Equatable {
+    package let id: PersonID
+    package let roles: Set<Role>
+}
+
+extension Gateway {
+    /// Adds a person, or gives one other roles. The first person of a home is added by its operator.
+    package func addPerson(_ id: PersonID, roles: Set<Role>, by actor: PersonID?) throws {
+        guard !roles.isEmpty else { throw GatewayError(.usage, "a person needs at least one role") }
+        // `Ann` and `ann` would be two voters for one human being.
+        if let other = people.values.first(where: { $0.id != id && $0.id.text.lowercased() == id.text.lowercased() }) {
+            throw GatewayError(.usage, "\(id) differs from \(other.id) only in letter case")
+        }
+        let sorted = roles.map(\.rawValue).sorted()
+        if people[id]?.roles == roles { return }
+        try ledger.record(
+            Event(.personAdded, .done).with {
+                $0.actor = actor
+                $0.detail = ["person": .string(id.text), "roles": .array(sorted.map(JSON.string))]
+            }, in: .gateway, key: ledger.freshKey("person.\(id)"))
+    }
+
+    package var people: [PersonID: PersonRecord] {
+        var people: [PersonID: PersonRecord] = [:]
+        for record in ledger.file(.gateway).records where record.event == .personAdded {
+            guard let id = record.detail["person"]?.stringValue.flatMap({ try? PersonID($0) }) else { continue }
+            let roles = record.detail["roles"]?.arrayValue?.compactMap { $0.stringValue.flatMap(Role.init) } ?? []
+            people[id] = PersonRecord(id: id, roles: Set(roles))
+        }
+        return people
+    }
+
+    /// The person, if known here; unknown people are refused.
+    func person(_ id: PersonID) throws -> PersonRecord {
+        guard let person = people[id] else {
+            throw GatewayError(.refused, "\(id) is not known here; an operator adds people with `sekisho person add`")
+        }
+        return person
+    }
+
+    func require(_ id: PersonID, anyOf roles: Set<Role>) throws {
+        let person = try person(id)
+        guard !person.roles.isDisjoint(with: roles) else {
+            let needed = roles.map(\.rawValue).sorted().joined(separator: " or ")
+            throw GatewayError(.refused, "\(id) does not have the role \(needed)")
+        }
+    }
+}

@@ -1,0 +1,198 @@
+import AuditTrail
+import GraphVault
+import PolicyEngine
+import Sealing
+import TransparencyLog
+package import Vocabulary
+
+/// What reviewers see of a candidate before they speak: hash, sizes, checks; never rows of data.
+package struct CandidateSummary: Sendable {
+    package let hash: Digest
+    package let artefacts: [(name: String, bytes: Int)]
+    package let checks: [(name: String, passed: Bool, finding: String)]
+}
+
+// MARK: - Review
+
+extension Gateway {
+    /// Checks the candidate once, then asks policy whether the reviews suffice.
+    func review(_ run: RunCase) async throws -> RunProgress {
+        typealias Key = RunCase.Key
+        let checked = try await checkCandidate(run)
+        let (question, candidate) = try releaseQuestion(run, checked: checked)
+        let (decision, policies) = try decide(.release(question))
+        if case .needsHuman(let reasons) = decision {
+            return .waiting(for: reasons.map(\.text).joined(separator: "; "))
+        }
+        try ledger.record(
+            decisionEvent(.releaseDecided, .release(question), decision, policies).with {
+                $0.dataset = run.dataset
+                $0.detail = ["candidate": .string(candidate.hex)]
+            }, in: .run(run.id), key: Key.releaseDecided)
+        return .moved(to: try runCase(run.id).nextStage)
+    }
+
+    private func checkCandidate(_ run: RunCase) async throws -> CaseRecord {
+        typealias Key = RunCase.Key
+        if let checked = run.file[Key.checked] { return checked }
+        let candidate = try await vault.candidate(run: run.id)
+        let artefacts = try await vault.candidateContent(run: run.id).map { Artefact(name: $0.name, bytes: $0.bytes) }
+        let opened = run.file[Key.opened]!.detail
+        let persons = Int(opened["persons"]?.integerValue ?? 0)
+        let checks = ArtefactChecks(
+            cohort: (persons, persons + Int(opened["withheld"]?.integerValue ?? 0)),
+            cohortMinimum: try policy(for: run.dataset).release.cohortMin.value,
+            nodes: Int(opened["nodes"]?.integerValue ?? 0))
+        let results = checks.results(for: artefacts)
+        return try ledger.record(
+            // A failed check is an answer for the reviewers and for policy, which refuses the release.
+            Event(.releaseChecked, .done).with {
+                $0.dataset = run.dataset
+                $0.detail = [
+                    "candidate": .string(candidate.hash.hex),
+                    "checks": .array(
+                        results.map {
+                            [
+                                "check": .string($0.check.rawValue), "passed": .bool($0.passed),
+                                "finding": .string($0.finding),
+                            ]
+                        }),
+                ]
+            }, in: .run(run.id), key: Key.checked)
+    }
+
+    private func releaseQuestion(_ run: RunCase, checked: CaseRecord) throws -> (ReleaseQuestion, Digest) {
+        let damaged = GatewayError(.integrity, "the recorded checks cannot be read")
+        guard let candidate = checked.detail["candidate"]?.stringValue.flatMap(Digest.init(hex:)),
+            let results = checked.detail["checks"]?.arrayValue
+        else { throw damaged }
+        let checks = try results.map { result in
+            guard let check = result["check"]?.stringValue.flatMap(ReleaseCheck.init(rawValue:)),
+                let passed = result["passed"]?.boolValue
+            else { throw damaged }
+            return ReleaseQuestion.Check(check: check, passed: passed)
+        }
+        let votes = run.file.records.filter { $0.event == .releaseReviewed }.compactMap { record -> Vote? in
+            guard let person = record.actor, let role = record.detail["role"]?.stringValue,
+                record.detail["candidate"]?.stringValue == candidate.hex
+            else { return nil }
+            return Vote(person: person, role: role, approves: record.outcome == .done)
+        }
+        let question = ReleaseQuestion(
+            now: clock.now(), dataset: run.dataset, run: run.id, researcher: run.researcher, candidate: candidate,
+            cohort: Int(run.file[RunCase.Key.opened]?.detail["persons"]?.integerValue ?? 0), checks: checks,
+            votes: votes)
+        return (question, candidate)
+    }
+
+    /// What waits for review, for those who review or whose run it is.
+    package func candidate(of id: RunID, by person: PersonID) async throws -> CandidateSummary {
+        let run = try runCase(id)
+        if person != run.researcher {
+            let roles = try policy(for: run.dataset).release.roles.value
+            try require(person, anyOf: Set(roles.compactMap(Role.init)))
+        }
+        guard let checked = run.file[RunCase.Key.checked] else {
+            throw GatewayError(.notFound, "run \(id) has no candidate for review")
+        }
+        let candidate = try await vault.candidate(run: id)
+        let results = checked.detail["checks"]?.arrayValue ?? []
+        return CandidateSummary(
+            hash: candidate.hash, artefacts: candidate.artefacts.map { ($0.name, $0.byteCount) },
+            checks: results.map {
+                (
+                    $0["check"]?.stringValue ?? "", $0["passed"]?.boolValue ?? false, $0["finding"]?.stringValue ?? ""
+                )
+            })
+    }
+
+    /// Records a reviewer's word on a candidate, bound to its hash.
+    package func reviewRelease(
+        of id: RunID, _ verdict: Verdict, candidate expected: String?, by reviewer: PersonID
+    ) throws {
+        let run = try runCase(id)
+        guard run.nextStage == .review, let checked = run.file[RunCase.Key.checked],
+            let candidate = checked.detail["candidate"]?.stringValue
+        else { throw GatewayError(.notFound, "run \(id) has no candidate for review") }
+        guard expected == nil || expected == candidate else {
+            throw GatewayError(.refused, "the candidate that waits is not the one you name")
+        }
+        guard reviewer.text.lowercased() != run.researcher.text.lowercased() else {
+            throw GatewayError(.refused, "nobody reviews their own release")
+        }
+        let roles = try policy(for: run.dataset).release.roles.value
+        let person = try person(reviewer)
+        guard let role = roles.first(where: { role in person.roles.contains { $0.rawValue == role } }) else {
+            throw GatewayError(
+                .refused, "\(reviewer) has none of the roles that review here: \(roles.joined(separator: ", "))")
+        }
+        guard run.file[RunCase.Key.reviewed(reviewer)] == nil else {
+            throw GatewayError(.usage, "\(reviewer) has reviewed this candidate already")
+        }
+        try ledger.record(
+            Event(.releaseReviewed, verdict == .approve ? .done : .refused).with {
+                $0.actor = reviewer
+                $0.dataset = run.dataset
+                $0.detail = ["role": .string(role), "candidate": .string(candidate)]
+            }, in: .run(id), key: RunCase.Key.reviewed(reviewer))
+    }
+}
+
+// MARK: - Release
+
+extension Gateway {
+    /// Shows that the vault gives out, on the receipt of the decision, exactly the bytes that were reviewed.
+    func release(_ run: RunCase) async throws {
+        guard let decision = run.file[RunCase.Key.releaseDecided] else {
+            throw StageFailure.failed(.release, "no-decision", "the run has no release decision")
+        }
+        let receipt = try ledger.receipt(for: decision)
+        let (artefacts, hash) = try await released(run, receipt)
+        try ledger.record(
+            Event(.releaseReady, .done).with {
+                $0.dataset = run.dataset
+                $0.detail = [
+                    "candidate": .string(hash.hex),
+                    "bytes": .integer(Int64(artefacts.reduce(0) { $0 + $1.bytes.count })),
+                ]
+                // The run's era is closed by the time the researcher comes; the receipt proves the decision for good.
+                $0.payload = ["receipt": .string(Hex.encode(receipt.bytes))]
+            }, in: .run(run.id), key: RunCase.Key.ready)
+    }
+
+    /// The released artefacts, for the researcher whose run it was. Each taking is recorded before it happens.
+    package func takeRelease(of id: RunID, by person: PersonID) async throws -> [Artefact] {
+        let run = try runCase(id)
+        guard person == run.researcher else {
+            throw GatewayError(.refused, "only the run's own researcher takes its release")
+        }
+        guard run.file[RunCase.Key.ready]?.outcome == .done else {
+            throw GatewayError(.refused, "run \(id) is not released; its checks and reviewers come first")
+        }
+        guard let receipt = run.file[RunCase.Key.ready]?.payload["receipt"]?.stringValue.flatMap(Hex.decode) else {
+            throw GatewayError(.integrity, "the recorded receipt of the release cannot be read")
+        }
+        let (artefacts, hash) = try await released(run, Receipt(parsing: receipt))
+        try ledger.record(
+            Event(.releaseTaken, .done).with {
+                $0.actor = person
+                $0.dataset = run.dataset
+                $0.ofRun = id
+                $0.detail = ["candidate": .string(hash.hex)]
+            }, in: .gateway, key: ledger.freshKey("taken.\(id)"))
+        return artefacts
+    }
+
+    private func released(_ run: RunCase, _ receipt: Receipt) async throws -> ([Artefact], Digest) {
+        guard let decision = run.file[RunCase.Key.releaseDecided], decision.core["decision"] == "permit",
+            let hash = decision.detail["candidate"]?.stringValue.flatMap(Digest.init(hex:))
+        else { throw GatewayError(.refused, "run \(run.id) has no release decision") }
+        do {
+            let content = try await vault.takeRelease(
+                run: run.id, receipt: receipt, trail: settings.trail)
+            return (content.map { Artefact(name: $0.name, bytes: $0.bytes) }, hash)
+        } catch let error as VaultError {
+            throw GatewayError(vault: error)
+        }
+    }
+}

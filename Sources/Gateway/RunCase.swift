@@ -1,0 +1,73 @@
+import AuditTrail
+package import Vocabulary
+
+/// A run as its durable records tell it.
+package struct RunCase: Sendable {
+    package let id: RunID
+    package let file: CaseFile
+
+    /// Keys of the records that a run can have. Epochs are `epoch.1`, `epoch.2`, …; reviews `reviewed.PERSON`.
+    enum Key {
+        static let requested = "requested"
+        static let decided = "decided"
+        static let opening = "opening"
+        static let opened = "opened"
+        static let leasing = "leasing"
+        static let leased = "leased"
+        static let planned = "planned"
+        static let loading = "loading"
+        static let trained = "trained"
+        static let scrubbing = "scrubbing"
+        static let scrubbed = "scrubbed"
+        static let checked = "checked"
+        static let releaseDecided = "release-decided"
+        static let ready = "ready"
+        static let closed = "closed"
+        static func epoch(_ number: Int) -> String { "epoch.\(number)" }
+        static func reviewed(_ person: PersonID) -> String { "reviewed.\(person)" }
+    }
+
+    /// What has to be done next; `.closed` until the closing record is there means: close it.
+    package var nextStage: RunStage {
+        if isClosed { return .closed }
+        let holdsDevice = file[Key.leasing] != nil && file[Key.scrubbed] == nil
+        if stopped { return holdsDevice ? .scrub : .closed }
+        if file[Key.decided] == nil { return .decide }
+        if file[Key.opened] == nil { return .open }
+        if file[Key.leased] == nil { return .attach }
+        if file[Key.planned] == nil { return .plan }
+        if file[Key.trained] == nil { return .train }
+        if file[Key.scrubbed] == nil { return .scrub }
+        if file[Key.releaseDecided] == nil { return .review }
+        if file[Key.ready] == nil { return .release }
+        return .closed
+    }
+
+    package var isClosed: Bool { file[Key.closed] != nil }
+
+    /// A stage said no or broke; a scrub without proof is told by its record but does not stop the run.
+    var stopped: Bool { stop != nil }
+
+    private static func stops(_ record: CaseRecord) -> Bool {
+        (record.outcome == .refused || record.outcome == .failed)
+            && ![AuditEvent.deviceScrubbed, .windowRefused, .releaseReviewed, .runClosed].contains(record.event)
+    }
+
+    package var end: RunEnd? {
+        file[Key.closed]?.detail["end"]?.stringValue.flatMap(RunEnd.init)
+    }
+
+    package var researcher: PersonID { file[Key.requested]!.actor! }
+    package var dataset: DatasetID { file.records[0].core["dataset"]!.stringValue.flatMap { try? DatasetID($0) }! }
+    package var version: VersionID { file.records[0].core["version"]!.stringValue.flatMap { try? VersionID($0) }! }
+
+    package var root: Digest { file.records[0].core["root"]!.stringValue.flatMap(Digest.init(hex:))! }
+
+    /// Codes of whatever stopped the run; empty for one that went well.
+    package var stopReasons: [String] { stop?.reasons ?? [] }
+
+    /// The record of the stage that said no or broke.
+    var stop: CaseRecord? { file.records.first(where: Self.stops) }
+
+    var epochsRecorded: Int { file.records.count { $0.event == .trainingEpoch } }
+}

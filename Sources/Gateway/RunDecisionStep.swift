@@ -1,0 +1,107 @@
+import GraphVault
+import GPUFabric
+import AuditTrail
+import PolicyEngine
+import Sealing
+import Training
+package import Vocabulary
+
+extension Gateway {
+    /// Asks for a run of a declared model under a grant. The specification is read strictly here, and again from the
+    /// record by every later step.
+    package func requestRun(
+        specification text: String, grant id: GrantID, id wanted: RunID?, deviceMemory: Int?, by researcher: PersonID
+    ) async throws -> RunID {
+        try require(researcher, anyOf: [.researcher])
+        let specification: ModelSpec
+        do throws(ModelSpecError) { specification = try ModelSpec(parsing: text) } catch {
+            throw GatewayError(.usage, "the model specification is not valid: \(error)")
+        }
+        let grant = try grant(id)
+        let run = try wanted ?? RunID("run-\(ledger.runs.count + 1)")
+        guard ledger.file(.run(run)).records.isEmpty else {
+            throw GatewayError(.usage, "there is a run \(run) already; choose another id or `sekisho run resume`")
+        }
+        guard let version = try await datasets().last(where: { $0.dataset == grant.dataset }) else {
+            throw GatewayError(.notFound, "the data set \(grant.dataset) has no version in the vault")
+        }
+        try ledger.record(
+            Event(.runRequested, .intent).with {
+                $0.actor = researcher
+                $0.dataset = grant.dataset
+                $0.version = version.version
+                $0.root = version.root
+                $0.purpose = grant.purpose.codes.joined(separator: ",")
+                $0.detail = ["grant": .string(id.text), "specification": .string(specification.digest.hex)]
+                $0.payload = [
+                    "grant": .string(id.text), "specification": .string(text),
+                    "device_memory": deviceMemory.map { .integer(Int64($0)) } ?? .null,
+                ]
+            }, in: .run(run), key: RunCase.Key.requested)
+        return run
+    }
+
+    /// The second decision: the grant and the facts of this moment. Keys and leases cite its record.
+    func decideRun(_ run: RunCase) async throws {
+        guard let facts = RunFacts(run) else {
+            throw StageFailure.failed(.decide, "request-unreadable", "the recorded request cannot be read")
+        }
+        let grant = try grant(facts.grant)
+        let device = try await candidateDevice(for: run)
+        if device == nil, let refusal = deviceRefusals.removeValue(forKey: run.id), refusal.code == .refused {
+            throw StageFailure.refused(
+                .decide, [Self.code(of: refusal)], "the device does not accept this gateway: \(refusal.publicDescription)")
+        }
+        let question = RunQuestion(
+            now: clock.now(), run: run.id, dataset: run.dataset, requester: run.researcher, purpose: grant.purpose,
+            target: facts.specification.label,
+            grant: RunQuestion.Grant(
+                id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
+                granted: grant.granted, expires: grant.expires, revoked: grant.revoked, obligations: grant.obligations),
+            cohort: try await vault.cohort(run.dataset, run.version, permits: consentsAllowing(grant.purpose)).subjects,
+            device: device,
+            hoursUsed: try hoursUsed(under: grant.id), hoursAsked: 1)
+        let (decision, policies) = try decide(.run(question))
+        let event = decisionEvent(.runDecided, .run(question), decision, policies).with {
+            $0.dataset = run.dataset
+            $0.version = run.version
+            $0.root = run.root
+            $0.purpose = grant.purpose.codes.joined(separator: ",")
+        }
+        try ledger.record(event, in: .run(run.id), key: RunCase.Key.decided)
+    }
+
+    /// Device hours that runs under a grant have used, begun hours counted whole.
+    private func hoursUsed(under grant: GrantID) throws -> Int {
+        try runs().filter { RunFacts($0)?.grant == grant }.reduce(0) { hours, run in
+            guard let from = run.file[RunCase.Key.leasing]?.time else { return hours }
+            let to = run.file[RunCase.Key.scrubbed]?.time ?? clock.now()
+            return hours + Int((to.milliseconds - from.milliseconds + 3_599_999) / 3_600_000)
+        }
+    }
+
+    package func runCase(_ id: RunID) throws -> RunCase {
+        let file = ledger.file(.run(id))
+        guard !file.records.isEmpty else { throw GatewayError(.notFound, "there is no run \(id)") }
+        return RunCase(id: id, file: file)
+    }
+
+    package func runs() throws -> [RunCase] { try ledger.runs.map(runCase) }
+
+    /// Records why a stage stopped. The run then gives back what it holds and closes.
+    func recordFailure(_ failure: StageFailure, of run: RunCase) throws {
+        let names: [RunStage: (AuditEvent, String)] = [
+            .decide: (.runDecided, RunCase.Key.decided), .open: (.runOpened, RunCase.Key.opened),
+            .attach: (.deviceLeased, RunCase.Key.leased), .plan: (.runPlanned, RunCase.Key.planned),
+            .train: (.runTrained, RunCase.Key.trained), .scrub: (.deviceScrubbed, RunCase.Key.scrubbed),
+            .review: (.releaseDecided, RunCase.Key.releaseDecided), .release: (.releaseReady, RunCase.Key.ready),
+            .closed: (.runClosed, RunCase.Key.closed),
+        ]
+        let (name, key) = names[failure.stage]!
+        try ledger.record(
+            Event(name, failure.outcome).with {
+                $0.reasons = failure.reasons
+                $0.payload = ["explanation": .string(failure.explanation)]
+            }, in: .run(run.id), key: key)
+    }
+}

@@ -1,0 +1,122 @@
+import Vocabulary
+
+extension PolicySet {
+    /// May this person be granted this data set for this purpose?
+    package func decide(_ question: AccessQuestion) -> Decision {
+        ruling(on: question.dataset) { policy, ruling in
+            PurposeRules(policy: policy, diseases: diseases).judge(question.purpose, &ruling)
+            for modifier in policy.modifiers { Self.judge(modifier, question, &ruling) }
+            Self.judgeIdentity(policy, question, &ruling)
+            if let term = question.termMonths, !(1...1200).contains(term) {
+                ruling.refuse(.factInvalid, policy.permission, "a term must be from 1 to 1200 months")
+            }
+            if let notices = policy.access.notices {
+                for text in notices.value { ruling.oblige(.notice, notices, text) }
+            }
+            ruling.oblige(.hoursMax, policy.training.hoursMax, String(policy.training.hoursMax.value))
+            Self.judgeApprovals(policy, question, &ruling)
+        }
+    }
+
+    private static func judge(_ modifier: Clause<Modifier>, _ question: AccessQuestion, _ ruling: inout Ruling) {
+        func missing(_ fact: String) {
+            ruling.refuse(.factMissing, modifier, "the request does not say '\(fact)', which this rule needs")
+        }
+        func listed(_ value: String?, _ fact: String, _ allowed: [String], _ code: Reason.Code) {
+            guard let value else { return missing(fact) }
+            if !allowed.contains(value) {
+                ruling.refuse(code, modifier, "this \(fact) is not among those the data may be used by")
+            }
+        }
+        func agreed(_ obligation: Obligation.Code, _ value: String = "") {
+            let code = modifier.value.code
+            if !question.agreements.contains(code.rawValue) {
+                ruling.refuse(
+                    .agreementMissing, modifier, "the requester has not agreed to \(code.rawValue) (\(code.label))")
+            }
+            ruling.oblige(obligation, modifier, value)
+        }
+        switch modifier.value {
+        case .publication: agreed(.publish)
+        case .collaboration(let with): agreed(.collaborate, with ?? "")
+        case .returnResults: agreed(.returnResults)
+        case .moratorium(let until): agreed(.moratorium, until.description)
+        case .ethicsApproval:
+            let approvals = question.documents.filter { $0.kind == "ethics" }
+            if approvals.isEmpty {
+                ruling.refuse(.documentMissing, modifier, "an ethics board's approval must be attached")
+            } else if !approvals.contains(where: { $0.expires.map { $0 > question.now } ?? true }) {
+                ruling.refuse(.documentExpired, modifier, "the ethics board's approval has expired")
+            }
+        case .regions(let allowed):
+            guard let country = question.country else { return missing("country") }
+            if !allowed.contains(country) {
+                ruling.refuse(.placeNotAllowed, modifier, "the data may not be used in this country")
+            }
+        case .timeLimit(let months):
+            guard let term = question.termMonths else { return missing("termMonths") }
+            if term > months {
+                ruling.refuse(.termTooLong, modifier, "the data may be used for at most \(months) months")
+            }
+            ruling.oblige(.monthsMax, modifier, String(months))
+        case .users(let allowed):
+            if !allowed.contains(question.requester) {
+                ruling.refuse(.personNotListed, modifier, "the requester is not among the approved users")
+            }
+        case .projects(let allowed): listed(question.project, "project", allowed, .projectNotListed)
+        case .institutions(let allowed): listed(question.institution, "institution", allowed, .institutionNotListed)
+        case .researchTypes, .noMethods, .geneticOnly, .notForProfitNonCommercial, .notForProfit, .nonCommercial,
+            .noAncestry, .clinicalCare:
+            break  // Judged with the purpose.
+        }
+    }
+
+    private static func judgeIdentity(_ policy: Policy, _ question: AccessQuestion, _ ruling: inout Ruling) {
+        guard let wanted = policy.access.visas else { return }
+        for type in wanted.value.types {
+            let held = question.visas.contains { visa in
+                visa.type == type && wanted.value.by.contains(visa.by) && visa.expires > question.now
+            }
+            if !held {
+                ruling.refuse(.visaMissing, wanted, "the requester holds no valid \(type) visa from a trusted source")
+            }
+        }
+    }
+
+    private static func judgeApprovals(_ policy: Policy, _ question: AccessQuestion, _ ruling: inout Ruling) {
+        let clause = policy.access.approvals
+        let excluded = [question.requester] + (clause.value.authorMayApprove ? [] : question.authors)
+        let tally = Tally(question.votes, roles: clause.value.roles, excluding: excluded)
+        if tally.rejected {
+            ruling.refuse(.approvalRejected, clause, "an approver has rejected the request")
+        } else if tally.approvals < clause.value.required {
+            ruling.needsHuman(
+                .approvalsWaiting, clause,
+                "\(tally.approvals) of \(clause.value.required) approvals by \(clause.value.roles.joined(separator: ", "))"
+            )
+        } else if clause.value.required > 0 {
+            ruling.permit(.approvalsMet, clause, "\(clause.value.required) different people have approved")
+        }
+    }
+}
+
+/// Counts people, not votes: only in an allowed role, nobody excluded, one voice each, and a rejection outweighs the
+/// same person's approval.
+struct Tally {
+    let approvals: Int
+    let rejected: Bool
+
+    init(_ votes: [Vote], roles: [String], excluding excluded: [PersonID]) {
+        // People are compared without regard to capital letters, so that no one counts twice under two spellings.
+        let excluded = Set(excluded.map { $0.text.lowercased() })
+        var people: Set<String> = []
+        var rejected = false
+        for vote in votes where roles.contains(vote.role) {
+            let person = vote.person.text.lowercased()
+            guard !excluded.contains(person) else { continue }
+            if vote.approves { people.insert(person) } else { rejected = true }
+        }
+        approvals = people.count
+        self.rejected = rejected
+    }
+}

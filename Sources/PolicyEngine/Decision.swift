@@ -1,0 +1,226 @@
+package import Vocabulary
+
+/// The answer to a question. Only `PolicySet.decide` makes a permit, and it makes none out of missing facts.
+package enum Decision: Sendable, Equatable {
+    case permit(Permit)
+    /// People must still act, such as a second approver. Everything else is in order.
+    case needsHuman([Reason])
+    case refuse([Reason])
+}
+
+/// What was permitted, by which rules, and what whoever uses it must do.
+package struct Permit: Sendable, Equatable {
+    package let reasons: [Reason]
+    package let obligations: [Obligation]
+
+    fileprivate init(reasons: [Reason], obligations: [Obligation]) {
+        self.reasons = reasons
+        self.obligations = obligations
+    }
+}
+
+extension Decision {
+    package enum Verdict: String, Sendable, CaseIterable {
+        case permit
+        case needsHuman = "needs-human"
+        case refuse
+    }
+
+    /// As records write it.
+    package var verdict: Verdict {
+        switch self {
+        case .permit: .permit
+        case .needsHuman: .needsHuman
+        case .refuse: .refuse
+        }
+    }
+
+    package var reasons: [Reason] {
+        switch self {
+        case .permit(let permit): permit.reasons
+        case .needsHuman(let reasons), .refuse(let reasons): reasons
+        }
+    }
+
+    /// Each code once, in order, for records.
+    package var reasonCodes: [String] {
+        var codes: [String] = []
+        for reason in reasons where !codes.contains(reason.code.rawValue) { codes.append(reason.code.rawValue) }
+        return codes
+    }
+
+    package var obligations: [Obligation] { if case .permit(let permit) = self { permit.obligations } else { [] } }
+
+    package var json: JSON {
+        .object([
+            "verdict": .string(verdict.rawValue),
+            "reasons": .array(reasons.map(\.json)),
+            "obligations": .array(obligations.map(\.json)),
+        ])
+    }
+}
+
+/// One rule's part in a decision: a stable code, the rule and where it is written, and a sentence in English.
+package struct Reason: Hashable, Sendable, CustomStringConvertible {
+    package enum Code: String, CaseIterable, Sendable {
+        case datasetUnknown = "dataset.unknown"
+        case nothingPermits = "nothing.permits"
+        case purposeCovered = "purpose.covered"
+        case purposeMissing = "purpose.missing"
+        case purposeUnknown = "purpose.unknown"
+        case purposeTooWide = "purpose.too-wide"
+        case purposeNotCovered = "purpose.not-covered"
+        case purposeAncestry = "purpose.ancestry"
+        case purposeDisease = "purpose.disease"
+        case purposeClinical = "purpose.clinical"
+        case purposeMethods = "purpose.methods"
+        case purposeCommercial = "purpose.commercial"
+        case purposeOrganisation = "purpose.organisation"
+        case purposeNotGenetic = "purpose.not-genetic"
+        case purposeResearchType = "purpose.research-type"
+        case factMissing = "fact.missing"
+        case factInvalid = "fact.invalid"
+        case agreementMissing = "agreement.missing"
+        case documentMissing = "document.missing"
+        case documentExpired = "document.expired"
+        case placeNotAllowed = "place.not-allowed"
+        case termTooLong = "term.too-long"
+        case personNotListed = "person.not-listed"
+        case projectNotListed = "project.not-listed"
+        case institutionNotListed = "institution.not-listed"
+        case visaMissing = "visa.missing"
+        case approvalsMet = "approvals.met"
+        case approvalsWaiting = "approvals.waiting"
+        case approvalRejected = "approval.rejected"
+        case grantMissing = "grant.missing"
+        case grantValid = "grant.valid"
+        case grantExpired = "grant.expired"
+        case grantNotYet = "grant.not-yet"
+        case grantRevoked = "grant.revoked"
+        case grantOther = "grant.other"
+        case grantPurpose = "grant.purpose"
+        case grantObligation = "grant.obligation"
+        case cohortTooSmall = "cohort.too-small"
+        case devicePool = "device.pool"
+        case deviceEvidence = "device.evidence"
+        case deviceRoundTrip = "device.round-trip"
+        case deviceHours = "device.hours"
+        case deviceAccepted = "device.accepted"
+        case targetNotAllowed = "target.not-allowed"
+        case checkFailed = "check.failed"
+        case checkMissing = "check.missing"
+        case checksPassed = "checks.passed"
+        case reviewsMet = "reviews.met"
+        case reviewsWaiting = "reviews.waiting"
+        case reviewRejected = "review.rejected"
+        case figureShown = "figure.shown"
+        case figureHidden = "figure.hidden"
+    }
+
+    package let code: Code
+    /// Data set and path of the clause, such as `demo:kg1-health/modifiers[0]`.
+    package let rule: String
+    package let file: String
+    package let line: Int
+    package let text: String
+
+    package var description: String { "\(code.rawValue): \(text) (\(rule), \(file):\(line))" }
+
+    package var json: JSON {
+        .object([
+            "code": .string(code.rawValue), "rule": .string(rule), "file": .string(file),
+            "line": .integer(Int64(line)), "text": .string(text),
+        ])
+    }
+}
+
+/// Something that whoever acts on a permit must do. It is kept in the grant and travels with the release.
+package struct Obligation: Hashable, Sendable {
+    package enum Code: String, CaseIterable, Sendable {
+        /// Show this text to everyone who uses the data or its results.
+        case notice
+        /// Publish the results (DUO:0000019).
+        case publish
+        /// Work together with the primary investigators (DUO:0000020).
+        case collaborate
+        /// Publish nothing before this day (DUO:0000024).
+        case moratorium
+        /// Give derived data back (DUO:0000029).
+        case returnResults = "return-results"
+        /// The grant ends after this many months (DUO:0000025).
+        case monthsMax = "months-max"
+        /// Device hours the grant may use.
+        case hoursMax = "hours-max"
+        /// Round every figure shown to multiples of this many thousandths.
+        case roundThousandths = "round-thousandths"
+    }
+
+    package let code: Code
+    package let rule: String
+    /// The text, day or number that the code speaks of; empty where it needs none.
+    package let value: String
+
+    package init(code: Code, rule: String, value: String) {
+        self.code = code
+        self.rule = rule
+        self.value = value
+    }
+
+    package var json: JSON {
+        .object(["code": .string(code.rawValue), "rule": .string(rule), "value": .string(value)])
+    }
+}
+
+/// Collects what the rules say about one question. Forbid wins; nothing said is a refusal.
+struct Ruling {
+    private let policy: Policy
+    private var permits: [Reason] = []
+    private var waits: [Reason] = []
+    private var refusals: [Reason] = []
+    private var obligations: [Obligation] = []
+
+    init(_ policy: Policy) { self.policy = policy }
+
+    mutating func permit<Value>(_ code: Reason.Code, _ clause: Clause<Value>, _ text: String) {
+        permits.append(reason(code, clause, text))
+    }
+
+    mutating func needsHuman<Value>(_ code: Reason.Code, _ clause: Clause<Value>, _ text: String) {
+        waits.append(reason(code, clause, text))
+    }
+
+    mutating func refuse<Value>(_ code: Reason.Code, _ clause: Clause<Value>, _ text: String) {
+        refusals.append(reason(code, clause, text))
+    }
+
+    mutating func oblige<Value>(_ code: Obligation.Code, _ clause: Clause<Value>, _ value: String = "") {
+        obligations.append(Obligation(code: code, rule: rule(clause), value: value))
+    }
+
+    /// Refuses unless the fact is known and is `expected`.
+    mutating func demand<Value>(
+        _ fact: Bool?, _ expected: Bool, named name: String, else code: Reason.Code, _ clause: Clause<Value>,
+        _ text: String
+    ) {
+        switch fact {
+        case expected: break
+        case nil: refuse(.factMissing, clause, "the request does not say '\(name)', which this rule needs")
+        default: refuse(code, clause, text)
+        }
+    }
+
+    var decision: Decision {
+        if !refusals.isEmpty { return .refuse(refusals) }
+        if !waits.isEmpty { return .needsHuman(waits) }
+        guard !permits.isEmpty else {
+            return .refuse([reason(.nothingPermits, policy.permission, "no rule permits this")])
+        }
+        return .permit(Permit(reasons: permits, obligations: obligations))
+    }
+
+    private func rule<Value>(_ clause: Clause<Value>) -> String { "\(policy.dataset.text)/\(clause.path)" }
+
+    private func reason<Value>(_ code: Reason.Code, _ clause: Clause<Value>, _ text: String) -> Reason {
+        Reason(code: code, rule: rule(clause), file: policy.file, line: clause.line, text: text)
+    }
+}

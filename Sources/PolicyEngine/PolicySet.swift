@@ -1,0 +1,147 @@
+package import Vocabulary
+
+/// One file of the folder `policies/`: its name in that folder and its bytes.
+package struct PolicyFile: Sendable, Equatable {
+    package let name: String
+    package let bytes: [UInt8]
+
+    package init(name: String, bytes: [UInt8]) {
+        self.name = name
+        self.bytes = bytes
+    }
+}
+
+/// All policies in force together, loaded from their files as one bundle.
+///
+/// `NAME.yaml` is a policy, `NAME.test.yaml` its tests, `diseases.yaml` the table of diseases. A set exists only when
+/// every file is valid and every test passes.
+package struct PolicySet: Sendable {
+    package let policies: [DatasetID: Policy]
+    /// Every file with its SHA-256, in RFC 8785 form.
+    package let manifest: JSON
+    /// SHA-256 of the manifest. Every decision is recorded with it.
+    package let bundleHash: Digest
+    let diseases: DiseaseTree
+
+    /// Reads and tests the files. `hash` is SHA-256: this module has no cryptography of its own.
+    package init(files: [PolicyFile], hash: ([UInt8]) -> Digest) throws(PolicyError) {
+        let draft = try PolicyDraft(files: files)
+        policies = draft.policies
+        diseases = draft.diseases
+        manifest = .object([
+            "format": "sekisho policy bundle v1",
+            "files": .object(
+                Dictionary(
+                    files.map { ($0.name, JSON.string(hash($0.bytes).hex)) }, uniquingKeysWith: { first, _ in first })),
+        ])
+        bundleHash = hash(manifest.canonical)
+        let failures = draft.suites.flatMap { suite in suite.run(on: self) }.compactMap(\.finding)
+        guard failures.isEmpty else { throw PolicyError(findings: failures) }
+    }
+
+    package func decide(_ question: Question) -> Decision {
+        switch question {
+        case .access(let question): decide(question)
+        case .run(let question): decide(question)
+        case .progress(let question): decide(question)
+        case .release(let question): decide(question)
+        }
+    }
+
+    /// Applies a data set's rules to a question; a data set without a policy is refused.
+    func ruling(on dataset: DatasetID, _ apply: (Policy, inout Ruling) -> Void) -> Decision {
+        guard let policy = policies[dataset] else {
+            return .refuse([
+                Reason(
+                    code: .datasetUnknown, rule: dataset.text, file: "", line: 0,
+                    text: "no policy speaks of this data set, so nobody may use it")
+            ])
+        }
+        var ruling = Ruling(policy)
+        apply(policy, &ruling)
+        return ruling.decision
+    }
+}
+
+/// The files of a set, read but not yet tested.
+struct PolicyDraft {
+    private(set) var policies: [DatasetID: Policy] = [:]
+    private(set) var suites: [TestSuite] = []
+    private(set) var diseases = DiseaseTree(parents: [:])!
+    private static let policiesMax = 10_000
+
+    init(files: [PolicyFile]) throws(PolicyError) {
+        var findings: [Finding] = []
+        func add(_ rule: Finding.Rule, _ file: String, _ message: String) {
+            findings.append(
+                Finding(rule: rule, severity: .error, file: file, line: 1, column: 1, message: message))
+        }
+        var names: Set<String> = []
+        var byFile: [String: Policy] = [:]
+        var tests: [(name: String, root: YAMLValue)] = []
+        if files.count > 2 * Self.policiesMax {
+            add(.yamlTooMany, "", "more than \(2 * Self.policiesMax) policy files")
+        }
+        for file in files.prefix(2 * Self.policiesMax).sorted(by: { $0.name < $1.name }) {
+            guard Self.isName(file.name) else {
+                add(.fileName, shown(file.name), "a policy file is named with a–z 0–9 and -, and ends in .yaml")
+                continue
+            }
+            guard names.insert(file.name).inserted else {
+                add(.fileName, file.name, "the file is given twice")
+                continue
+            }
+            do throws(PolicyError) {
+                let root = try StrictYAML.parse(file.bytes, file: file.name)
+                var reader = PolicyReader(file: file.name)
+                if file.name == "diseases.yaml" {
+                    if let tree = reader.diseaseTree(root) { diseases = tree }
+                } else if file.name.hasSuffix(".test.yaml") {
+                    tests.append((file.name, root))
+                } else if let policy = reader.policy(root) {
+                    byFile[file.name] = policy
+                }
+                findings += reader.findings
+            } catch {
+                findings += error.findings
+            }
+        }
+        var spellings: [String: String] = [:]
+        for (name, policy) in byFile.sorted(by: { $0.key < $1.key }) {
+            let folded = policy.dataset.text.lowercased()
+            if let other = spellings.updateValue(name, forKey: folded) {
+                let same = policies[policy.dataset] != nil
+                add(
+                    same ? .datasetRepeated : .datasetLookAlike, name,
+                    same
+                        ? "\(other) already speaks of this data set"
+                        : "the data set of \(other) differs from this one only in capital letters")
+            }
+            policies[policy.dataset] = policy
+        }
+        for test in tests {
+            guard let policy = byFile[test.name.dropLast(".test.yaml".count) + ".yaml"] else {
+                // Where the policy itself is at fault, that is what has been reported.
+                if !names.contains(test.name.dropLast(".test.yaml".count) + ".yaml") {
+                    add(.testOrphan, test.name, "no policy file stands beside these tests")
+                }
+                continue
+            }
+            var reader = TestReader(file: test.name, policy: policy)
+            if let suite = reader.suite(test.root) { suites.append(suite) }
+            findings += reader.findings
+        }
+        guard findings.isEmpty else { throw PolicyError(findings: findings) }
+    }
+
+    private static func isName(_ name: String) -> Bool {
+        guard name.hasSuffix(".yaml"), name.utf8.count <= Limits.identifierBytesMax else { return false }
+        var stem = name.dropLast(".yaml".count)
+        if stem.hasSuffix(".test") { stem = stem.dropLast(".test".count) }
+        return !stem.isEmpty && stem.first != "-"
+            && stem.utf8.allSatisfy { byte in
+                (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
+                    || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || byte == UInt8(ascii: "-")
+            }
+    }
+}

@@ -1,0 +1,246 @@
+import ArgumentParser
+import Foundation
+import Gateway
+import Vocabulary
+
+struct Initialise: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "init",
+        abstract: "Make a new home: vault, trail and database.",
+        discussion: """
+            Auditors' and the recovery key's public halves come from `sekisho audit keygen`. The private halves are
+            kept elsewhere: after a run is closed, nobody without one of them can read its records, not even this host.
+            """)
+
+    @OptionGroup var options: HomeOptions
+    @Option(help: "The log's name, as in its checkpoints; a host name and a path.") var origin = "sekisho.local/trail"
+    @Option(help: "Where the last signed head is kept; better on another volume.") var anchor: String?
+    @Option(help: "An auditor's public key file; may be repeated.") var auditor: [String]
+    @Option(help: "The recovery key's public key file.") var recovery: String
+
+    func run() async throws {
+        let identity = try await Gateway.initialise(
+            home: options.homeFolder, key: options.unsealing(), origin: origin,
+            anchor: anchor.map { URL(fileURLWithPath: $0) }, auditors: auditor.map { URL(fileURLWithPath: $0) },
+            recovery: URL(fileURLWithPath: recovery))
+        Answer(
+            ["trail": .string(identity)],
+            ["The home is ready. Trail identity, for nodes and auditors:", identity]
+        ).print(asJSON: options.json)
+    }
+}
+
+struct PKI: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "pki", abstract: "Certificates of the fabric: an authority, the gateway, the nodes.",
+        subcommands: [Init.self, NodeIdentity.self])
+
+    struct Init: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "init", abstract: "Make the fabric's certificate authority and the gateway's certificate.")
+        @OptionGroup var options: HomeOptions
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                try await gateway.initialisePKI()
+                return Answer(["done": true], ["The fabric's certificate authority and the gateway's certificate are made."])
+            }
+        }
+    }
+
+    struct NodeIdentity: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "node", abstract: "Make the folder that a device node needs: certificate, keys, trail identity.")
+        @OptionGroup var options: HomeOptions
+        @Argument(help: "The node's name.") var node: NodeID
+        @Option(help: "Where to put the folder; carry it to the node over a safe path.") var out: String
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                try await gateway.makeNodeIdentity(node, at: URL(fileURLWithPath: out, isDirectory: true))
+                return Answer(["node": .string(node.text)], ["The identity of \(node) is made; it is secret."])
+            }
+        }
+    }
+}
+
+struct PersonCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "person", abstract: "People and their roles.", subcommands: [Add.self, List.self])
+
+    struct Add: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Add a person, or change one's roles.")
+        @OptionGroup var options: HomeOptions
+        @Argument(help: "The person's name here; letters, digits, . _ : -") var person: PersonID
+        @Option(help: "A role, may be repeated: \(Role.allCases.map(\.rawValue).joined(separator: ", ")).")
+        var role: [Role]
+        @Option(name: .customLong("as"), help: "The operator who does this; not needed for the first person.")
+        var actor: PersonID?
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                try await gateway.addPerson(person, roles: Set(role), by: actor)
+                return Answer(["person": .string(person.text)], ["\(person): \(role.map(\.rawValue).joined(separator: ", "))"])
+            }
+        }
+    }
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "List the people.")
+        @OptionGroup var options: HomeOptions
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let people = await gateway.people.values.sorted { $0.id < $1.id }
+                return Answer(
+                    .array(
+                        people.map {
+                            [
+                                "person": .string($0.id.text),
+                                "roles": .array($0.roles.map(\.rawValue).sorted().map(JSON.string)),
+                            ]
+                        }),
+                    table(people.map { [$0.id.text, $0.roles.map(\.rawValue).sorted().joined(separator: ", ")] }))
+            }
+        }
+    }
+}
+
+extension Role: ExpressibleByArgument {}
+
+struct PolicyCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "policy", abstract: "Policy files: check, test and activate.",
+        subcommands: [Lint.self, Test.self, Activate.self, Show.self])
+
+    struct Lint: ParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Check a folder of policy files; needs no home.")
+        @Argument(help: "The folder, such as policies/.") var folder: String
+        @Flag(help: "Print the answer as JSON.") var json = false
+
+        func run() throws {
+            let findings = try PolicyFolder(URL(fileURLWithPath: folder, isDirectory: true)).lint()
+            Answer(
+                .array(findings.map { ["finding": .string($0.words), "error": .bool($0.isError)] }),
+                findings.isEmpty ? ["No findings."] : findings.map(\.words)
+            ).print(asJSON: json)
+            if findings.contains(where: \.isError) { throw GatewayError.policyFilesInvalid }
+        }
+    }
+
+    struct Test: ParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Run the tests beside the policies; needs no home.")
+        @Argument(help: "The folder, such as policies/.") var folder: String
+        @Flag(help: "Print the answer as JSON.") var json = false
+
+        func run() throws {
+            let policies = try PolicyFolder(URL(fileURLWithPath: folder, isDirectory: true)).test()
+            Answer(
+                ["policies": .integer(Int64(policies))], ["\(policies) policies are valid and all their tests pass."]
+            ).print(asJSON: json)
+        }
+    }
+
+    struct Activate: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make a folder's policies the ones that decide, if they are valid and their tests pass.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The folder, such as policies/.") var folder: String
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let hash = try await gateway.activatePolicies(
+                    PolicyFolder(URL(fileURLWithPath: folder, isDirectory: true)), by: actor.person)
+                return Answer(["policy": .string(hash.hex)], ["Policies \(hash.hex.prefix(16))… decide from now on."])
+            }
+        }
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Tell which policies decide now.")
+        @OptionGroup var options: HomeOptions
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let active = try await gateway.activePolicies()
+                return Answer(
+                    ["policy": .string(active.hash.hex), "datasets": .array(active.datasets.map { .string($0.text) })],
+                    ["Policies \(active.hash.hex)"] + active.datasets.map { "  \($0)" })
+            }
+        }
+    }
+}
+
+struct FabricCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "fabric", abstract: "Device nodes: the pool a run takes its device from.",
+        subcommands: [Allow.self, Add.self, List.self, Release.self])
+
+    struct Add: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Add a node to a pool, or change its address.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The node's name, as in its certificate.") var node: NodeID
+        @Option(help: "HOST:PORT where sekisho-node listens.") var address: String
+        @Option(help: "The pool it belongs to.") var pool: String
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                try await gateway.addNode(node, address: address, pool: pool, by: actor.person)
+                return Answer(["node": .string(node.text)], ["\(node) is in pool \(pool)."])
+            }
+        }
+    }
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "List the nodes and who holds them.")
+        @OptionGroup var options: HomeOptions
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let nodes = try await gateway.nodes()
+                return Answer(
+                    .array(
+                        nodes.map {
+                            [
+                                "node": .string($0.id.text), "pool": .string($0.pool), "address": .string($0.address),
+                                "state": .string($0.state),
+                            ]
+                        }),
+                    table([["node", "pool", "address", "state"]] + nodes.map { [$0.id.text, $0.pool, $0.address, $0.state] }))
+            }
+        }
+    }
+
+    struct Allow: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Allow an agent program by its hash; a node that runs another one is quarantined.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Option(help: "The sekisho-node program, from a source you trust.") var agent: String
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let digest = try await gateway.allowAgent(URL(fileURLWithPath: agent), by: actor.person)
+                return Answer(["agent": .string(digest.hex)], ["Agent \(digest.hex) is allowed."])
+            }
+        }
+    }
+
+    struct Release: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Take a node out of quarantine: it is attested and scrubbed again first.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The node's name.") var node: NodeID
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                try await gateway.releaseFromQuarantine(node, by: actor.person)
+                return Answer(["node": .string(node.text)], ["\(node) is attested, scrubbed and free again."])
+            }
+        }
+    }
+}
+

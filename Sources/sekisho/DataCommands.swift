@@ -1,0 +1,105 @@
+import ArgumentParser
+import Foundation
+import Gateway
+import Vocabulary
+
+struct DatasetCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "dataset", abstract: "Sealed data sets.", subcommands: [Import.self, List.self])
+
+    struct Import: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Seal a graph into the vault: KGX nodes and edges, features as .npy, consent as TSV.",
+            discussion: """
+                All or nothing: a mistake names file, line, column and rule, and leaves the vault as it was.
+                Persons without a consent row are in no run image.
+                """)
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The data set's id, such as demo:hpo.") var dataset: DatasetID
+        @Option(help: "KGX nodes: TSV with id, category and label columns.") var nodes: String
+        @Option(help: "KGX edges: TSV with subject, predicate, object.") var edges: String
+        @Option(help: "Features: .npy, float32 [nodes, features].") var features: String
+        @Option(help: "Consent: TSV with subject and state (given or withdrawn).") var consent: String?
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let version = try await gateway.importDataset(
+                    dataset, nodes: URL(fileURLWithPath: nodes), edges: URL(fileURLWithPath: edges),
+                    features: URL(fileURLWithPath: features), consent: consent.map { URL(fileURLWithPath: $0) },
+                    by: actor.person, progress: ProgressLine.show)
+                return Answer(version.json, version.lines)
+            }
+        }
+    }
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "List the data sets and their versions.")
+        @OptionGroup var options: HomeOptions
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let versions = try await gateway.datasets()
+                return Answer(.array(versions.map(\.json)), versions.flatMap(\.lines))
+            }
+        }
+    }
+}
+
+extension DatasetSummary {
+    var json: JSON {
+        [
+            "dataset": .string(dataset.text), "version": .string(version.text), "root": .string(root.hex),
+            "nodes": .integer(Int64(nodes)), "edges": .integer(Int64(edges)), "features": .integer(Int64(features)),
+            "persons": .integer(Int64(persons)),
+        ]
+    }
+
+    var lines: [String] {
+        [
+            "\(dataset) \(version): \(nodes) nodes, \(edges) edges, \(features) features, \(persons) persons",
+            "  root \(root.hex)",
+        ]
+    }
+}
+
+struct ConsentCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "consent", abstract: "Change a subject's consent; it holds from the next run image on.")
+    @OptionGroup var options: HomeOptions
+    @OptionGroup var actor: ActorOption
+    @Argument(help: "The subject's id in the data set.") var subject: String
+    @Option(help: "The data set.") var dataset: DatasetID
+    @Option(help: "given or withdrawn.") var state: String
+
+    func run() async throws {
+        try await options.withGateway { gateway in
+            try await gateway.setConsent(subject: subject, dataset: dataset, state: state, by: actor.person)
+            return Answer(["state": .string(state)], ["Consent is \(state) from the next run image on."])
+        }
+    }
+}
+
+struct SubjectCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "subject", abstract: "What happened with a person's data.", subcommands: [History.self])
+
+    struct History: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "List the runs whose image held a subject.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The subject's id in the data set.") var subject: String
+        @Option(help: "The data set.") var dataset: DatasetID
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let runs = try await gateway.subjectHistory(subject, dataset: dataset, by: actor.person)
+                return Answer(
+                    .array(runs.map { ["run": .string($0.run.text), "used": .bool($0.used)] }),
+                    runs.isEmpty
+                        ? ["No run used this data set."]
+                        : table(runs.map { [$0.run.text, $0.used ? "in the image" : "not in the image"] }))
+            }
+        }
+    }
+}
