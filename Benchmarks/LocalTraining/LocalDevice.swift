@@ -59,7 +59,9 @@ private final class LocalWindows: WindowMemory {
             guard let source, lower + into.count <= source.count else {
                 throw PlainGraphError(reason: "a read outside window \(window)")
             }
-            source.withUnsafeBytes { into.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[lower..<lower + into.count])) }
+            source.withUnsafeBytes {
+                into.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[lower..<lower + into.count]))
+            }
         }
         if let sealed = image[window] { return try copy(sealed) }
         try written.withLock { try copy($0[window]) }

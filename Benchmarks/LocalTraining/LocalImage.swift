@@ -74,8 +74,9 @@ package struct LocalImage: Sendable {
                         nonce: BlockNonce(high: section.rawValue, low: UInt64(block)),
                         aad: place.aad(index: UInt64(block), length: length),
                         into: UnsafeMutableRawBufferPointer(
-                            rebasing: out[block * Limits.sealedBlockBytes..<block * Limits.sealedBlockBytes + length
-                                + Limits.tagBytes]))
+                            rebasing: out[
+                                block * Limits.sealedBlockBytes..<block * Limits.sealedBlockBytes + length
+                                    + Limits.tagBytes]))
                 }
             }
             return out

@@ -78,7 +78,8 @@ extension ModelSpec {
         let dashes = text.utf8.count { $0 == UInt8(ascii: "-") }
         guard openers <= 64, dashes <= 1024 else {
             throw ModelSpecError(
-                code: .tooLarge, line: 1, column: 1, publicDescription: "too many brackets or dashes for a specification")
+                code: .tooLarge, line: 1, column: 1,
+                publicDescription: "too many brackets or dashes for a specification")
         }
         do {
             guard let node = try compose(yaml: text) else {
@@ -137,7 +138,9 @@ private struct Keys {
     private func suggestion(for key: Yams.Node) -> String {
         guard case .scalar(let scalar) = key, scalar.string.utf8.count <= 40 else { return "" }
         let close = known.map { ($0, editDistance(scalar.string, $0)) }.min { $0.1 < $1.1 }
-        guard let close, close.1 <= max(2, close.0.count / 3) else { return "; known: \(known.joined(separator: ", "))" }
+        guard let close, close.1 <= max(2, close.0.count / 3) else {
+            return "; known: \(known.joined(separator: ", "))"
+        }
         return "; did you mean \(close.0)?"
     }
 

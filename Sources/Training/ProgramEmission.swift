@@ -171,7 +171,8 @@ private struct Emitter {
         emitSweeps(.train, .train)
         let layout = model.parameters
         let decaysAll = spec.weightDecayLayers == .all
-        let parts = decaysAll ? [0..<layout.count] : [0..<layout.firstLayerCount, layout.firstLayerCount..<layout.count]
+        let parts =
+            decaysAll ? [0..<layout.count] : [0..<layout.firstLayerCount, layout.firstLayerCount..<layout.count]
         for (index, part) in parts.enumerated() {
             let offset = part.lowerBound * 4
             append(

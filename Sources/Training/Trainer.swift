@@ -165,9 +165,10 @@ extension Trainer {
                     uniqueKeysWithValues: plan.model.parameters.entries.map { entry in
                         (
                             entry.name,
-                            .array((entry.role == .bias ? [] : [.integer(Int64(entry.rows))]) + [
-                                .integer(Int64(entry.columns))
-                            ])
+                            .array(
+                                (entry.role == .bias ? [] : [.integer(Int64(entry.rows))]) + [
+                                    .integer(Int64(entry.columns))
+                                ])
                         )
                     })),
             "orders": .array((1...plan.model.layers).map { .string(plan.model.order($0).rawValue) }),

@@ -22,16 +22,23 @@ package struct DeviceRates: Hashable, Sendable {
     package let streamBytesPerSecond: Double
     /// One command's start, beyond its work.
     package let secondsPerCommand: Double
+    /// What a chunk's intermediates may take before they go through memory between two commands.
+    package let cacheBytes: Int
+    /// Whether opening and sealing takes the cores that compute, as on a CPU device.
+    package let sealsOnComputeCores: Bool
 
     /// The defaults are what two cores of the CPU backend reach on the machine of docs/performance.md.
     package init(
-        productFlopsPerSecond: Double = 100e9, gatherBytesPerSecond: Double = 12e9,
-        streamBytesPerSecond: Double = 10e9, secondsPerCommand: Double = 20e-6
+        productFlopsPerSecond: Double = 100e9, gatherBytesPerSecond: Double = 16e9,
+        streamBytesPerSecond: Double = 10e9, secondsPerCommand: Double = 10e-6, cacheBytes: Int = 8 << 20,
+        sealsOnComputeCores: Bool = true
     ) {
         self.productFlopsPerSecond = productFlopsPerSecond
         self.gatherBytesPerSecond = gatherBytesPerSecond
         self.streamBytesPerSecond = streamBytesPerSecond
         self.secondsPerCommand = secondsPerCommand
+        self.cacheBytes = cacheBytes
+        self.sealsOnComputeCores = sealsOnComputeCores
     }
 }
 

@@ -5,23 +5,14 @@ package enum Planner {
     package static let alignment = 64
     /// Commands that a program may hold, with room for what is not in sweeps.
     static let commandsMax = 5_000
+    /// Stores of one epoch, each of which a completion accounts for.
+    static let storesMax = 1_000
 
     /// The cheapest plan that fits, or why none does.
     package static func plan(
         model: ModelShape, image: ImageShape, budget: Budget
     ) throws(PlanError) -> TrainingPlan {
-        guard image.features == model.widths.first, image.classes == model.widths.last else {
-            throw PlanError(
-                .shapeMismatch, "the image has \(image.features) features and \(image.classes) classes, the model "
-                    + "\(model.widths.first!) and \(model.widths.last!)")
-        }
-        guard !model.widths.dropFirst().dropLast().contains(image.nodes) else {
-            throw PlanError(
-                .widthEqualsNodes, "a hidden width equals the number of nodes, so weights could carry rows out")
-        }
-        guard image.nodes > 0, image.labelled[Int(Split.train.rawValue)] > 0 else {
-            throw PlanError(.nothingToLearn, "no node is labelled for training")
-        }
+        try checkShape(model, image)
         var best: TrainingPlan?
         var least: TrainingPlan?
         var byRows: [TrainingPlan] = []
@@ -61,12 +52,14 @@ package enum Planner {
         guard cut.chunkRows > 0, cut.chunkRows.isMultiple(of: ImageShape.tileRows) else {
             throw PlanError(.shapeMismatch, "chunks are multiples of \(ImageShape.tileRows) rows")
         }
+        try checkShape(model, image)
         guard let plan = make(model: model, image: image, cut: cut, budget: budget) else {
             throw PlanError(.tooManyCommands, "the cut needs more commands than a program can hold")
         }
         guard fits(plan, budget) else {
             throw PlanError(
-                .doesNotFit, "the cut needs \(plan.forecast.deviceBytes) bytes of device memory and "
+                .doesNotFit,
+                "the cut needs \(plan.forecast.deviceBytes) bytes of device memory and "
                     + "\(plan.forecast.hostBytes) of host memory",
                 neededDeviceBytes: plan.forecast.deviceBytes, neededHostBytes: plan.forecast.hostBytes)
         }
@@ -80,6 +73,32 @@ package enum Planner {
     private static func better(_ left: TrainingPlan, _ right: TrainingPlan) -> Bool {
         (left.forecast.secondsPerEpoch, left.forecast.deviceBytes)
             < (right.forecast.secondsPerEpoch, right.forecast.deviceBytes)
+    }
+
+    private static func checkShape(_ model: ModelShape, _ image: ImageShape) throws(PlanError) {
+        guard image.features == model.widths.first, image.classes == model.widths.last else {
+            throw PlanError(
+                .shapeMismatch,
+                "the image has \(image.features) features and \(image.classes) classes, the model "
+                    + "\(model.widths.first!) and \(model.widths.last!)")
+        }
+        guard image.recipe.aggregation == model.aggregation,
+            image.recipe.aggregatesFirstLayer == (model.order(1) == .inImage)
+        else { throw PlanError(.shapeMismatch, "the image was made for another kind of model") }
+        let tiles = (image.nodes + ImageShape.tileRows - 1) / ImageShape.tileRows
+        guard image.nodes > 0, image.nodes <= Limits.nodesMax, image.edges >= 0, image.edges <= Limits.edgesMax,
+            image.tileEdges.count == tiles + 1, image.tileEdges.first == 0,
+            image.tileEdges.last == UInt64(image.edges),
+            zip(image.tileEdges, image.tileEdges.dropFirst()).allSatisfy(<=),
+            image.labelled.count == Split.allCases.count
+        else { throw PlanError(.shapeMismatch, "the image's sizes contradict each other") }
+        guard !model.widths.dropFirst().contains(image.nodes) else {
+            throw PlanError(
+                .widthEqualsNodes, "a width of the model equals the number of nodes, so weights could carry rows out")
+        }
+        guard image.labelled[Int(Split.train.rawValue)] > 0 else {
+            throw PlanError(.nothingToLearn, "no node is labelled for training")
+        }
     }
 
     // MARK: Search
@@ -110,7 +129,9 @@ package enum Planner {
         if streams.count + choices.count <= 6 {
             var cuts = [all]
             for section in streams {
-                cuts += cuts.map { Cut(chunkRows: rows, streamed: $0.streamed.union([section]), placements: $0.placements) }
+                cuts += cuts.map {
+                    Cut(chunkRows: rows, streamed: $0.streamed.union([section]), placements: $0.placements)
+                }
             }
             for choice in choices {
                 cuts += choice.others.flatMap { placement in
@@ -135,7 +156,9 @@ package enum Planner {
         var path = [start]
         while let current = path.last, let plan = make(current) {
             var moves: [Cut] = streams.filter { !current.streamed.contains($0) }.map {
-                Cut(chunkRows: current.chunkRows, streamed: current.streamed.union([$0]), placements: current.placements)
+                Cut(
+                    chunkRows: current.chunkRows, streamed: current.streamed.union([$0]), placements: current.placements
+                )
             }
             for choice in choices where current.placements[choice.name] == nil {
                 for placement in choice.others {
@@ -188,7 +211,8 @@ package enum Planner {
         let schedule = Schedule(model: model, image: image, cut: cut)
         let chunks = (image.nodes + cut.chunkRows - 1) / cut.chunkRows
         let commands = schedule.sweeps.reduce(0) { $0 + $1.operations.count * chunks + $1.finishes.count }
-        guard commands <= commandsMax else { return nil }
+        let stores = schedule.sweeps.flatMap(\.operations).count { if case .store = $0 { true } else { false } }
+        guard commands <= commandsMax, stores * chunks <= storesMax else { return nil }
         var buffers: [(name: String, bytes: Int, lifetime: ClosedRange<Int>?)] = []
         var fixed: [TrainingPlan.Fixed: Int] = [:]
         for role in TrainingPlan.Fixed.allCases {
@@ -285,7 +309,8 @@ package enum Planner {
             case .fetch(let index): fetched += sealed(windowBytes(index))
             case .store(let index): stored += sealed(windowBytes(index))
             case .map(let from, let to, _):
-                compute += rows * Double(schedule.tensors[from].rowBytes + schedule.tensors[to].rowBytes)
+                compute +=
+                    rows * Double(schedule.tensors[from].rowBytes + schedule.tensors[to].rowBytes)
                     / budget.device.streamBytesPerSecond
             case .gather(let from, _, _, _):
                 let bytes = Double(image.edges) * Double(schedule.tensors[from].rowBytes + 4)
@@ -296,14 +321,23 @@ package enum Planner {
                 compute += rows * Double(schedule.tensors[a].rowBytes) / budget.device.streamBytesPerSecond
             }
         }
+        // A chunk's intermediates are written by one command and read by the next; what exceeds the caches goes out
+        // to memory and back.
+        for tensor in schedule.tensors {
+            guard case .chunk = tensor.extent else { continue }
+            let excess = tensor.rowBytes * min(schedule.cut.chunkRows, image.nodes) - budget.device.cacheBytes
+            if excess > 0 { compute += 2 * Double(excess * chunks) / budget.device.streamBytesPerSecond }
+        }
         compute += Double(commands) * budget.device.secondsPerCommand
         let moved = Double(fetched + stored)
         let link = moved / budget.link.bytesPerSecond
+        let sealing = moved / budget.link.sealBytesPerSecond
+        if budget.device.sealsOnComputeCores { compute += sealing }
         // Three queues overlap, so the slowest resource counts, and each sweep starts and ends at a barrier.
         let barriers = moved > 0 ? Double(schedule.sweeps.count) : 0
         let perChunk = moved / Double(max(1, schedule.sweeps.count * chunks)) / budget.link.bytesPerSecond
         let seconds =
-            max(compute, link, moved / budget.link.sealBytesPerSecond)
+            max(compute, link, sealing)
             + barriers * (budget.link.roundTripSeconds + perChunk) + budget.link.roundTripSeconds
         let imageBytes = image.recipe.sections.reduce(0) { $0 + sealed(image.byteCount($1)) }
         let resident = image.recipe.sections.filter { !schedule.cut.streamed.contains($0) }

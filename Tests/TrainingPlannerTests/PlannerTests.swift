@@ -21,7 +21,9 @@ import Vocabulary
             dropsFeatures: Bool.random(using: &random), dropsHidden: Bool.random(using: &random))
         return (
             model,
-            image(model, nodes: Int.random(in: 500...200_000, using: &random), degree: Int.random(in: 1...30, using: &random))
+            image(
+                model, nodes: Int.random(in: 500...200_000, using: &random),
+                degree: Int.random(in: 1...30, using: &random))
         )
     }
 
@@ -136,6 +138,32 @@ import Vocabulary
                 budget: Budget(deviceBytes: 1 << 40, hostBytes: 1 << 40))
         }
         #expect(error.code == .widthEqualsNodes)
+    }
+
+    @Test("sizes that contradict each other are refused")
+    func contradictions() throws {
+        let model = ModelShape(aggregation: .gcn, widths: [8, 16, 3], dropsFeatures: false, dropsHidden: false)
+        let sage = ModelShape(aggregation: .sage, widths: [8, 16, 3], dropsFeatures: false, dropsHidden: false)
+        let wider = ModelShape(aggregation: .gcn, widths: [9, 16, 3], dropsFeatures: false, dropsHidden: false)
+        let good = Self.image(model, nodes: 3000, degree: 4)
+        func changed(edges: Int? = nil, tileEdges: [UInt64]? = nil, labelled: [Int]? = nil) -> ImageShape {
+            ImageShape(
+                nodes: good.nodes, edges: edges ?? good.edges, features: good.features, classes: good.classes,
+                labelled: labelled ?? good.labelled, tileEdges: tileEdges ?? good.tileEdges, recipe: good.recipe)
+        }
+        let roomy = Budget(deviceBytes: 1 << 40, hostBytes: 1 << 40)
+        for (model, image, code) in [
+            (sage, good, PlanError.Code.shapeMismatch), (wider, good, .shapeMismatch),
+            (model, changed(edges: 5), .shapeMismatch),
+            (model, changed(tileEdges: [0, 12_000]), .shapeMismatch),
+            (model, changed(tileEdges: [0, 9000, 8000, 12_000]), .shapeMismatch),
+            (model, changed(labelled: [3000, 0, 0, 0]), .nothingToLearn),
+        ] {
+            let error = try #require(throws: PlanError.self) {
+                try Planner.plan(model: model, image: image, budget: roomy)
+            }
+            #expect(error.code == code)
+        }
     }
 
     @Test("the same inputs give the same plan, and its form is canonical JSON")

@@ -211,7 +211,8 @@ struct ReferenceTwin {
             add(&gradient, entry(layer, .weight), state.gathered, slope, inner, outer)
             let bias = entry(layer, .bias)
             for index in slope.indices { gradient[bias.offset + index % outer] += slope[index] }
-            var below = gather(multiply(slope, entry(layer, .weight), inner, outer, transposed: true), inner, transposed: true)
+            var below = gather(
+                multiply(slope, entry(layer, .weight), inner, outer, transposed: true), inner, transposed: true)
             if spec.model == .sage {
                 add(&gradient, entry(layer, .root), state.input, slope, inner, outer)
                 let own = multiply(slope, entry(layer, .root), inner, outer, transposed: true)
