@@ -15,6 +15,7 @@ typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint32_t u16 __attribute__((vector_size(64)));
 typedef uint32_t u16u __attribute__((vector_size(64), aligned(4)));
 typedef uint64_t w8 __attribute__((vector_size(64)));
+typedef uint64_t w8u __attribute__((vector_size(64), aligned(4)));
 
 // ln x for x ≥ 1, as Cephes' logf, every multiply-add fused.
 static inline float sk_log(float x) {

@@ -58,55 +58,95 @@ INLINE v16 NAME(choose)(i16 mask, v16 a, v16 b) { return (v16)(((i16)a & mask) |
 
 // MARK: Counter-based random words
 
-// Philox4x32-10 for sixteen counters (first + lane, row, epoch, stream): 64 words in the order of their elements.
-INLINE void NAME(philox16)(uint32_t first, uint32_t row, uint32_t epoch, uint32_t stream, uint64_t seed, uint32_t *out) {
-  u16 c0 = (u16){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + first;
-  u16 c1 = (u16){0} + row, c2 = (u16){0} + epoch, c3 = (u16){0} + stream;
-  uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-  for (int round = 0; round < 10; round++) {
-    // Wide products of the even and of the odd lanes, as the hardware has them.
-    w8 e0 = ((w8)c0 & 0xFFFFFFFFu) * 0xD2511F53u, o0 = ((w8)c0 >> 32) * 0xD2511F53u;
-    w8 e2 = ((w8)c2 & 0xFFFFFFFFu) * 0xCD9E8D57u, o2 = ((w8)c2 >> 32) * 0xCD9E8D57u;
-    u16 hi0 = (u16)((e0 >> 32) | (o0 & 0xFFFFFFFF00000000u)), lo0 = (u16)((e0 & 0xFFFFFFFFu) | (o0 << 32));
-    u16 hi2 = (u16)((e2 >> 32) | (o2 & 0xFFFFFFFF00000000u)), lo2 = (u16)((e2 & 0xFFFFFFFFu) | (o2 << 32));
-    c0 = hi2 ^ c1 ^ k0;
-    c1 = lo2;
-    c2 = hi0 ^ c3 ^ k1;
-    c3 = lo0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+// Philox4x32-10 for sixteen counters (first_column + column[i], first_row + row[i], epoch, stream): 64 words in the
+// order of the counters.
+//
+// Each 32-bit word lives in the low half of a 64-bit lane, where the multiplier reads it; the high halves hold
+// whatever is left over until the end.
+INLINE void NAME(philox16)(const uint64_t column[16], uint32_t first_column, const uint64_t row[16],
+                           uint32_t first_row, uint32_t epoch, uint32_t stream, uint64_t seed, uint32_t *out) {
+  const w8 low = (w8){0} + 0xFFFFFFFFu;
+#pragma clang loop unroll(full)
+  for (int half = 0; half < 2; half++) {
+    w8 c0 = *(const w8u *)(column + 8 * half) + first_column, c1 = *(const w8u *)(row + 8 * half) + first_row;
+    w8 c2 = (w8){0} + epoch, c3 = (w8){0} + stream;
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+#pragma clang loop unroll(full)
+    for (int round = 0; round < 10; round++) {
+      w8 p0 = (c0 & low) * 0xD2511F53u, p2 = (c2 & low) * 0xCD9E8D57u;
+      c0 = (p2 >> 32) ^ c1 ^ k0;
+      c1 = p2;
+      c2 = (p0 >> 32) ^ c3 ^ k1;
+      c3 = p0;
+      k0 += 0x9E3779B9u;
+      k1 += 0xBB67AE85u;
+    }
+    w8 first = (c0 & low) | (c1 << 32), second = (c2 & low) | (c3 << 32);
+    *(w8u *)(out + 32 * half) = __builtin_shufflevector(first, second, 0, 8, 1, 9, 2, 10, 3, 11);
+    *(w8u *)(out + 32 * half + 16) = __builtin_shufflevector(first, second, 4, 12, 5, 13, 6, 14, 7, 15);
   }
-#define ZIP_LOW(a, b) \
-  __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#define ZIP_HIGH(a, b) \
-  __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-  u16 even_low = ZIP_LOW(c0, c2), even_high = ZIP_HIGH(c0, c2);
-  u16 odd_low = ZIP_LOW(c1, c3), odd_high = ZIP_HIGH(c1, c3);
-  u16 words[4] = {ZIP_LOW(even_low, odd_low), ZIP_HIGH(even_low, odd_low), ZIP_LOW(even_high, odd_high),
-                  ZIP_HIGH(even_high, odd_high)};
-#undef ZIP_LOW
-#undef ZIP_HIGH
-  memcpy(out, words, sizeof words);
 }
 
 // MARK: Row-local chains
 
-INLINE void NAME(dropout_row)(float *x, size_t columns, const sk_step *step, const sk_chain *chain, uint32_t row) {
-  uint32_t words[64];
-  uint32_t counter = step->first_column / 4;
-  size_t skip = step->first_column % 4;
-  const v16 scale = NAME(splat)(step->constant);
-  for (size_t column = 0; column < columns;) {
-    NAME(philox16)(counter, row, chain->epoch, step->stream, chain->seed, words);
-    counter += 16;
-    size_t end = columns - column < 64 - skip ? columns : column + 64 - skip;
-    const uint32_t *word = words + skip;
-    for (; column + 16 <= end; column += 16, word += 16) {
-      i16 keep = (i16)(*(const u16u *)word >= step->threshold);
-      NAME(store)(x + column, (v16)((i16)(NAME(load)(x + column) * scale) & keep));
+// Kills what the words say, scales the rest.
+INLINE void NAME(drop)(float *x, const uint32_t *words, size_t count, uint32_t threshold, float scale) {
+  size_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    i16 keep = (i16)(*(const u16u *)(words + i) >= threshold);
+    NAME(store)(x + i, (v16)((i16)(NAME(load)(x + i) * scale) & keep));
+  }
+  for (; i < count; i++) x[i] = words[i] >= threshold ? x[i] * scale : 0.0f;
+}
+
+enum {
+  NAME(DROPOUT_ROWS) = 16,
+  NAME(DROPOUT_COLUMNS) = 64,
+  NAME(DROPOUT_COUNTERS) = NAME(DROPOUT_ROWS) * NAME(DROPOUT_COLUMNS) / 4,
+};
+
+// Counters of DROPOUT_ROWS rows of a piece, `each` (up to DROPOUT_COLUMNS / 4) in a row, back to back.
+typedef struct {
+  size_t each;
+  uint64_t column[NAME(DROPOUT_COUNTERS)];
+  uint64_t row[NAME(DROPOUT_COUNTERS)];
+} NAME(counters);
+
+static void NAME(lay_out)(NAME(counters) *counters, size_t each) {
+  if (counters->each == each) return;
+  counters->each = each;
+  for (size_t i = 0, row = 0; row < NAME(DROPOUT_ROWS); row++)
+    for (size_t column = 0; column < each; column++, i++) {
+      counters->column[i] = column;
+      counters->row[i] = row;
     }
-    for (; column < end; column++, word++) x[column] = *word >= step->threshold ? x[column] * step->constant : 0.0f;
-    skip = 0;
+}
+
+// Rows [begin, end): up to DROPOUT_COLUMNS columns of up to DROPOUT_ROWS rows at a time, so that narrow rows share
+// the sixteen lanes of the generator.
+static void NAME(dropout)(float *matrix, size_t stride, size_t columns, const sk_step *step, const sk_chain *chain,
+                          size_t begin, size_t end) {
+  uint32_t words[NAME(DROPOUT_COUNTERS) * 4];
+  // Full pieces, and the last one of a row.
+  NAME(counters) layouts[2];
+  layouts[0].each = layouts[1].each = 0;
+  for (size_t first = begin; first < end; first += NAME(DROPOUT_ROWS)) {
+    size_t rows = end - first < NAME(DROPOUT_ROWS) ? end - first : NAME(DROPOUT_ROWS);
+    for (size_t column = 0; column < columns;) {
+      size_t element = step->first_column + column;
+      // Pieces after the first start on a counter, so every full one has DROPOUT_COLUMNS / 4 of them.
+      size_t skip = element % 4, left = columns - column, full = NAME(DROPOUT_COLUMNS) - skip;
+      size_t width = left < full ? left : full;
+      NAME(counters) *layout = layouts + (left < full);
+      NAME(lay_out)(layout, (skip + width + 3) / 4);
+      for (size_t done = 0; done < rows * layout->each; done += 16)
+        NAME(philox16)(layout->column + done, (uint32_t)(element / 4), layout->row + done,
+                       chain->first_row + (uint32_t)first, chain->epoch, step->stream, chain->seed, words + 4 * done);
+      for (size_t r = 0; r < rows; r++)
+        NAME(drop)(matrix + (first + r) * stride + column, words + 4 * layout->each * r + skip, width,
+                   step->threshold, step->constant);
+      column += width;
+    }
   }
 }
 
@@ -120,8 +160,9 @@ INLINE void NAME(step_row)(int kind, float *x, const float *other, float same, s
     switch (kind) {
       case SK_STEP_ADD: v = v + o; break;
       case SK_STEP_SCALE: v = v * o; break;
-      case SK_STEP_RELU: v = (v16)((i16)v & (i16)(v > 0.0f)); break;
-      case SK_STEP_RELU_GRADIENT: v = (v16)((i16)v & (i16)(o > 0.0f)); break;
+      // What is no number stays that, so that the loss shows it.
+      case SK_STEP_RELU: v = (v16)((i16)v & ~(i16)(v <= 0.0f)); break;
+      case SK_STEP_RELU_GRADIENT: v = (v16)((i16)v & ~(i16)(o <= 0.0f)); break;
     }
     if (n == 16)
       NAME(store)(x + column, v);
@@ -134,6 +175,10 @@ INLINE void NAME(step_row)(int kind, float *x, const float *other, float same, s
 static void NAME(apply)(const sk_chain *chain, float *matrix, size_t stride, size_t columns, size_t begin, size_t end) {
   for (size_t index = 0; index < chain->count; index++) {
     const sk_step *step = chain->steps + index;
+    if (step->kind == SK_STEP_DROPOUT) {
+      NAME(dropout)(matrix, stride, columns, step, chain, begin, end);
+      continue;
+    }
     for (size_t row = begin; row < end; row++) {
       float *x = matrix + row * stride;
       const float *values = step->values;
@@ -145,9 +190,6 @@ static void NAME(apply)(const sk_chain *chain, float *matrix, size_t stride, siz
         case SK_STEP_RELU: NAME(step_row)(SK_STEP_RELU, x, NULL, 0, columns); break;
         case SK_STEP_RELU_GRADIENT:
           NAME(step_row)(SK_STEP_RELU_GRADIENT, x, values + row * step->stride, 0, columns);
-          break;
-        case SK_STEP_DROPOUT:
-          NAME(dropout_row)(x, columns, step, chain, chain->first_row + (uint32_t)row);
           break;
       }
     }
@@ -569,8 +611,17 @@ INLINE float NAME(lane_sum)(v16 v) {
   return part[0];
 }
 
+INLINE float NAME(lane_max)(v16 v) {
+  float part[16];
+  memcpy(part, &v, sizeof part);
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; i++) part[i] = part[i] < part[i + width] ? part[i + width] : part[i];
+  return part[0];
+}
+
 static int64_t NAME(loss)(const sk_loss *p, size_t begin, size_t end, sk_tile_figures *figures) {
   float weights[4096 + 16];
+  const i16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const size_t classes = p->classes;
   for (size_t tile = begin; tile < end; tile++) {
     sk_tile_figures *figure = figures + tile;
@@ -587,22 +638,22 @@ static int64_t NAME(loss)(const sk_loss *p, size_t begin, size_t end, sk_tile_fi
       }
       if ((size_t)label >= classes) return (int64_t)row;
       const float *z = p->logits + row * p->logits_stride;
-      float top = z[0];
-      size_t predicted = 0;
-      for (size_t i = 1; i < classes; i++)
-        if (z[i] > top) {
-          top = z[i];
-          predicted = i;
-        }
+      v16 highest = NAME(splat)(z[0]);
+      for (size_t i = 0; i < classes; i += 16) {
+        size_t n = classes - i < 16 ? classes - i : 16;
+        v16 v = n == 16 ? NAME(load)(z + i) : NAME(load_part)(z + i, n);
+        highest = NAME(choose)((i16)(v > highest) & (i16)(lane < (int32_t)n), v, highest);
+      }
+      float top = NAME(lane_max)(highest);
+      // The lowest-numbered maximum is the prediction.
+      int correct = z[label] == top;
+      for (int32_t i = 0; correct && i < label; i++) correct = z[i] != top;
       v16 sum = {0};
       for (size_t i = 0; i < classes; i += 16) {
         size_t n = classes - i < 16 ? classes - i : 16;
         v16 e = NAME(exp)((n == 16 ? NAME(load)(z + i) : NAME(load_part)(z + i, n)) - top);
-        if (n < 16) {
-          // Lanes beyond the classes count nothing.
-          i16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-          e = (v16)((i16)e & (i16)(lane < (int32_t)n));
-        }
+        // Lanes beyond the classes count nothing.
+        e = (v16)((i16)e & (i16)(lane < (int32_t)n));
         NAME(store)(weights + i, e);
         sum += e;
       }
@@ -611,7 +662,7 @@ static int64_t NAME(loss)(const sk_loss *p, size_t begin, size_t end, sk_tile_fi
       float weight = p->class_weights ? p->class_weights[label] : 1.0f;
       figure->loss[split - 1] += (double)weight * (double)loss;
       figure->weight[split - 1] += (double)weight;
-      figure->correct[split - 1] += predicted == (size_t)label;
+      figure->correct[split - 1] += (uint64_t)correct;
       figure->labelled[split - 1] += 1;
       if (!gradient) continue;
       if (split != 1) {
@@ -654,8 +705,10 @@ static void NAME(adam)(const sk_adam *p, size_t begin, size_t end) {
 static void NAME(uniform_row)(float *row, size_t columns, float bound, uint64_t seed, uint32_t row_number,
                               uint32_t stream) {
   uint32_t words[64];
+  const uint64_t lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, same[16] = {0};
   for (size_t column = 0; column < columns; column++) {
-    if (column % 64 == 0) NAME(philox16)((uint32_t)(column / 4), row_number, 0xFFFFFFFFu, stream, seed, words);
+    if (column % 64 == 0)
+      NAME(philox16)(lanes, (uint32_t)(column / 4), same, row_number, 0xFFFFFFFFu, stream, seed, words);
     row[column] = ((float)(words[column % 64] >> 8) * 0x1p-23f - 1.0f) * bound;
   }
 }

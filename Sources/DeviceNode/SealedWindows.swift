@@ -66,6 +66,7 @@ final class SealedWindows: Sendable {
         var crossed = 0
         var first = transfer.windowOffset / block
         let last = (end - 1) / block
+        try requireWritten(window, first...last)
         while first <= last {
             let count = min(Self.batchBlocks, last - first + 1)
             let plaintextBytes = min(window.byteCount, (first + count) * block) - first * block
@@ -133,6 +134,17 @@ final class SealedWindows: Sendable {
         }
         return Completion.SealedRun(
             window: window.id, firstBlock: UInt64(first), blocks: UInt32(count), firstCounter: firstNumber)
+    }
+
+    /// A spilled block exists once this attempt has written it; nothing else is even asked for.
+    private func requireWritten(_ window: Program.Window, _ blocks: ClosedRange<Int>) throws(ExecutorError) {
+        guard window.purpose == .spill else { return }
+        let missing = table.withLock { table in
+            blocks.first { table.written[window.id]?[UInt64($0)] == nil }
+        }
+        if let missing {
+            throw ExecutorError(.unwritten, "block \(missing) of window \(window.id) was never written")
+        }
     }
 
     private func declared(_ id: UInt16) throws(ExecutorError) -> Program.Window {

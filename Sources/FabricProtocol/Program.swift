@@ -63,7 +63,8 @@ package struct Program: Hashable, Sendable {
     /// One operation and the lower-numbered commands that must have ended before it starts.
     package struct Command: Hashable, Sendable {
         package var dependsOn: [UInt32]
-        /// Runs only at doorbells that carry all of these flags; a command left out counts as ended.
+        /// Runs only at doorbells that carry all of these flags. A command left out still waits for its dependencies
+        /// and then counts as ended, so it orders others all the same.
         package var onlyWith: DoorbellFlags
         package var operation: Operation
 
@@ -193,9 +194,9 @@ package enum Step: Hashable, Sendable {
     case scaleRows(Place)
     /// x · constant.
     case scale(Float)
-    /// max(x, 0).
+    /// max(x, 0); a NaN stays one.
     case relu
-    /// x where `activation` [rows, columns] > 0, else 0. `activation` may be relu's output before or after dropout.
+    /// 0 where `activation` [rows, columns] ≤ 0, else x. `activation` may be relu's output before or after dropout.
     case reluGradient(Matrix)
     /// x / (1 − probability) where kept, else 0. The same step is its own gradient. See `Dropout`.
     case dropout(Dropout)
@@ -209,7 +210,7 @@ package enum Step: Hashable, Sendable {
 package struct Dropout: Hashable, Sendable {
     /// 0 ≤ probability < 1.
     package var probability: Float
-    /// One number for each dropout of the model; never `Initialise.epoch`'s concern.
+    /// One number for each dropout of the model.
     package var stream: UInt32
     /// Column of the whole matrix that this command's column 0 is.
     package var firstColumn: Int

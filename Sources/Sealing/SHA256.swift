@@ -67,3 +67,16 @@ package struct SHA256Stream {
         return Digest([UInt8](repeating: 0, count: Digest.byteCount))!
     }()
 }
+
+/// SHA-512 (FIPS 180-4), for the manifests of exports.
+package enum SHA512 {
+    package static func hash(_ bytes: [UInt8]) -> [UInt8] {
+        var context = SHA512_CTX()
+        SHA512_Init(&context)
+        SHA512_Update(&context, bytes, bytes.count)
+        return [UInt8](unsafeUninitializedCapacity: 64) { out, count in
+            SHA512_Final(out.baseAddress!, &context)
+            count = 64
+        }
+    }
+}

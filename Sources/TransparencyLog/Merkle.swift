@@ -168,6 +168,8 @@ package struct MerkleTree: Sendable {
 
     package var size: UInt64 { range.size }
     package var root: Digest { range.root }
+    /// What is needed to tell the roots of longer trees without changing this one.
+    package var compactRange: CompactRange { range }
 
     package mutating func append(_ leafHash: Digest) {
         range.append(leafHash) { level, _, hash in

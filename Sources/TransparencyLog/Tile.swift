@@ -49,6 +49,14 @@ package struct Tile: Hashable, Sendable {
         return result
     }
 
+    /// The partial tiles of a log of `size` entries: what a longer log replaces.
+    package static func edge(size: UInt64) -> [Tile] {
+        let hashes = levels(size: size).map { (Kind.hashes(level: $0.level), $0.count) }
+        return ([(.entries, size)] + hashes).compactMap { kind, count in
+            count % width == 0 ? nil : Tile(kind, index: count / width, count: Int(count % width))
+        }
+    }
+
     private static func levels(size: UInt64) -> [(level: Int, count: UInt64)] {
         var result: [(level: Int, count: UInt64)] = []
         var level = 0

@@ -1,0 +1,241 @@
+internal import Glibc
+internal import Synchronization
+
+/// The few things the trail asks of a disk, so that tests can tear writes and fail at each call.
+package protocol TrailDisk: Sendable {
+    /// Refuses (`busy`) when another process holds this folder. Released when the disk is dropped.
+    func lock() throws(DiskError)
+    /// The names in a folder; none when it does not exist.
+    func names(in folder: String) throws(DiskError) -> [String]
+    /// `nil` when there is no such file.
+    func read(_ path: String) throws(DiskError) -> [UInt8]?
+    func read(_ path: String, offset: Int, count: Int) throws(DiskError) -> [UInt8]
+    /// Puts a whole file in place at once: the old content or the new, never a mixture. Makes missing folders.
+    /// When `durable`, it also survives a crash from the moment this returns.
+    func replace(_ path: String, with bytes: [UInt8], durable: Bool) throws(DiskError)
+    /// A new durable file of zeros, all of its space taken.
+    func preallocate(_ path: String, byteCount: Int) throws(DiskError)
+    /// Writes inside an existing file; durable only after `sync`.
+    func write(_ bytes: [UInt8], to path: String, offset: Int) throws(DiskError)
+    func sync(_ path: String) throws(DiskError)
+    /// Durably gives a file another name in the same folder.
+    func rename(_ path: String, to newPath: String) throws(DiskError)
+    /// Overwrites a file with zeros, then durably removes it. Nothing happens when it does not exist.
+    func erase(_ path: String) throws(DiskError)
+    func remove(_ path: String) throws(DiskError)
+}
+
+package enum DiskError: Error, Equatable, Sendable { case noSpace, busy, failed }
+
+/// A folder of the file system.
+package final class FolderDisk: TrailDisk {
+    private let root: String
+    private let handles: Handles
+
+    /// `path` is made when it does not exist, unless it is only read from.
+    package init(_ path: String, readOnly: Bool = false) throws(DiskError) {
+        root = path
+        handles = Handles()
+        if !readOnly { try Self.makeFolders(path + "/") }
+    }
+
+    package func lock() throws(DiskError) {
+        let descriptor = open("\(root)/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw Self.error() }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            close(descriptor)
+            throw .busy
+        }
+        handles.keepLock(descriptor)
+    }
+
+    package func names(in folder: String) throws(DiskError) -> [String] {
+        guard let directory = opendir(full(folder)) else {
+            guard errno == ENOENT else { throw Self.error() }
+            return []
+        }
+        defer { closedir(directory) }
+        var names: [String] = []
+        while let entry = readdir(directory) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if name != "." && name != ".." { names.append(name) }
+        }
+        return names.sorted()
+    }
+
+    package func read(_ path: String) throws(DiskError) -> [UInt8]? {
+        let descriptor = open(full(path), O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            guard errno == ENOENT || errno == ENOTDIR else { throw Self.error() }
+            return nil
+        }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw Self.error() }
+        return try Self.read(descriptor, offset: 0, count: Int(status.st_size))
+    }
+
+    package func read(_ path: String, offset: Int, count: Int) throws(DiskError) -> [UInt8] {
+        let descriptor = open(full(path), O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw Self.error() }
+        defer { close(descriptor) }
+        return try Self.read(descriptor, offset: offset, count: count)
+    }
+
+    package func replace(_ path: String, with bytes: [UInt8], durable: Bool) throws(DiskError) {
+        let target = full(path)
+        try Self.makeFolders(target)
+        let temporary = target + ".tmp"
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw Self.error() }
+        do throws(DiskError) {
+            defer { close(descriptor) }
+            try Self.write(descriptor, bytes, offset: 0)
+            if durable, fsync(descriptor) != 0 { throw Self.error() }
+        } catch {
+            unlink(temporary)
+            throw error
+        }
+        guard Glibc.rename(temporary, target) == 0 else { throw Self.error() }
+        if durable { try Self.syncFolder(of: target) }
+    }
+
+    package func preallocate(_ path: String, byteCount: Int) throws(DiskError) {
+        let target = full(path)
+        try Self.makeFolders(target)
+        let temporary = target + ".tmp"
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw Self.error() }
+        do throws(DiskError) {
+            defer { close(descriptor) }
+            let result = posix_fallocate(descriptor, 0, off_t(byteCount))
+            guard result == 0 else { throw result == ENOSPC || result == EDQUOT ? DiskError.noSpace : .failed }
+            // Really written: a sync of later writes then has no extents to convert, only data to flush.
+            let zeros = [UInt8](repeating: 0, count: min(byteCount, 1 << 20))
+            for offset in stride(from: 0, to: byteCount, by: zeros.count) {
+                try Self.write(descriptor, Array(zeros.prefix(byteCount - offset)), offset: offset)
+            }
+            guard fsync(descriptor) == 0 else { throw Self.error() }
+        } catch {
+            unlink(temporary)
+            throw error
+        }
+        guard Glibc.rename(temporary, target) == 0 else { throw Self.error() }
+        try Self.syncFolder(of: target)
+    }
+
+    package func write(_ bytes: [UInt8], to path: String, offset: Int) throws(DiskError) {
+        try Self.write(handles.descriptor(for: path, opening: full(path)), bytes, offset: offset)
+    }
+
+    package func sync(_ path: String) throws(DiskError) {
+        guard fdatasync(try handles.descriptor(for: path, opening: full(path))) == 0 else { throw Self.error() }
+    }
+
+    package func rename(_ path: String, to newPath: String) throws(DiskError) {
+        handles.drop(path)
+        guard Glibc.rename(full(path), full(newPath)) == 0 else { throw Self.error() }
+        try Self.syncFolder(of: full(newPath))
+    }
+
+    package func erase(_ path: String) throws(DiskError) {
+        guard let bytes = try read(path) else { return }
+        try write([UInt8](repeating: 0, count: bytes.count), to: path, offset: 0)
+        try sync(path)
+        try remove(path)
+        try Self.syncFolder(of: full(path))
+    }
+
+    package func remove(_ path: String) throws(DiskError) {
+        handles.drop(path)
+        guard unlink(full(path)) == 0 || errno == ENOENT else { throw Self.error() }
+    }
+
+    private func full(_ path: String) -> String { "\(root)/\(path)" }
+
+    private static func error() -> DiskError { errno == ENOSPC || errno == EDQUOT ? .noSpace : .failed }
+
+    private static func makeFolders(_ target: String) throws(DiskError) {
+        let parent = String(target[..<(target.lastIndex(of: "/") ?? target.startIndex)])
+        guard !parent.isEmpty, access(parent, F_OK) != 0 else { return }
+        try makeFolders(parent)
+        guard mkdir(parent, 0o700) == 0 || errno == EEXIST else { throw error() }
+        try syncFolder(of: parent)
+    }
+
+    private static func syncFolder(of target: String) throws(DiskError) {
+        let slash = target.lastIndex(of: "/") ?? target.startIndex
+        let folder = slash == target.startIndex ? (target.hasPrefix("/") ? "/" : ".") : String(target[..<slash])
+        let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw error() }
+        defer { close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw error() }
+    }
+
+    private static func read(_ descriptor: Int32, offset: Int, count: Int) throws(DiskError) -> [UInt8] {
+        var failure: DiskError?
+        let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+            while filled < count {
+                let got = pread(descriptor, buffer.baseAddress! + filled, count - filled, off_t(offset + filled))
+                if got < 0, errno == EINTR { continue }
+                guard got > 0 else {
+                    failure = .failed
+                    return
+                }
+                filled += got
+            }
+        }
+        if let failure { throw failure }
+        return bytes
+    }
+
+    private static func write(_ descriptor: Int32, _ bytes: [UInt8], offset: Int) throws(DiskError) {
+        var failure: DiskError?
+        bytes.withUnsafeBytes { buffer in
+            var done = 0
+            while done < buffer.count {
+                let put = pwrite(descriptor, buffer.baseAddress! + done, buffer.count - done, off_t(offset + done))
+                if put < 0, errno == EINTR { continue }
+                guard put > 0 else {
+                    failure = error()
+                    return
+                }
+                done += put
+            }
+        }
+        if let failure { throw failure }
+    }
+}
+
+/// The descriptors that stay open: those written to, and the lock's. Only the one writer asks for and drops them.
+private final class Handles: Sendable {
+    private static let writtenMax = 4
+    private let written = Mutex<[String: Int32]>([:])
+    private let lock = Mutex<Int32>(-1)
+
+    func descriptor(for path: String, opening full: String) throws(DiskError) -> Int32 {
+        if let descriptor = written.withLock({ $0[path] }) { return descriptor }
+        let descriptor = open(full, O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else { throw .failed }
+        written.withLock {
+            if $0.count == Self.writtenMax {
+                for old in $0.values { close(old) }
+                $0.removeAll()
+            }
+            $0[path] = descriptor
+        }
+        return descriptor
+    }
+
+    func keepLock(_ descriptor: Int32) { lock.withLock { $0 = descriptor } }
+
+    func drop(_ path: String) {
+        if let descriptor = written.withLock({ $0.removeValue(forKey: path) }) { close(descriptor) }
+    }
+
+    deinit {
+        for descriptor in written.withLock({ Array($0.values) }) + [lock.withLock { $0 }] { close(descriptor) }
+    }
+}

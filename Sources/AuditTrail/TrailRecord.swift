@@ -1,0 +1,96 @@
+package import Vocabulary
+
+/// What the trail can say happened. The closed list; `audit/events.md` tells what each means.
+package enum AuditEvent: String, CaseIterable, Sendable {
+    case trailCreated = "trail.created"
+    case trailRecovered = "trail.recovered"
+    case trailFull = "trail.full"
+    case trailRead = "trail.read"
+    case trailExported = "trail.exported"
+    case eraOpened = "era.opened"
+    case eraClosed = "era.closed"
+    case gatewayStarted = "gateway.started"
+    case gatewayStopped = "gateway.stopped"
+    case vaultOpened = "vault.opened"
+    case personAdded = "person.added"
+    case policyInstalled = "policy.installed"
+    case datasetImported = "dataset.imported"
+    case consentChanged = "consent.changed"
+    case nodeEnrolled = "node.enrolled"
+    case requestFiled = "request.filed"
+    case requestDecided = "request.decided"
+    case approvalGiven = "approval.given"
+    case approvalRefused = "approval.refused"
+    case grantIssued = "grant.issued"
+    case grantRevoked = "grant.revoked"
+    case runFiled = "run.filed"
+    case runDecided = "run.decided"
+    case runOpened = "run.opened"
+    case runAborted = "run.aborted"
+    case runClosed = "run.closed"
+    case keyReleased = "key.released"
+    case deviceAttested = "device.attested"
+    case deviceLeased = "device.leased"
+    case deviceAttached = "device.attached"
+    case deviceRefused = "device.refused"
+    case deviceScrubbed = "device.scrubbed"
+    case deviceDetached = "device.detached"
+    case deviceQuarantined = "device.quarantined"
+    case planMade = "plan.made"
+    case programLoaded = "program.loaded"
+    case windowRefused = "window.refused"
+    case trainingStarted = "training.started"
+    case trainingEpoch = "training.epoch"
+    case trainingFinished = "training.finished"
+    case progressShown = "progress.shown"
+    case candidateStored = "candidate.stored"
+    case candidateChecked = "candidate.checked"
+    case releaseReviewed = "release.reviewed"
+    case releaseDecided = "release.decided"
+    case releaseTaken = "release.taken"
+
+    /// What may still be written from the reserve when the disk is full: endings, so that nothing is left running.
+    package var mayUseReserve: Bool {
+        switch self {
+        case .trailFull, .runAborted, .runClosed, .deviceScrubbed, .deviceDetached, .deviceQuarantined, .gatewayStopped:
+            true
+        default: false
+        }
+    }
+}
+
+/// Whether a record announces an effect or tells how it went.
+package enum AuditOutcome: String, CaseIterable, Sendable { case intent, done, refused, failed }
+
+/// One thing that happens, before the trail gives it its place: sequence and previous hash are added when it is
+/// prepared.
+package struct TrailRecord: Hashable, Sendable {
+    /// The members that a record may have beside event, outcome, run and its place in the chain.
+    package enum Member: String, CaseIterable, Sendable {
+        case actor, purpose, dataset, version, root, policy, input, decision, reasons, device, evidence, fence, lease
+        case detail
+    }
+
+    package let event: AuditEvent
+    package let outcome: AuditOutcome
+    package let members: [Member: JSON]
+
+    package init(_ event: AuditEvent, _ outcome: AuditOutcome, _ members: [Member: JSON] = [:]) {
+        self.event = event
+        self.outcome = outcome
+        self.members = members
+    }
+
+    /// The core that is sealed: these members, the run, the place in the chain and what the closing record counts.
+    func core(run: RunID?, sequence: UInt64, previous: Digest?, count: UInt64?) -> JSON {
+        var core: [String: JSON] = [
+            "event": .string(event.rawValue), "outcome": .string(outcome.rawValue),
+            "sequence": .integer(Int64(sequence)),
+        ]
+        for (member, value) in members { core[member.rawValue] = value }
+        if let run { core["run"] = .string(run.text) }
+        if let previous { core["previous"] = .string(previous.hex) }
+        if let count { core["count"] = .integer(Int64(count)) }
+        return .object(core)
+    }
+}
