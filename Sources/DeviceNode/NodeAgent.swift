@@ -27,6 +27,8 @@ package final class NodeAgent: Sendable {
     private struct State {
         var record: NodeRecord
         var phase = Phase.free
+        /// The last lease that ended without its gateway's wish, and why: its frames are refused with that.
+        var ended: (fence: Fence, cause: ScrubCertificate.Cause)?
         var isDraining = false
         var connections: [ObjectIdentifier: Socket] = [:]
     }
@@ -40,6 +42,13 @@ package final class NodeAgent: Sendable {
         case filled(ActiveLease, seed: [UInt8], deadline: UInt64)
         /// The record could not be stored: no lease until the next start.
         case faulty
+
+        var lease: ActiveLease? {
+            switch self {
+            case .leased(let lease), .filled(let lease, _, _): lease
+            case .free, .busy, .faulty: nil
+            }
+        }
     }
 
     /// A node that died during a lease scrubs here, before anyone can reach it.
@@ -326,10 +335,13 @@ package final class NodeAgent: Sendable {
     }
 
     private func lease(of connection: ControlConnection, _ fence: Fence) throws(Refusal) -> ActiveLease {
-        let lease: ActiveLease? = state.withLock { state in
-            if case .leased(let lease) = state.phase { lease } else { nil }
+        let (lease, ended) = state.withLock { state -> (ActiveLease?, ScrubCertificate.Cause?) in
+            if case .leased(let lease) = state.phase { return (lease, nil) }
+            return (nil, state.ended.flatMap { $0.fence == fence ? $0.cause : nil })
         }
-        guard let lease, lease.connection === connection, lease.fence == fence else { throw Refusal(.noLease) }
+        guard let lease, lease.connection === connection, lease.fence == fence else {
+            throw Refusal(ended?.refusal ?? .noLease)
+        }
         return lease
     }
 
@@ -356,23 +368,20 @@ package final class NodeAgent: Sendable {
             where cause == .expiry ? deadline <= clock.nanoseconds() : condition(lease): break
             default: return nil
             }
-            defer { state.phase = .busy }
-            switch state.phase {
-            case .leased(let lease), .filled(let lease, _, _): return lease
-            default: return nil
-            }
+            guard let lease = state.phase.lease else { return nil }
+            state.phase = .busy
+            state.ended = (lease.fence, cause)
+            return lease
         }
         guard let ended else { return }
-        ended.tearDown()
         if cause != .disconnect, cause != .revoked {
-            let code: Refusal.Code =
-                switch cause {
-                case .takeover: .staleFence
-                case .shutdown: .draining
-                default: .leaseExpired
-                }
-            try? ended.connection.send(ControlFrame(request: 0, fence: ended.fence, message: .error(Refusal(code))))
+            // On a thread of its own: a gateway that reads nothing must not hold up the end of its lease.
+            startThread {
+                try? ended.connection.send(
+                    ControlFrame(request: 0, fence: ended.fence, message: .error(Refusal(cause.refusal))))
+            }
         }
+        ended.tearDown()
         scrub(NodeRecord.Lease(run: ended.run, lease: ended.lease), fence: ended.fence, cause: cause)
     }
 
@@ -501,6 +510,18 @@ extension [UInt8] {
             let count = try result.get()
             guard count > 0 else { throw TransportError(.closed, "the peer closed the connection") }
             filled += count
+        }
+    }
+}
+
+extension ScrubCertificate.Cause {
+    /// What a holder whose lease ended for this reason is told.
+    fileprivate var refusal: Refusal.Code {
+        switch self {
+        case .takeover: .staleFence
+        case .expiry: .leaseExpired
+        case .shutdown: .draining
+        case .gateway, .disconnect, .restart, .revoked, .violation: .noLease
         }
     }
 }

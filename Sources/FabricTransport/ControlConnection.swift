@@ -44,7 +44,15 @@ package final class ControlConnection: Sendable {
         self.socket = socket
         ownCertificate = session.ownCertificate
         peerCertificate = peer
-        state = Mutex(State(session: session))
+        var first = State(session: session)
+        do {
+            // The peer's first frames may have come in one piece with the end of its handshake.
+            try first.take([])
+        } catch {
+            socket.close()
+            throw error
+        }
+        state = Mutex(first)
     }
 
     deinit { socket.close() }

@@ -263,7 +263,7 @@ private final class Attachment: Sendable {
                 socket, index: Self.laneIndex, outgoing: .toNode, control: session.connection,
                 transcript: session.transcript, fence: session.fence)
         }
-        let server = WindowServer(lane, refused: refused) { [weak self] in self?.fail($0) }
+        let server = WindowServer(lane, refused: refused) { [weak self] in self?.laneEnded($0) }
         try server.start()
         return server
     }
@@ -287,6 +287,16 @@ private final class Attachment: Sendable {
     /// A renewal that crossed the beginning of the scrub is refused, and rightly.
     private func renewalFailed(_ error: FabricError) {
         if state.withLock({ $0.phase == .open }) { fail(error) }
+    }
+
+    /// A lane ends when the node closes it: rightly when a scrub begins, and otherwise for a reason that the control
+    /// channel knows, if it is still there.
+    private func laneEnded(_ error: FabricError) {
+        guard error.code == .lost else { return fail(error) }
+        guard state.withLock({ $0.phase != .scrubbing }) else { return }
+        client.send(.leaseRenew, seconds: timing.requestSeconds) { [weak self] answer in
+            if case .failure(let cause) = answer { self?.fail(cause) } else { self?.fail(error) }
+        }
     }
 
     // MARK: Working

@@ -151,7 +151,8 @@ extension SeededRandom {
         for _ in 0..<Int.random(in: 1...4, using: &self) {
             switch Int.random(in: 0..<6, using: &self) {
             case 0 where !bytes.isEmpty: bytes.remove(at: Int.random(in: bytes.indices, using: &self))
-            case 1: bytes.insert(UInt8.random(in: 0...255, using: &self), at: Int.random(in: 0...bytes.count, using: &self))
+            case 1:
+                bytes.insert(UInt8.random(in: 0...255, using: &self), at: Int.random(in: 0...bytes.count, using: &self))
             case 2 where !bytes.isEmpty: bytes.removeLast(Int.random(in: 1...bytes.count, using: &self))
             default:
                 guard let at = bytes.indices.randomElement(using: &self) else { continue }

@@ -48,11 +48,10 @@ final class Bench: Sendable {
     ) throws -> (agent: NodeAgent, port: UInt16) {
         let agent = try NodeAgent(
             identity: try NodeIdentity(folder: folder + "/" + name), configuration: try configuration(name),
-            clock: clock
-        ) { _ in
-        } makeRunner: { context, runKey in
-            ScriptedRunner(context, runKey: runKey.withBytes { Array($0) }, recorder: runner)
-        }
+            clock: clock,
+            makeRunner: { context, runKey in
+                ScriptedRunner(context, runKey: runKey.withBytes { Array($0) }, recorder: runner)
+            })
         return (agent, try agent.start(host: "127.0.0.1", port: 0))
     }
 

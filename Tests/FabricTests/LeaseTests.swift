@@ -103,7 +103,9 @@ import Vocabulary
                 milliseconds: 10_000)
             let fence = Fence(1)
             let nonce = RandomBytes.array(32)
-            guard case .evidence(let evidence) = try connection.ask(.attest(nonce: nonce, lease: bench.lease(1)), fence: fence)
+            guard
+                case .evidence(let evidence) = try connection.ask(
+                    .attest(nonce: nonce, lease: bench.lease(1)), fence: fence)
             else {
                 Issue.record("no evidence")
                 return

@@ -90,7 +90,8 @@ final class NodeDaemon {
 
     private static func arguments(_ bench: Bench) -> [String] {
         [
-            "--identity", bench.folder + "/node-1", "--state", bench.folder + "/daemon-state", "--device-memory", "8MiB",
+            "--identity", bench.folder + "/node-1", "--state", bench.folder + "/daemon-state", "--device-memory",
+            "8MiB",
             "--threads", "1",
         ]
     }
