@@ -85,9 +85,9 @@ extension Gateway {
             }, in: .run(run.id), key: Key.opened)
     }
 
-    /// A consent with codes of its own permits only those uses; one without follows the data set's policy.
-    func consentsAllowing(_ purpose: Purpose) -> @Sendable (Consent) -> Bool {
-        let codes = purpose.codes
-        return { consent in consent.codes.isEmpty || codes.allSatisfy(consent.codes.contains) }
+    /// A consent with codes of its own permits what those cover; one without follows the data set's policy.
+    func consentsAllowing(_ purpose: Purpose) throws -> @Sendable (Consent) -> Bool {
+        let set = try policies()
+        return { set.consent($0.codes, covers: purpose) }
     }
 }

@@ -58,7 +58,7 @@ extension Gateway {
             grant: RunQuestion.Grant(
                 id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
                 granted: grant.granted, expires: grant.expires, revoked: grant.revoked, obligations: grant.obligations),
-            cohort: try await vault.cohort(run.dataset, run.version, permits: consentsAllowing(grant.purpose)).subjects,
+            cohort: try await vault.cohort(run.dataset, run.version, permits: try consentsAllowing(grant.purpose)).subjects,
             device: device,
             hoursUsed: try hoursUsed(under: grant.id), hoursAsked: 1)
         let (decision, policies) = try decide(.run(question))

@@ -4,8 +4,7 @@ package import Vocabulary
 
 /// A run told on one page, from its durable records only: for people who would rather look.
 ///
-/// It holds no row of data and no name of a person of the cohort. Who may see losses and figures is decided before
-/// the report is made (`figuresAllowed`).
+/// It holds no row of data and no name of a person of the cohort. Figures are in it once they are released.
 struct RunReport {
     let run: RunCase
     let figuresAllowed: Bool
@@ -169,6 +168,23 @@ struct RunReport {
         </body></html>
 
         """
+}
+
+extension Gateway {
+    /// A run on one page, with its figures once they are released. Reading by anyone but the researcher is recorded.
+    package func report(_ id: RunID, by person: PersonID) throws -> String {
+        let run = try runCase(id)
+        if person != run.researcher {
+            try require(person, anyOf: [.complianceOfficer, .dac, .dataCustodian])
+            try ledger.record(
+                Event(.trailRead, .done).with {
+                    $0.actor = person
+                    $0.ofRun = id
+                    $0.detail = ["read": "report"]
+                }, in: .gateway, key: ledger.freshKey("read"))
+        }
+        return try RunReport(run: run, figuresAllowed: run.file[RunCase.Key.ready]?.outcome == .done).html
+    }
 }
 
 /// Seconds per stage, read off the times of a run's records.

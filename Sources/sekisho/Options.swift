@@ -80,7 +80,7 @@ struct Answer {
     }
 }
 
-extension Identifier: @retroactive ExpressibleByArgument {
+extension Identifier: ExpressibleByArgument {
     public init?(argument: String) { try? self.init(argument) }
 }
 

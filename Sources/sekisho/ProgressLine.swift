@@ -11,19 +11,19 @@ enum ProgressLine {
         if isatty(STDERR_FILENO) == 1 {
             let filled = Int(share * 30)
             let bar = String(repeating: "█", count: filled) + String(repeating: "·", count: 30 - filled)
-            fputs("\r\u{1B}[K\(step.name) \(bar) \(Int(share * 100)) % \(step.words)", stderr)
+            standardError("\r\u{1B}[K\(step.name) \(bar) \(Int(share * 100)) % \(step.words)")
         } else {
             let tenth = Int(share * 10)
             let isNew = lastTenth.withLock { last in
                 defer { last = tenth }
                 return last != tenth
             }
-            if isNew { fputs("\(step.name) \(step.done)/\(step.of) \(step.words)\n", stderr) }
+            if isNew { standardError("\(step.name) \(step.done)/\(step.of) \(step.words)\n") }
         }
     }
 
     @Sendable static func finish() {
         lastTenth.withLock { $0 = -1 }
-        if isatty(STDERR_FILENO) == 1 { fputs("\r\u{1B}[K", stderr) }
+        if isatty(STDERR_FILENO) == 1 { standardError("\r\u{1B}[K") }
     }
 }

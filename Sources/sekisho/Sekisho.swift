@@ -51,9 +51,15 @@ struct Sekisho: AsyncParsableCommand {
     }
 }
 
+/// Writes to standard error, unbuffered.
+func standardError(_ text: String) {
+    let bytes = Array(text.utf8)
+    _ = write(STDERR_FILENO, bytes, bytes.count)
+}
+
 /// One line on standard error.
 func complain(_ text: String, prefix: String = "sekisho: ") {
-    fputs("\(prefix)\(text)\n", stderr)
+    standardError("\(prefix)\(text)\n")
 }
 
 extension GatewayError {
