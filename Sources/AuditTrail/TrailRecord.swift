@@ -18,7 +18,6 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case nodeAdded = "node.added"
     case nodeQuarantined = "node.quarantined"
     case nodeReinstated = "node.reinstated"
-    case agentAllowed = "agent.allowed"
     case requestFiled = "request.filed"
     case requestReviewed = "request.reviewed"
     case accessDecided = "access.decided"

@@ -61,39 +61,31 @@ extension Gateway {
 // MARK: - The pool
 
 extension Gateway {
-    /// Adds a node to a pool, or changes its address.
-    package func addNode(_ node: NodeID, address: String, pool: String, by actor: PersonID) throws {
+    /// Adds a node to a pool, or changes its address or what it may run.
+    ///
+    /// - Parameter measurements: what `sekisho-node --measure` printed on a host that is trusted at this moment: a JSON
+    ///   object of names and SHA-256 digests. A node that later signs other ones is quarantined.
+    package func addNode(
+        _ node: NodeID, address: String, pool: String, measurements: String, by actor: PersonID
+    ) throws {
         try require(actor, anyOf: [.operatorRole])
         guard enrolment(of: node) != nil else {
             throw GatewayError(.notFound, "\(node) has no identity here yet; make it with `sekisho pki node`")
         }
         let (host, port) = try Self.parse(address: address)
+        guard let measured = try? JSON(parsing: measurements), let names = measured.objectValue, !names.isEmpty,
+            names.values.allSatisfy({ $0.stringValue.flatMap(Digest.init(hex:)) != nil })
+        else { throw GatewayError(.usage, "the measurements are not what `sekisho-node --measure` prints") }
         try ledger.record(
             Event(.nodeAdded, .done).with {
                 $0.actor = actor
                 $0.device = node
-                $0.detail = ["host": .string(host), "port": .integer(Int64(port)), "pool": .string(pool)]
+                $0.detail = [
+                    "host": .string(host), "port": .integer(Int64(port)), "pool": .string(pool),
+                    "measurements": measured,
+                ]
             }, in: .gateway, key: ledger.freshKey("node.\(node)"))
         fabricCache = nil
-    }
-
-    /// Allows an agent program by the SHA-256 of its file: a node that runs another one is quarantined.
-    package func allowAgent(_ file: URL, by actor: PersonID) throws -> Digest {
-        try require(actor, anyOf: [.operatorRole])
-        guard let handle = try? FileHandle(forReadingFrom: file) else {
-            throw GatewayError(.notFound, "the agent program cannot be read")
-        }
-        defer { try? handle.close() }
-        var hash = SHA256Stream()
-        while let part = try handle.read(upToCount: 1 << 20), !part.isEmpty { hash.update([UInt8](part)) }
-        let digest = hash.finalize()
-        try ledger.record(
-            Event(.agentAllowed, .done).with {
-                $0.actor = actor
-                $0.detail = ["agent": .string(digest.hex)]
-            }, in: .gateway, key: ledger.freshKey("agent"))
-        fabricCache = nil
-        return digest
     }
 
     package func nodes() throws -> [NodeSummary] {
@@ -123,30 +115,29 @@ extension Gateway {
     func fabric() throws -> Fabric {
         if let fabricCache { return fabricCache }
         var nodes: [NodeID: FabricNode] = [:]
-        var agents: Set<Digest> = []
-        for record in ledger.file(.gateway).records {
-            switch record.event {
-            case .nodeAdded:
-                guard let id = record.core["device"]?.stringValue.flatMap({ try? NodeID($0) }),
-                    let enrolment = enrolment(of: id), let host = record.detail["host"]?.stringValue,
-                    let port = record.detail["port"]?.integerValue.flatMap({ UInt16(exactly: $0) }),
-                    let pool = record.detail["pool"]?.stringValue
-                else { continue }
-                nodes[id] = FabricNode(enrolment: enrolment, host: host, port: port, pool: pool)
-            case .agentAllowed:
-                if let digest = record.detail["agent"]?.stringValue.flatMap(Digest.init(hex:)) { agents.insert(digest) }
-            default: break
-            }
+        var measurements: [NodeID: JSON] = [:]
+        for record in ledger.file(.gateway).records where record.event == .nodeAdded {
+            guard let id = record.core["device"]?.stringValue.flatMap({ try? NodeID($0) }),
+                let enrolment = enrolment(of: id), let host = record.detail["host"]?.stringValue,
+                let port = record.detail["port"]?.integerValue.flatMap({ UInt16(exactly: $0) }),
+                let pool = record.detail["pool"]?.stringValue
+            else { continue }
+            nodes[id] = FabricNode(enrolment: enrolment, host: host, port: port, pool: pool)
+            measurements[id] = record.detail["measurements"]
         }
-        guard !agents.isEmpty else {
-            throw GatewayError(.notFound, "no agent program is allowed yet; see `sekisho fabric allow`")
+        guard !nodes.isEmpty else {
+            throw GatewayError(.notFound, "there is no device node yet; add one with `sekisho fabric add`")
+        }
+        var allowed: [String: Set<Digest>] = [:]
+        for (name, digest) in measurements.values.compactMap(\.objectValue).joined() {
+            if let digest = digest.stringValue.flatMap(Digest.init(hex:)) { allowed[name, default: []].insert(digest) }
         }
         do {
             let fabric = try Fabric(
                 nodes: nodes.values.sorted { $0.id < $1.id },
                 identity: GatewayIdentity.load(folder: gatewayIdentityFolder),
                 // Each data set's policy asks for its own least level at the run decision.
-                policy: AttestationPolicy(leastLevel: .software, allowed: ["agent": agents]),
+                policy: AttestationPolicy(leastLevel: .software, allowed: allowed),
                 quarantineFile: home.folder.appendingPathComponent("quarantine.json").path, clock: clock)
             fabricCache = fabric
             return fabric

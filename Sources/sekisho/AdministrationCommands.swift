@@ -175,7 +175,7 @@ struct PolicyCommand: AsyncParsableCommand {
 struct FabricCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "fabric", abstract: "Device nodes: the pool a run takes its device from.",
-        subcommands: [Allow.self, Add.self, List.self, Release.self])
+        subcommands: [Add.self, List.self, Release.self])
 
     struct Add: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Add a node to a pool, or change its address.")
@@ -184,10 +184,14 @@ struct FabricCommand: AsyncParsableCommand {
         @Argument(help: "The node's name, as in its certificate.") var node: NodeID
         @Option(help: "HOST:PORT where sekisho-node listens.") var address: String
         @Option(help: "The pool it belongs to.") var pool: String
+        @Option(help: "The file with what `sekisho-node --measure` printed on the node's host.") var measurements: String
 
         func run() async throws {
             try await options.withGateway { gateway in
-                try await gateway.addNode(node, address: address, pool: pool, by: actor.person)
+                try await gateway.addNode(
+                    node, address: address, pool: pool,
+                    measurements: GatewayFile.read(URL(fileURLWithPath: measurements), role: "measurements file"),
+                    by: actor.person)
                 return Answer(["node": .string(node.text)], ["\(node) is in pool \(pool)."])
             }
         }
@@ -209,21 +213,6 @@ struct FabricCommand: AsyncParsableCommand {
                             ]
                         }),
                     table([["node", "pool", "address", "state"]] + nodes.map { [$0.id.text, $0.pool, $0.address, $0.state] }))
-            }
-        }
-    }
-
-    struct Allow: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(
-            abstract: "Allow an agent program by its hash; a node that runs another one is quarantined.")
-        @OptionGroup var options: HomeOptions
-        @OptionGroup var actor: ActorOption
-        @Option(help: "The sekisho-node program, from a source you trust.") var agent: String
-
-        func run() async throws {
-            try await options.withGateway { gateway in
-                let digest = try await gateway.allowAgent(URL(fileURLWithPath: agent), by: actor.person)
-                return Answer(["agent": .string(digest.hex)], ["Agent \(digest.hex) is allowed."])
             }
         }
     }
