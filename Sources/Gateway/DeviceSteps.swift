@@ -48,6 +48,9 @@ extension Gateway {
                 // recorded alone.
                 if error.code == .evidence { try recordQuarantine(of: status.node.id, error) }
                 deviceRefusals[run.id] = error
+                // A device that has seen a higher fence says that this gateway is behind: another one took over, or this
+                // home was restored from a backup. No other device may be tried then.
+                if error.refusal?.code == .staleFence { return nil }
             }
         }
         return nil
@@ -175,7 +178,7 @@ extension Gateway {
     }
 
     static func code(of error: FabricError) -> String {
-        error.refusal.map { "device.\($0.code)" } ?? "device.\(error.code.rawValue)"
+        error.refusal?.code == .staleFence ? "device.stale-fence" : "device.\(error.code.rawValue)"
     }
 
     private func recordRefusedAccess(_ refusal: WindowRefusal, run: RunID) {
