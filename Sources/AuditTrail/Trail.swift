@@ -240,13 +240,19 @@ extension Trail {
 
     /// Closes the gateway's era when its hour is over and opens the next.
     private func rollGatewayEra() throws(TrailError) {
+        guard try isGatewayEraOver() else { return }
         try eraLock.held { () throws(TrailError) in
-            let current = try lock.held { () throws(TrailError) in try open(.gateway) }
-            guard clock.now() >= current.opened.adding(seconds: settings.gatewayEraSeconds) else { return }
+            // Another thread may have done it meanwhile.
+            guard try isGatewayEraOver() else { return }
             _ = try openEra(for: nil)
             try closeStaleGatewayEras()
         }
         try publish()
+    }
+
+    private func isGatewayEraOver() throws(TrailError) -> Bool {
+        let current = try lock.held { () throws(TrailError) in try open(.gateway) }
+        return clock.now() >= current.opened.adding(seconds: settings.gatewayEraSeconds)
     }
 
     /// Closes every gateway era but the current one: that before it, and what a crash in between left.

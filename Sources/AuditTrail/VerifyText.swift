@@ -22,7 +22,7 @@ extension AuditExport {
         ## With other programs
 
         - The files: `bagit.py --validate FOLDER`, or `sha512sum -c manifest-sha512.txt`.
-        - The log: Go's own checksum-database packages, with the 200 lines of `audit/verify-go/main.go`:
+        - The log: Go's own checksum-database packages, with `audit/verify-go/main.go`:
 
               GO111MODULE=off GOPATH=/usr/share/gocode go build -o verify-go main.go
               ./verify-go FOLDER 'name+hash+key'

@@ -1,0 +1,286 @@
+import AuditTrail
+import Foundation
+import Sealing
+import TestSupport
+import Testing
+import TransparencyLog
+import Vocabulary
+
+@Suite("Exports")
+struct ExportTests {
+    private static let time = Timestamp(milliseconds: 1_790_000_000_000)
+
+    private func wholeExport(_ world: TrailFixture) throws -> MemoryDisk {
+        try world.sampleRun()
+        let bag = MemoryDisk()
+        try AuditExport.whole(of: world.disk, into: bag, at: Self.time)
+        return bag
+    }
+
+    @Test("an export of the whole log verifies, with and without a reader's key")
+    func whole() throws {
+        let world = TrailFixture()
+        let bag = try wholeExport(world)
+        #expect(!bag.contents.keys.contains { $0.hasSuffix(".host") })
+        let export = AuditExport(bag)
+        #expect(try export.statedIdentity() == world.identity)
+        #expect(try export.verify(trusting: world.identity, auditor: nil).opened == 0)
+        let report = try export.verify(trusting: world.identity, auditor: world.auditor)
+        #expect(report.opened == 7 && report.checkpoints >= 2)
+        #expect(report.eras.filter(\.isComplete).map(\.run) == ["run-1"])
+        #expect(throws: TrailError.self) { try AuditExport.whole(of: world.disk, into: bag, at: Self.time) }
+    }
+
+    @Test("an export of one run holds that run only, and shows it to be complete")
+    func run() throws {
+        let world = TrailFixture()
+        try world.sampleRun()
+        let bag = MemoryDisk()
+        try AuditExport.era(2, of: world.disk, into: bag, at: Self.time)
+        var events: [String] = []
+        let report = try AuditExport(bag).verify(trusting: world.identity, auditor: world.auditor) {
+            events.append($0.core?["event"]?.stringValue ?? "?")
+        }
+        #expect(events == ["era.opened", "run.decided", "device.leased", "run.closed"])
+        #expect(report.eras.map(\.isComplete) == [true])
+        // Without one of its records the rest is still in the log, but no longer complete.
+        for index in [2, 3, 5, 6] {
+            var contents = bag.contents
+            contents["data/run/entries/\(index)"] = nil
+            contents["data/run/proofs/\(index).tlog-proof"] = nil
+            let export = AuditExport(MemoryDisk(rebagged(contents)))
+            if let report = try? export.verify(trusting: world.identity, auditor: world.auditor) {
+                #expect(index == 6 && !report.eras[0].isComplete)
+            } else {
+                #expect(index != 6)
+            }
+        }
+        #expect(throws: LogError.self) { try AuditExport.era(99, of: world.disk, into: MemoryDisk(), at: Self.time) }
+    }
+
+    @Test("a changed bit in any byte of any file of an export is refused")
+    func flipped() throws {
+        let world = TrailFixture()
+        let bag = try wholeExport(world)
+        for (path, bytes) in bag.contents where !path.hasSuffix("VERIFY.md") {
+            for at in bytes.indices {
+                var contents = bag.contents
+                contents[path]![at] ^= 1 << UInt8(at % 8)
+                #expect(throws: (any Error).self, "byte \(at) of \(path)") {
+                    try AuditExport(MemoryDisk(contents)).verify(trusting: world.identity, auditor: nil)
+                }
+            }
+        }
+    }
+
+    @Test("the log's own checks find every changed bit, also when the manifest was made to fit")
+    func flippedBehindManifest() throws {
+        let world = TrailFixture()
+        let bag = try wholeExport(world)
+        for (path, bytes) in bag.contents where path.hasPrefix("data/log/") || path.hasPrefix("data/keys/") {
+            for at in bytes.indices {
+                var contents = bag.contents
+                contents[path]![at] ^= 1 << UInt8(at % 8)
+                let disk = MemoryDisk(contents)
+                // The low bit of the last byte of an X25519 point's text is the one that the curve ignores.
+                #expect(throws: (any Error).self, "byte \(at) of \(path)") {
+                    let report = try LogVerifier(
+                        disk: disk, folder: "data/", identity: world.identity, auditor: world.auditor
+                    ).verify()
+                    guard report.eras.allSatisfy(\.isRead) else { throw LogError(.incomplete, "unreadable") }
+                }
+            }
+        }
+    }
+
+    @Test("a file that is missing or not named in the manifest is refused")
+    func files() throws {
+        let world = TrailFixture()
+        let bag = try wholeExport(world)
+        for path in bag.contents.keys {
+            var contents = bag.contents
+            contents[path] = nil
+            #expect(throws: (any Error).self, "\(path)") {
+                try AuditExport(MemoryDisk(contents)).verify(trusting: world.identity, auditor: nil)
+            }
+        }
+        for path in ["data/extra", "data/log/tile/entries/001", "extra", "data/log/checkpoints/99"] {
+            var contents = bag.contents
+            contents[path] = [1]
+            #expect(throws: (any Error).self, "\(path)") {
+                try AuditExport(MemoryDisk(contents)).verify(trusting: world.identity, auditor: nil)
+            }
+        }
+    }
+
+    @Test("dropped, doubled, swapped and added entries are refused", arguments: 0..<7)
+    func rearranged(index: Int) throws {
+        let world = TrailFixture()
+        try world.sampleRun()
+        let entries = try leaves(world.disk)
+        var dropped = entries
+        dropped.remove(at: index)
+        var doubled = entries
+        doubled.insert(entries[index], at: index)
+        var swapped = entries
+        swapped.swapAt(index, (index + 1) % entries.count)
+        for changed in [dropped, doubled, swapped, entries + [entries[index]]] {
+            for keepsCount in [true, false] {
+                // Either the tiles are made to fit the entries, or left as they were.
+                let disk = MemoryDisk(rewritten(world.disk.contents, entries: changed, tiles: keepsCount))
+                #expect(throws: (any Error).self) {
+                    try LogVerifier(disk: disk, folder: "", identity: world.identity, auditor: nil).verify()
+                }
+            }
+        }
+    }
+
+    @Test("even an operator who signs anew cannot take a record out of a run, double it or end the run early")
+    func lyingOperator() throws {
+        let world = TrailFixture()
+        try world.sampleRun()
+        let entries = try leaves(world.disk)
+        for index in [2, 3, 5] {
+            var dropped = entries
+            dropped.remove(at: index)
+            var doubled = entries
+            doubled.insert(entries[index], at: index)
+            for changed in [dropped, doubled] {
+                var contents = rewritten(world.disk.contents, entries: changed, tiles: true)
+                let root = Merkle.root(changed.map { Merkle.leafHash($0) })
+                let head = try Checkpoint(origin: TrailFixture.origin, size: UInt64(changed.count), root: root)
+                    .signed(by: world.signingKey())
+                contents = contents.filter { !$0.key.hasPrefix("log/checkpoints/") }
+                contents["log/checkpoint"] = head.note
+                let verifier = LogVerifier(
+                    disk: MemoryDisk(contents), folder: "", identity: world.identity, auditor: world.auditor)
+                #expect(throws: LogError.self, "entry \(index)") { try verifier.verify() }
+            }
+        }
+    }
+
+    @Test("the text in an export is the one in the repository")
+    func verifyText() throws {
+        let world = TrailFixture()
+        let bag = try wholeExport(world)
+        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("audit/VERIFY.md")
+        #expect(try Array(Data(contentsOf: file)) == bag.contents["data/VERIFY.md"]!)
+    }
+
+    /// The log's files with other entries under the same checkpoint.
+    private func rewritten(_ contents: [String: [UInt8]], entries: [[UInt8]], tiles: Bool) -> [String: [UInt8]] {
+        var contents = contents.filter {
+            !$0.key.hasPrefix("log/tile/entries/") && (!tiles || !$0.key.hasPrefix("log/tile/0"))
+        }
+        // Both under the name that the checkpoint asks for and under that of the new count.
+        for count in [entries.count, 7] {
+            contents["log/" + Tile(.entries, index: 0, count: count).path] = Tile.bundle(of: entries)
+            if tiles {
+                contents["log/" + Tile(.hashes(level: 0), index: 0, count: count).path] =
+                    Tile.bytes(of: entries.map { Merkle.leafHash($0) })
+            }
+        }
+        return contents
+    }
+
+    /// The files with manifests that fit them.
+    private func rebagged(_ contents: [String: [UInt8]]) -> [String: [UInt8]] {
+        var contents = contents
+        func manifest(_ paths: [String]) -> [UInt8] {
+            Array(paths.sorted().map { "\(Hex.encode(SHA512.hash(contents[$0]!)))  \($0)\n" }.joined().utf8)
+        }
+        contents["manifest-sha512.txt"] = manifest(contents.keys.filter { $0.hasPrefix("data/") })
+        contents["tagmanifest-sha512.txt"] = manifest(["bagit.txt", "bag-info.txt", "manifest-sha512.txt"])
+        return contents
+    }
+}
+
+/// Go's own packages, when Debian's `golang-go` and `golang-golang-x-mod-dev` are installed.
+enum GoVerifier {
+    static let source = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().appendingPathComponent("audit/verify-go/main.go")
+    static let isAvailable =
+        FileManager.default.isExecutableFile(atPath: "/usr/bin/go")
+        && FileManager.default.fileExists(atPath: "/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog")
+
+    static func build(in folder: URL) throws -> URL {
+        let program = folder.appendingPathComponent("verify-go")
+        let result = try run(
+            URL(fileURLWithPath: "/usr/bin/go"), ["build", "-o", program.path, source.path],
+            environment: [
+                "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "PATH": "/usr/bin:/bin",
+                // Go's own build cache, so that its library is compiled once and not by each test.
+                "HOME": ProcessInfo.processInfo.environment["HOME"] ?? folder.path,
+            ])
+        try #require(result.status == 0, "\(result.output)")
+        return program
+    }
+
+    static func run(
+        _ program: URL, _ arguments: [String], environment: [String: String] = [:]
+    ) throws -> (status: Int32, output: String) {
+        let process = Process()
+        process.executableURL = program
+        process.arguments = arguments
+        process.environment = environment
+        let pipe = Pipe()
+        process.standardOutput = pipe
+        process.standardError = pipe
+        try process.run()
+        let output = pipe.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        return (process.terminationStatus, String(decoding: output, as: UTF8.self))
+    }
+}
+
+@Suite("Go's transparency-log packages", .enabled(if: GoVerifier.isAvailable))
+struct GoVerifierTests {
+    @Test("Go verifies our exports and refuses each tampered one")
+    func verifies() throws {
+        try withTemporaryFolder { folder in
+            let program = try GoVerifier.build(in: folder)
+            let world = TrailFixture()
+            let trail = try world.sampleRun()
+            for _ in 0..<300 { _ = try trail.record(TrailRecord(.progressShown, .done), in: .gateway) }
+            try trail.publish()
+            let vkey = world.identity.description
+            let bag = folder.appendingPathComponent("bag")
+            try AuditExport.whole(of: world.disk, into: FolderDisk(bag.path), at: Timestamp(milliseconds: 0))
+            let good = try GoVerifier.run(program, [bag.path, vkey])
+            #expect(good.status == 0 && good.output.contains("307 entries"), "\(good.output)")
+            let other = try TrailIdentity(origin: TrailFixture.origin, key: SigningKey.generate().verifyingKey)
+            #expect(try GoVerifier.run(program, [bag.path, other.description]).status != 0)
+
+            var tampered = 0
+            for case let file as URL in FileManager.default.enumerator(
+                at: bag.appendingPathComponent("data/log"), includingPropertiesForKeys: nil)!
+            {
+                guard let bytes = try? Data(contentsOf: file) else { continue }
+                for at in [0, bytes.count / 2, bytes.count - 1] {
+                    var changed = bytes
+                    changed[at] ^= 4
+                    try changed.write(to: file)
+                    let result = try GoVerifier.run(program, [bag.path, vkey])
+                    #expect(result.status != 0, "byte \(at) of \(file.lastPathComponent)")
+                    tampered += 1
+                }
+                try bytes.dropLast().write(to: file)
+                #expect(try GoVerifier.run(program, [bag.path, vkey]).status != 0)
+                try bytes.write(to: file)
+            }
+            #expect(tampered >= 15)
+            #expect(try GoVerifier.run(program, [bag.path, vkey]).status == 0)
+
+            let one = folder.appendingPathComponent("one")
+            try AuditExport.era(2, of: world.disk, into: FolderDisk(one.path), at: Timestamp(milliseconds: 0))
+            let run = try GoVerifier.run(program, [one.path, vkey])
+            #expect(run.status == 0 && run.output.contains("4 entries of one era"), "\(run.output)")
+            let entry = one.appendingPathComponent("data/run/entries/3")
+            var leaf = try Data(contentsOf: entry)
+            leaf[40] ^= 1
+            try leaf.write(to: entry)
+            #expect(try GoVerifier.run(program, [one.path, vkey]).status != 0)
+        }
+    }
+}
