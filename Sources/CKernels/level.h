@@ -259,9 +259,9 @@ INLINE void NAME(aggregate_row)(const sk_aggregate *g, const uint32_t *list, siz
   // Far enough ahead to cover a miss, near enough to stay in the first cache.
   const size_t ahead = vectors >= 8 ? 4 : vectors >= 4 ? 8 : 16;
   for (size_t e = 0; e < count; e++) {
-    const float *row = source + (size_t)list[e] * stride;
+    const float *row = source + (size_t)(list[e] - g->source_first) * stride;
     if (e + ahead < count) {
-      const float *later = source + (size_t)list[e + ahead] * stride;
+      const float *later = source + (size_t)(list[e + ahead] - g->source_first) * stride;
       for (int i = 0; i < vectors; i++) __builtin_prefetch(later + 16 * i);
     }
     for (int i = 0; i < vectors; i++)
@@ -277,8 +277,6 @@ INLINE void NAME(aggregate_row)(const sk_aggregate *g, const uint32_t *list, siz
 
 static void NAME(aggregate)(const sk_aggregate *g, size_t begin, size_t end) {
   size_t block = NAME(block_rows)(g->width);
-  // The source pointer that a neighbour's number indexes directly.
-  const float *base = g->source - (size_t)g->source_first * g->source_stride;
   for (size_t first = begin; first < end; first += block) {
     size_t stop = first + block < end ? first + block : end;
     for (size_t r = first; r < stop; r++) {
@@ -295,7 +293,7 @@ static void NAME(aggregate)(const sk_aggregate *g, size_t begin, size_t end) {
       for (size_t column = 0; column < g->width;) {
         size_t left = g->width - column;
         size_t vectors = (left + 15) / 16;
-        const float *source = base + column;
+        const float *source = g->source + column;
 #define CASE(n)                                                                                            \
   case n:                                                                                                  \
     if (left >= 16 * n) {                                                                                  \
@@ -363,15 +361,16 @@ INLINE void NAME(micro)(const float *restrict a, size_t row_step, size_t inner_s
     }
 }
 
-// The same for any number of rows up to MICRO_ROWS; a is packed [inner][MICRO_ROWS].
-static void NAME(micro_rows)(const float *restrict a, const float *restrict panel, size_t inner, float *restrict c,
-                             size_t c_stride, size_t width, int accumulates, size_t rows) {
+// The same for any number of rows up to MICRO_ROWS.
+INLINE void NAME(micro_any)(const float *restrict a, size_t row_step, size_t inner_step, const float *restrict panel,
+                            size_t inner, float *restrict c, size_t c_stride, size_t width, int accumulates,
+                            size_t rows) {
 #define CALL(n)                                                                                        \
   case n:                                                                                              \
     if (MICRO_VECTORS == 1 || width <= 16)                                                             \
-      NAME(micro)(a, 1, MICRO_ROWS, panel, inner, c, c_stride, width, accumulates, n, 1);              \
+      NAME(micro)(a, row_step, inner_step, panel, inner, c, c_stride, width, accumulates, n, 1);       \
     else                                                                                               \
-      NAME(micro)(a, 1, MICRO_ROWS, panel, inner, c, c_stride, width, accumulates, n, MICRO_VECTORS);  \
+      NAME(micro)(a, row_step, inner_step, panel, inner, c, c_stride, width, accumulates, n, MICRO_VECTORS); \
     break;
   switch (rows) {
 #if MICRO_ROWS == 14
@@ -390,7 +389,6 @@ enum {
   NAME(BLOCK_COLUMNS) = 512,
   NAME(BLOCK_INNER) = 512,
   NAME(TILE_INNER) = 256,
-  NAME(TILE_ROWS_OF_A) = 252,
 };
 
 // Width of the panel that starts at `column`: a full one, or one vector for a rest of up to 16.
@@ -423,80 +421,33 @@ static void NAME(pack_b)(const float *b, size_t stride, int transposed, size_t i
   }
 }
 
-// Up to MICRO_ROWS rows of a [rows, inner] as [inner][MICRO_ROWS].
-INLINE void NAME(pack_rows)(const float *a, size_t stride, size_t rows, size_t inner, float *out) {
-#if LEVEL == 2
-  // Sixteen columns of up to sixteen rows at a time, transposed in registers.
-  size_t k = 0;
-  for (; k + 16 <= inner; k += 16) {
-    v16 x[16];
-    for (size_t r = 0; r < 16; r++) x[r] = r < rows ? NAME(load)(a + r * stride + k) : (v16){0};
-    v16 t[16];
-    for (int r = 0; r < 16; r += 2) {
-      t[r] = __builtin_shufflevector(x[r], x[r + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
-      t[r + 1] = __builtin_shufflevector(x[r], x[r + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-    }
-    for (int r = 0; r < 16; r += 4)
-      for (int h = 0; h < 2; h++) {
-        v16 p = t[r + h], q = t[r + 2 + h];
-        x[r + 2 * h] = __builtin_shufflevector(p, q, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-        x[r + 2 * h + 1] = __builtin_shufflevector(p, q, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-      }
-    // x[4g + c] lane 4q + i: column 4q + c, row 4g + i.
-    for (int c = 0; c < 4; c++) {
-      v16 low0 = __builtin_shufflevector(x[c], x[4 + c], 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-      v16 high0 =
-          __builtin_shufflevector(x[c], x[4 + c], 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
-      v16 low1 =
-          __builtin_shufflevector(x[8 + c], x[12 + c], 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-      v16 high1 =
-          __builtin_shufflevector(x[8 + c], x[12 + c], 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
-#define JOIN_LOW(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
-#define JOIN_HIGH(a, b) __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
-      float *to = out + (k + (size_t)c) * MICRO_ROWS;
-      NAME(store_part)(to, JOIN_LOW(low0, low1), MICRO_ROWS);
-      NAME(store_part)(to + 4 * MICRO_ROWS, JOIN_HIGH(low0, low1), MICRO_ROWS);
-      NAME(store_part)(to + 8 * MICRO_ROWS, JOIN_LOW(high0, high1), MICRO_ROWS);
-      NAME(store_part)(to + 12 * MICRO_ROWS, JOIN_HIGH(high0, high1), MICRO_ROWS);
-#undef JOIN_LOW
-#undef JOIN_HIGH
-    }
+// c [rows, columns] (+)= a · b for all panels of a packed b; `rows` is at most MICRO_ROWS.
+INLINE void NAME(micro_panels)(const float *a, size_t row_step, size_t inner_step, const float *panel, size_t inner,
+                               size_t columns, float *c, size_t c_stride, int accumulates, size_t rows) {
+  for (size_t j = 0; j < columns;) {
+    size_t width = NAME(panel_width)(columns - j);
+    size_t real = columns - j < width ? columns - j : width;
+    NAME(micro_any)(a, row_step, inner_step, panel, inner, c + j, c_stride, real, accumulates, rows);
+    panel += width * inner;
+    j += width;
   }
-#else
-  size_t k = 0;
-#endif
-  for (; k < inner; k++)
-    for (size_t r = 0; r < rows; r++) out[k * MICRO_ROWS + r] = a[r * stride + k];
 }
 
 static void NAME(product)(const sk_product *p, size_t begin, size_t end, float *scratch) {
-  float *packed_b = scratch;
-  float *packed_a = scratch + NAME(BLOCK_COLUMNS) * NAME(BLOCK_INNER);
   for (size_t column = 0; column < p->columns; column += NAME(BLOCK_COLUMNS)) {
     size_t columns = p->columns - column < NAME(BLOCK_COLUMNS) ? p->columns - column : NAME(BLOCK_COLUMNS);
     for (size_t k = 0; k < p->inner; k += NAME(BLOCK_INNER)) {
       size_t inner = p->inner - k < NAME(BLOCK_INNER) ? p->inner - k : NAME(BLOCK_INNER);
       const float *b = p->transposes_b ? p->b + column * p->b_stride + k : p->b + k * p->b_stride + column;
-      NAME(pack_b)(b, p->b_stride, p->transposes_b, inner, columns, packed_b);
+      NAME(pack_b)(b, p->b_stride, p->transposes_b, inner, columns, scratch);
       int accumulates = p->accumulates || k > 0;
       int ends = k + inner == p->inner && column + columns == p->columns;
-      size_t done = begin;
       for (size_t row = begin; row < end; row += MICRO_ROWS) {
         size_t rows = end - row < MICRO_ROWS ? end - row : MICRO_ROWS;
-        NAME(pack_rows)(p->a + row * p->a_stride + k, p->a_stride, rows, inner, packed_a);
-        const float *panel = packed_b;
-        for (size_t j = 0; j < columns;) {
-          size_t width = NAME(panel_width)(columns - j);
-          size_t real = columns - j < width ? columns - j : width;
-          NAME(micro_rows)(packed_a, panel, inner, p->c + row * p->c_stride + column + j, p->c_stride, real,
-                           accumulates, rows);
-          panel += width * inner;
-          j += width;
-        }
-        if (ends && p->chain.count > 0) {
-          NAME(apply)(&p->chain, p->c, p->c_stride, p->columns, done, row + rows);
-          done = row + rows;
-        }
+        // Rows of a are read as they lie: a few of them stay in the first cache for all panels.
+        NAME(micro_panels)(p->a + row * p->a_stride + k, p->a_stride, 1, scratch, inner, columns,
+                           p->c + row * p->c_stride + column, p->c_stride, accumulates, rows);
+        if (ends && p->chain.count > 0) NAME(apply)(&p->chain, p->c, p->c_stride, p->columns, row, row + rows);
       }
     }
   }
@@ -539,16 +490,11 @@ static void NAME(tile_product)(const sk_tile_product *p, size_t begin, size_t en
         for (size_t i = begin; i < end; i += MICRO_ROWS) {
           size_t height = end - i < MICRO_ROWS ? end - i : MICRO_ROWS;
           const float *from = p->a + (first + k) * p->a_stride + i;
+          // Packed, since rows of a are read across: far apart they would evict each other from the first cache.
           for (size_t row = 0; row < inner; row++)
             NAME(store_part)(packed_a + row * MICRO_ROWS, NAME(load_part)(from + row * p->a_stride, height), height);
-          const float *panel = packed_b;
-          for (size_t j = 0; j < columns;) {
-            size_t width = NAME(panel_width)(columns - j);
-            size_t real = columns - j < width ? columns - j : width;
-            NAME(micro_rows)(packed_a, panel, inner, sums + i * p->n + column + j, p->n, real, k > 0, height);
-            panel += width * inner;
-            j += width;
-          }
+          NAME(micro_panels)(packed_a, 1, MICRO_ROWS, packed_b, inner, columns, sums + i * p->n + column, p->n, k > 0,
+                             height);
         }
       }
     }

@@ -226,12 +226,13 @@ private final class Replay {
                 let start = clock.now
                 do throws(ExecutorError) {
                     if isCancelled() { throw ExecutorError(.cancelled, "the run was called off") }
+                    // Before, not after: a fetch that fails half way has overwritten half.
+                    program.spoil(program.spoils[index])
                     try execute(command.operation, index)
                 } catch {
                     fail(error.at(command: index))
                     break
                 }
-                program.spoil(program.spoils[index])
                 spent[Int(command.operation.code)] += Self.nanoseconds(clock.now - start)
             }
             state.lock()

@@ -242,6 +242,45 @@ import Vocabulary
         #expect(later?.code == .topology)
     }
 
+    @Test("neighbours that a failed fetch half overwrote are not trusted at the next doorbell")
+    func halfFetched() throws {
+        let nodes = 200
+        let pointers = (0...nodes).map { UInt64($0 * nodes) }
+        let full = (0..<nodes * nodes).map { UInt32($0 % nodes) }
+        var builder = ProgramBuilder()
+        builder.window(1, .image(.rowPointers), pointers.count * 8)
+        builder.window(2, .image(.columns), full.count * 4)
+        let (rows, columns) = (builder.buffer(pointers.count * 8), builder.buffer(full.count * 4))
+        let (source, target) = (builder.buffer(nodes * 4), builder.buffer(nodes * 4))
+        for (window, bytes, place) in [(1, pointers.count * 8, rows), (2, full.count * 4, columns)]
+            as [(UInt16, Int, Place)]
+        {
+            builder.add(
+                .fetch(Transfer(window: window, windowOffset: 0, byteCount: bytes, place: place)), with: .first)
+        }
+        builder.add(
+            .aggregate(
+                Aggregate(
+                    rowPointers: rows, columns: columns, edgeBase: 0, edges: full.count, firstRow: 0, rows: nodes,
+                    nodes: nodes, source: Matrix(source, stride: 1), sourceFirstRow: 0, sourceRows: nodes,
+                    target: Matrix(target, stride: 1), width: 1, accumulates: false)),
+            reads: [rows, columns, source], writes: [target])
+        let rig = try Rig(memoryBytes: builder.memory)
+        try rig.seal(.rowPointers, pointers, window: 1)
+        try rig.seal(.columns, full, window: 2)
+        let program = try rig.load(builder.program)
+        func ring(_ flags: DoorbellFlags) throws {
+            _ = try rig.ring(program, DoorbellArguments(seed: 0, epoch: 0, step: 1, learningRate: 0, flags: flags))
+        }
+        try ring(.first)
+        try rig.seal(.columns, [UInt32](repeating: .max, count: full.count), window: 2)
+        rig.store[2, 1]![0] ^= 1
+        let failed = #expect(throws: ExecutorError.self) { try ring(.first) }
+        #expect(failed?.code == .tampered)
+        let refused = #expect(throws: ExecutorError.self) { try ring([]) }
+        #expect(refused?.code == .topology)
+    }
+
     @Test("a label that is no class is refused with its command")
     func label() throws {
         let gcn = SmallGCN(nodes: 1100, seed: 6)

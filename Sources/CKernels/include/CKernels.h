@@ -158,7 +158,8 @@ typedef struct {
   void (*uniform_row)(float *row, size_t columns, float bound, uint64_t seed, uint32_t row_number, uint32_t stream);
 } sk_kernels;
 
-enum { SK_SCRATCH_FLOATS = 512 * 512 + 256 * 272 + 64 };
+/// A packed block of b, [512, 512 and up to a vector more], and of a.
+enum { SK_SCRATCH_FLOATS = 512 * (512 + 16) + 256 * 16 };
 
 /// Level 0 runs anywhere, 1 needs x86-64-v3, 2 x86-64-v4. NULL where this processor cannot run it.
 const sk_kernels *sk_kernels_at(int level);
