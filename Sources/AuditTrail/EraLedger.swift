@@ -11,7 +11,7 @@ struct EraLedger {
         var lastIndex: UInt64
         var chain = EraChain()
         var isClosed = false
-        /// The `run` that all its cores name.
+        /// The run whose era it is; all its cores name it.
         var run: String?
     }
 
@@ -51,10 +51,11 @@ struct EraLedger {
             throw LogError(.incomplete, "entry \(index): does not follow the record before it in era \(header.era)")
         }
         let run = core["run"]?.stringValue
-        guard sequence == 1 || run == era.run else {
+        // A gateway's era names no run at its start; its records may each be about another run.
+        guard sequence == 1 || era.run == nil || run == era.run else {
             throw LogError(.wrongEntry, "entry \(index): names another run than its era's")
         }
-        era.run = run
+        if sequence == 1 { era.run = run }
         guard core["count"]?.integerValue == (header.kind == .eraClosed ? Int64(sequence) : nil) else {
             throw LogError(.incomplete, "entry \(index): era \(header.era) has not as many records as it says")
         }

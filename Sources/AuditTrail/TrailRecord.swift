@@ -29,6 +29,7 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case runPlanned = "run.planned"
     case programLoaded = "program.loaded"
     case trainingEpoch = "training.epoch"
+    case progressShown = "progress.shown"
     case runTrained = "run.trained"
     case windowRefused = "window.refused"
     case deviceScrubbed = "device.scrubbed"

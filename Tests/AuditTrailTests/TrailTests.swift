@@ -15,9 +15,9 @@ struct TrailTests {
         let run = try RunID("run-7")
         try trail.openEra(run: run)
         let prepared = try trail.prepare(sampleDecision, in: .run(run))
-        #expect(!trail.contains(prepared.leafHash))
+        #expect(!(trail.index(of: prepared.leafHash) != nil))
         let appended = try trail.append(prepared)
-        #expect(appended.leafHash == prepared.leafHash && trail.contains(prepared.leafHash))
+        #expect(appended.leafHash == prepared.leafHash && (trail.index(of: prepared.leafHash) != nil))
         let record = try trail.receipt(for: appended.leafHash).verified(by: world.identity)
         #expect(record.index == appended.index && record.core == appended.core)
         #expect(record.core["event"] == "run.decided" && record.core["run"] == "run-7")
@@ -94,7 +94,7 @@ struct TrailTests {
         }
         let (trail, findings) = try world.open()
         #expect(findings.isEmpty)
-        #expect(trail.contains(first.leafHash) && trail.isOpen(run: run) && trail.size == 4)
+        #expect((trail.index(of: first.leafHash) != nil) && trail.isOpen(run: run) && trail.size == 4)
         let second = try trail.record(sampleDecision, in: .run(run))
         #expect(second.core["sequence"] == 3 && second.core["previous"]?.stringValue == first.leafHash.hex)
         #expect(try trail.receipt(for: first.leafHash).verified(by: world.identity).core == first.core)
@@ -206,8 +206,8 @@ struct TrailFaultTests {
                 continue
             }
             let (trail, _) = try after.open()
-            for hash in acknowledged { #expect(trail.contains(hash), "seed \(seed), call \(call)") }
-            _ = try trail.record(TrailRecord(.gatewayStarted, .done), in: .gateway)
+            for hash in acknowledged { #expect((trail.index(of: hash) != nil), "seed \(seed), call \(call)") }
+            _ = try trail.record(TrailRecord(.gatewayRecovered, .done), in: .gateway)
             try trail.publish()
             try after.verify(after.auditor)
             #expect(try after.open().findings.isEmpty, "seed \(seed), call \(call)")
@@ -227,7 +227,7 @@ struct TrailFaultTests {
                 continue
             }
             let (trail, _) = try world.open()
-            for hash in acknowledged { #expect(trail.contains(hash), "call \(call)") }
+            for hash in acknowledged { #expect((trail.index(of: hash) != nil), "call \(call)") }
             try trail.publish()
             try world.verify(world.auditor)
         }
@@ -276,7 +276,7 @@ struct TrailFaultTests {
         let (again, _) = try world.open()
         #expect(!again.isOpen(run: run))
         plan.setFull(false)
-        _ = try again.record(TrailRecord(.gatewayStarted, .done), in: .gateway)
+        _ = try again.record(TrailRecord(.gatewayRecovered, .done), in: .gateway)
         #expect(again.obstacle == nil)
         try again.publish()
         var events: [String] = []
@@ -336,7 +336,7 @@ struct RecoveryTests {
             let torn = contents[path]![ends[whole]..<cut].contains { $0 != 0 }
             #expect(findings.map(\.code).contains(.tornFrameCut) == torn, "cut at \(cut)")
             #expect(trail.size == UInt64(2 + whole + (torn ? 1 : 0)), "cut at \(cut)")
-            _ = try trail.record(TrailRecord(.gatewayStarted, .done), in: .gateway)
+            _ = try trail.record(TrailRecord(.gatewayRecovered, .done), in: .gateway)
             try trail.publish()
             try after.verify(after.auditor)
         }
