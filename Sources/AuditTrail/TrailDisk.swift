@@ -51,7 +51,7 @@ package final class FolderDisk: TrailDisk {
 
     package func names(in folder: String) throws(DiskError) -> [String] {
         guard let directory = opendir(full(folder)) else {
-            guard errno == ENOENT else { throw Self.error() }
+            guard errno == ENOENT || errno == ENOTDIR else { throw Self.error() }
             return []
         }
         defer { closedir(directory) }
