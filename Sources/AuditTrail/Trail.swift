@@ -127,7 +127,7 @@ extension Trail {
             throw TrailError(.notFound, "the trail has no such record")
         }
         let head = try signedHead(covering: index)
-        let leaf = try read(index)
+        let leaf = try read(index, at: state.places[Int(index)], leafHash: leafHash)
         let opening: Opening
         do {
             let header = try LeafHeader(leaf: leaf[...])
@@ -539,19 +539,18 @@ extension Trail {
         }
     }
 
-    private func read(_ index: UInt64) throws(TrailError) -> [UInt8] {
-        let place = state.places[Int(index)]
+    /// Reads an entry, and holds it to its hash in the tree.
+    private func read(_ index: UInt64, at place: Place, leafHash: Digest) throws(TrailError) -> [UInt8] {
+        let leaf: [UInt8]
         do {
-            let leaf = try disk.read(place.path, offset: place.offset, count: place.count)
-            guard Merkle.leafHash(leaf) == state.tree.leafHash(index) else {
-                throw TrailError(.damaged, "entry \(index) has changed on the disk")
-            }
-            return leaf
-        } catch let error as TrailError {
-            throw error
+            leaf = try disk.read(place.path, offset: place.offset, count: place.count)
         } catch {
             throw TrailError(.poisoned, "entry \(index) could not be read")
         }
+        guard Merkle.leafHash(leaf) == leafHash else {
+            throw TrailError(.damaged, "entry \(index) has changed on the disk")
+        }
+        return leaf
     }
 }
 
@@ -652,14 +651,15 @@ extension Trail {
     private func bytes(of tile: Tile) throws(TrailError) -> [UInt8] {
         let start = tile.index * Tile.width
         let indices = start..<start + UInt64(tile.count)
-        return try lock.held { () throws(TrailError) in
-            switch tile.kind {
-            case .hashes(let level): return Tile.bytes(of: state.tree.nodes(level: level * 8, indices))
-            case .entries:
-                var entries: [[UInt8]] = []
-                for index in indices { entries.append(try read(index)) }
-                return Tile.bundle(of: entries)
-            }
+        switch tile.kind {
+        case .hashes(let level):
+            return lock.held { Tile.bytes(of: state.tree.nodes(level: level * 8, indices)) }
+        case .entries:
+            // Writers go on while the entries are read.
+            let wanted = lock.held { indices.map { ($0, state.places[Int($0)], state.tree.leafHash($0)) } }
+            var entries: [[UInt8]] = []
+            for (index, place, hash) in wanted { entries.append(try read(index, at: place, leafHash: hash)) }
+            return Tile.bundle(of: entries)
         }
     }
 

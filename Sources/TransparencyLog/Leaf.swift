@@ -104,12 +104,14 @@ package struct EraKey: ~Copyable, Sendable {
     package let commitment: Digest
     private let secret: SecretBytes
     private let sealingKey: SecretBytes
+    private let saltKey: SecretBytes
 
     /// `secret` is 32 bytes.
     package init(_ secret: borrowing SecretBytes) throws(LogError) {
         guard secret.count == Self.byteCount else { throw LogError(.malformed, "an era's key is 32 bytes") }
         commitment = KeyDerivation.commitment(secret)
         sealingKey = KeyDerivation.hkdf(secret, info: "sekisho trail record v1")
+        saltKey = KeyDerivation.hkdf(secret, info: "sekisho core salt v1")
         self.secret = secret.clone()
     }
 
@@ -170,7 +172,8 @@ package struct EraKey: ~Copyable, Sendable {
         return (header, try opening.verified(against: header), opening)
     }
 
+    /// A key for each record would cost guarded memory for each; one keyed hash of the nonce is as unpredictable.
     private borrowing func salt(_ nonce: [UInt8]) -> [UInt8] {
-        KeyDerivation.hkdf(secret, info: "sekisho core salt v1", context: nonce).withBytes { Array($0) }
+        KeyDerivation.hmac(saltKey, nonce)
     }
 }

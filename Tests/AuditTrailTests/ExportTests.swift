@@ -58,6 +58,25 @@ struct ExportTests {
         #expect(throws: LogError.self) { try AuditExport.era(99, of: world.disk, into: MemoryDisk(), at: Self.time) }
     }
 
+    @Test("an export in a real folder verifies, and not with a file more or less")
+    func folder() throws {
+        try withTemporaryFolder { folder in
+            let world = TrailFixture()
+            try world.sampleRun()
+            try AuditExport.whole(of: world.disk, into: FolderDisk(folder.path), at: Self.time)
+            let export = AuditExport(try FolderDisk(folder.path, readOnly: true))
+            #expect(try export.verify(trusting: world.identity, auditor: world.auditor).opened == 7)
+            let extra = folder.appendingPathComponent("data/keys/note.txt")
+            try Data([1]).write(to: extra)
+            #expect(throws: (any Error).self) { try export.verify(trusting: world.identity, auditor: nil) }
+            try FileManager.default.removeItem(at: extra)
+            try FileManager.default.removeItem(at: folder.appendingPathComponent("data/log/checkpoint"))
+            #expect(throws: (any Error).self) { try export.verify(trusting: world.identity, auditor: nil) }
+        }
+        let nowhere = AuditExport(try FolderDisk("/nonexistent/export", readOnly: true))
+        #expect(throws: (any Error).self) { try nowhere.statedIdentity() }
+    }
+
     @Test("a changed bit in any byte of any file of an export is refused")
     func flipped() throws {
         let world = TrailFixture()
