@@ -120,7 +120,12 @@ private struct Emitter {
                 .fill(Fill(place(role), count: plan.buffers[buffer].byteCount / 4)), flags, Touched(writes: [buffer]))
         }
         for (stream, entry) in model.parameters.entries.enumerated() where entry.role != .bias {
-            emitInitialValues(entry, stream: UInt32(stream))
+            append(
+                .initialise(
+                    Initialise(
+                        target: Matrix(place(.parameters, entry), stride: entry.columns), rows: entry.rows,
+                        columns: entry.columns, stream: UInt32(stream))),
+                flags, Touched(writes: [Int(fixed[.parameters]!)]))
         }
         if model.weighsClasses { try emitClassWeights(trainingByClass) }
         append(
@@ -132,24 +137,6 @@ private struct Emitter {
             Touched(
                 reads: buffers([place(.labels), place(.split)] + (classWeights.map { [$0] } ?? [])),
                 writes: [Int(fixed[.total]!)]))
-    }
-
-    /// GCN: Glorot & Bengio 2010, as Kipf & Welling did. SAGE: uniform in ±1/√rows, as PyTorch Geometric's `SAGEConv`
-    /// does; Glorot's bound would count only one of the two products that meet in a layer's output.
-    private mutating func emitInitialValues(_ entry: ParameterLayout.Entry, stream: UInt32) {
-        let matrix = Matrix(place(.parameters, entry), stride: entry.columns)
-        let touched = Touched(writes: [Int(fixed[.parameters]!)])
-        append(
-            .initialise(Initialise(target: matrix, rows: entry.rows, columns: entry.columns, stream: stream)), .first,
-            touched)
-        guard model.aggregation == .sage else { return }
-        let factor = (Double(entry.rows + entry.columns) / (6 * Double(entry.rows))).squareRoot()
-        append(
-            .map(
-                RowMap(
-                    source: matrix, target: matrix, rows: entry.rows, columns: entry.columns,
-                    steps: [.scale(Float(factor))])),
-            .first, touched)
     }
 
     private var classWeights: Place? { model.weighsClasses ? place(.classWeights) : nil }

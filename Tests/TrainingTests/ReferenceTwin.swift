@@ -31,8 +31,7 @@ struct ReferenceTwin {
         firstMoments = parameters
         secondMoments = parameters
         for (stream, entry) in layout.entries.enumerated() where entry.role != .bias {
-            let fan = spec.model == .gcn ? 6 / Double(entry.rows + entry.columns) : 1 / Double(entry.rows)
-            let bound = fan.squareRoot()
+            let bound = (6 / Double(entry.rows + entry.columns)).squareRoot()
             for row in 0..<entry.rows {
                 for column in 0..<entry.columns {
                     let word = random(row: row, column: column, epoch: .max, stream: UInt32(stream))
