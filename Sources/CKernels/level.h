@@ -16,6 +16,7 @@
 #define AGGREGATE_VECTORS 2
 #endif
 
+#define CHAIN_ROWS 64
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE v16 NAME(load)(const float *p) { return *(const v16u *)p; }
@@ -442,12 +443,17 @@ static void NAME(product)(const sk_product *p, size_t begin, size_t end, float *
       NAME(pack_b)(b, p->b_stride, p->transposes_b, inner, columns, scratch);
       int accumulates = p->accumulates || k > 0;
       int ends = k + inner == p->inner && column + columns == p->columns;
+      size_t done = begin;
       for (size_t row = begin; row < end; row += MICRO_ROWS) {
         size_t rows = end - row < MICRO_ROWS ? end - row : MICRO_ROWS;
         // Rows of a are read as they lie: a few of them stay in the first cache for all panels.
         NAME(micro_panels)(p->a + row * p->a_stride + k, p->a_stride, 1, scratch, inner, columns,
                            p->c + row * p->c_stride + column, p->c_stride, accumulates, rows);
-        if (ends && p->chain.count > 0) NAME(apply)(&p->chain, p->c, p->c_stride, p->columns, row, row + rows);
+        // A chain has a cost for each call, so it waits for a few rows more than the product takes at once.
+        if (ends && p->chain.count > 0 && (row + rows - done >= CHAIN_ROWS || row + rows == end)) {
+          NAME(apply)(&p->chain, p->c, p->c_stride, p->columns, done, row + rows);
+          done = row + rows;
+        }
       }
     }
   }
@@ -668,6 +674,7 @@ static const sk_kernels NAME(table) = {
 #undef MICRO_VECTORS
 #undef AGGREGATE_VECTORS
 #undef INLINE
+#undef CHAIN_ROWS
 #undef LEVEL
 #undef LEVEL_NAME
 #undef NAME
