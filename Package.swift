@@ -54,7 +54,7 @@ let package = Package(
         room("Vocabulary"),
 
         // Foundations.
-        room("Sealing", ["CSodium", "COpenSSL", "Vocabulary", crypto]),
+        room("Sealing", ["CSodium", "COpenSSL", "Vocabulary"]),
         room("TransparencyLog", ["Vocabulary", "Sealing"]),
         room("FabricProtocol", ["Vocabulary", "Sealing"]),
         room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"]),

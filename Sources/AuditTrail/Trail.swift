@@ -152,7 +152,8 @@ extension Trail {
     package func era(of index: UInt64) throws(TrailError) -> UInt64 {
         try lock.held { () throws(TrailError) in
             guard index < state.tree.size else { throw TrailError(.notFound, "the trail has no such entry") }
-            let leaf = try read(index)
+            let leaf = try read(
+                index, at: state.places[Int(index)], leafHash: state.tree.leafHash(index))
             do { return try LeafHeader(leaf: leaf[...]).era } catch {
                 throw TrailError(.damaged, "entry \(index) has no header")
             }

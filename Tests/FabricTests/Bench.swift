@@ -85,7 +85,7 @@ final class Bench: Sendable {
     ) async throws -> RemoteGPU {
         let attested = try await fabric.attest(node, lease: lease(fence), fence: Fence(fence))
         return try await attested.lease(
-            run: run, attempt: 1, receipt: trail.receipt(run: run, attested), runKey: SecretBytes(copying: runKey),
+            run: run, attempt: 1, receipt: trail.receipt(run: run, attested), wrappedRunKey: attested.wrappingKey.wrap(SecretBytes(copying: runKey)),
             refused: refused)
     }
 

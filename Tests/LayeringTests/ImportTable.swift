@@ -24,7 +24,7 @@ let rooms: [Room] = [
     Room("Vocabulary"),
     // Foundations.
     Room(
-        "Sealing", ["CSodium", "COpenSSL", "Vocabulary"], packages: ["Crypto"],
+        "Sealing", ["CSodium", "COpenSSL", "Vocabulary"],
         standard: ["Glibc", "Foundation", "FoundationEssentials", "Synchronization"]),
     Room("TransparencyLog", ["Vocabulary", "Sealing"]),
     Room("FabricProtocol", ["Vocabulary", "Sealing"]),
