@@ -41,6 +41,9 @@ package struct CaseRecord: Sendable, Equatable {
 
     package var event: AuditEvent { AuditEvent(rawValue: core["event"]!.stringValue!)! }
     package var outcome: AuditOutcome { AuditOutcome(rawValue: core["outcome"]!.stringValue!)! }
+    /// As the record spells them.
+    package var eventName: String { event.rawValue }
+    package var outcomeName: String { outcome.rawValue }
     package var reasons: [String] { core["reasons"]?.arrayValue?.compactMap(\.stringValue) ?? [] }
     package var actor: PersonID? { core["actor"]?.stringValue.flatMap { try? PersonID($0) } }
     package var detail: JSON { core["detail"] ?? .object([:]) }

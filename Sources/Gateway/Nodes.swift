@@ -2,7 +2,6 @@ import TransparencyLog
 import AuditTrail
 package import Foundation
 import FabricProtocol
-import FabricTransport
 import GPUFabric
 import PolicyEngine
 import Sealing

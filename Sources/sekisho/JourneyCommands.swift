@@ -1,4 +1,3 @@
-import AuditTrail
 import ArgumentParser
 import Foundation
 import Gateway
@@ -115,7 +114,7 @@ extension Answer {
             table(
                 records.map { record in
                     [
-                        "\(record.index)", record.time.description, record.event.rawValue, record.outcome.rawValue,
+                        "\(record.index)", record.time.description, record.eventName, record.outcomeName,
                         record.actor?.text ?? "", record.reasons.joined(separator: ", "),
                     ]
                 }))

@@ -282,7 +282,7 @@ struct TrailFaultTests {
         var events: [String] = []
         try world.verify(world.auditor) { events.append($0.core?["event"]?.stringValue ?? "?") }
         #expect(events.contains("trail.full"))
-        #expect(events.suffix(3) == ["device.scrubbed", "run.closed", "gateway.started"])
+        #expect(events.suffix(3) == ["device.scrubbed", "run.closed", "gateway.recovered"])
     }
 
     @Test("a full disk that gets space again goes on without a restart")
