@@ -29,8 +29,8 @@ package struct DeviceRates: Hashable, Sendable {
 
     /// The defaults are what two cores of the CPU backend reach on the machine of docs/performance.md.
     package init(
-        productFlopsPerSecond: Double = 100e9, gatherBytesPerSecond: Double = 16e9,
-        streamBytesPerSecond: Double = 10e9, secondsPerCommand: Double = 10e-6, cacheBytes: Int = 8 << 20,
+        productFlopsPerSecond: Double = 180e9, gatherBytesPerSecond: Double = 38e9,
+        streamBytesPerSecond: Double = 15e9, secondsPerCommand: Double = 10e-6, cacheBytes: Int = 8 << 20,
         sealsOnComputeCores: Bool = true
     ) {
         self.productFlopsPerSecond = productFlopsPerSecond
@@ -50,7 +50,7 @@ package struct LinkRates: Hashable, Sendable {
     package let sealBytesPerSecond: Double
 
     package init(
-        bytesPerSecond: Double = 1e9, roundTripSeconds: Double = 100e-6, sealBytesPerSecond: Double = 4e9
+        bytesPerSecond: Double = 1e9, roundTripSeconds: Double = 100e-6, sealBytesPerSecond: Double = 2.7e9
     ) {
         self.bytesPerSecond = bytesPerSecond
         self.roundTripSeconds = roundTripSeconds
