@@ -140,6 +140,9 @@ package struct LeaseTiming: Sendable {
     package var scrubSeconds = 600
 
     package init() {}
+
+    /// Without a renewal for so long, the node has ended the lease by itself.
+    var ttlSeconds: Int { (Int(ttlMilliseconds) + 999) / 1000 }
 }
 
 /// The link as it was measured at attach, over the control channel.

@@ -274,7 +274,7 @@ private final class Attachment: Sendable {
                 state.phase == .open ? nil : true
             }
             guard isOver == nil else { return }
-            client.send(.leaseRenew, seconds: timing.requestSeconds) { [weak self] answer in
+            client.send(.leaseRenew, seconds: timing.ttlSeconds) { [weak self] answer in
                 switch answer {
                 case .success(.done): self?.state.withLock { $0.server }?.count { $0.renewals += 1 }
                 case .success: _ = self?.violation()
@@ -294,7 +294,7 @@ private final class Attachment: Sendable {
     private func laneEnded(_ error: FabricError) {
         guard error.code == .lost else { return fail(error) }
         guard state.withLock({ $0.phase != .scrubbing }) else { return }
-        client.send(.leaseRenew, seconds: timing.requestSeconds) { [weak self] answer in
+        client.send(.leaseRenew, seconds: timing.ttlSeconds) { [weak self] answer in
             if case .failure(let cause) = answer { self?.fail(cause) } else { self?.fail(error) }
         }
     }

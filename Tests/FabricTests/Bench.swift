@@ -46,12 +46,17 @@ final class Bench: Sendable {
     func agent(
         _ name: String = "node-1", clock: any LeaseClock = StillClock(), runner: ScriptedRunner.Recorder = .init()
     ) throws -> (agent: NodeAgent, port: UInt16) {
+        try agent(name, clock: clock) { context, runKey in
+            ScriptedRunner(context, runKey: runKey.withBytes { Array($0) }, recorder: runner)
+        }
+    }
+
+    func agent(
+        _ name: String = "node-1", clock: any LeaseClock = StillClock(), makeRunner: @escaping RunnerFactory
+    ) throws -> (agent: NodeAgent, port: UInt16) {
         let agent = try NodeAgent(
             identity: try NodeIdentity(folder: folder + "/" + name), configuration: try configuration(name),
-            clock: clock,
-            makeRunner: { context, runKey in
-                ScriptedRunner(context, runKey: runKey.withBytes { Array($0) }, recorder: runner)
-            })
+            clock: clock, makeRunner: makeRunner)
         return (agent, try agent.start(host: "127.0.0.1", port: 0))
     }
 
