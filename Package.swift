@@ -125,7 +125,7 @@ let package = Package(
             "GatewayTests",
             [
                 "Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing",
-                "Vocabulary",
+                "Vocabulary", grdb,
             ]),
     ]
 )

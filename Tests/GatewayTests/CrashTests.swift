@@ -1,0 +1,162 @@
+import Foundation
+import Gateway
+import Testing
+import Vocabulary
+
+/// The gateway is killed, in a process of its own, and started again from what is on the disk.
+@Suite struct CrashTests {
+    /// What an uninterrupted run writes and comes to.
+    private func uninterrupted(_ enclave: Enclave, _ grant: GrantID) async throws -> (story: [String], weights: String?)
+    {
+        let run = try await enclave.request(grant, id: "whole")
+        #expect(try await enclave.finish(run) == .closed(.released))
+        return (try await enclave.story(run), try await enclave.weights(run))
+    }
+
+    private func check(
+        _ run: RunID, _ enclave: Enclave, against whole: (story: [String], weights: String?), _ words: Comment
+    ) async throws {
+        #expect(try await enclave.story(run) == whole.story, words)
+        #expect(try await enclave.weights(run) == whole.weights, words)
+        let nodes = try await enclave.gateway.nodes()
+        #expect(nodes.map(\.state) == ["free"], words)
+    }
+
+    @Test("killed after any one arrow, a run finishes with the same records and weights", arguments: RunStage.allCases)
+    func oneArrow(_ stage: RunStage) async throws {
+        try await withEnclave { enclave in
+            let grant = try await enclave.grant()
+            let whole = try await uninterrupted(enclave, grant)
+            let run = try await enclave.request(grant, id: "killed")
+            if stage >= .release {
+                _ = try await enclave.gateway.advanceAsFarAsPossible(run)
+                try await enclave.review(run)
+            }
+            enclave.drop()
+            await #expect(processExitsWith: .signal(SIGKILL)) {
+                [home = enclave.home.path as String, key = enclave.key.path as String, stage = stage.rawValue as String]
+                in
+                let gateway = try await Gateway(
+                    home: URL(fileURLWithPath: home, isDirectory: true), key: .keyFile(URL(fileURLWithPath: key)))
+                let run = try RunID("killed")
+                while true {
+                    let next = try await gateway.runCase(run).nextStage
+                    _ = try await gateway.advance(run)
+                    if next.rawValue == stage { kill(getpid(), SIGKILL) }
+                }
+            }
+            try await enclave.open()
+            #expect(try await enclave.finish(run) == .closed(.released))
+            try await check(run, enclave, against: whole, "killed after \(stage)")
+        }
+    }
+
+    /// Each process lives for some readings of the clock, which stand before every record; with different numbers of
+    /// them the crashes fall between an intent, its effect and its outcome at other places.
+    @Test("killed again and again between any two records, a run finishes the same", arguments: [3, 4, 5, 7])
+    func anyInstant(_ readings: Int) async throws {
+        try await withEnclave { enclave in
+            let grant = try await enclave.grant()
+            let whole = try await uninterrupted(enclave, grant)
+            let run = try await enclave.request(grant, id: "killed")
+            var lives = 0
+            while true {
+                if try await enclave.gateway.runCase(run).isClosed { break }
+                if case .waiting? = try await waiting(run, enclave) { try await enclave.review(run) }
+                enclave.drop()
+                lives += 1
+                try #require(lives < 40, "no progress")
+                await #expect(processExitsWith: .signal(SIGKILL)) {
+                    [
+                        home = enclave.home.path as String, key = enclave.key.path as String,
+                        readings = readings as Int
+                    ] in
+                    let clock = TestClock()
+                    let gateway = try await Gateway(
+                        home: URL(fileURLWithPath: home, isDirectory: true), key: .keyFile(URL(fileURLWithPath: key)),
+                        clock: clock)
+                    clock.killProcess(afterReadings: readings)
+                    _ = try await gateway.advanceAsFarAsPossible(RunID("killed"))
+                    kill(getpid(), SIGKILL)
+                }
+                try await enclave.open()
+            }
+            #expect(lives > 3)
+            try await check(run, enclave, against: whole, "a process for each \(readings) readings")
+        }
+    }
+
+    /// Whether a run has a checked candidate that nobody has reviewed.
+    private func waiting(_ run: RunID, _ enclave: Enclave) async throws -> RunProgress? {
+        let keys = try await enclave.gateway.runCase(run).file.keys
+        return keys.contains("checked") && !keys.contains { $0.hasPrefix("reviewed.") } ? .waiting(for: "reviews") : nil
+    }
+
+    @Test(
+        "the command line, killed in any stage, resumes the run",
+        arguments: [RunStage.open, .attach, .plan, .train, .scrub])
+    func commandLine(_ stage: RunStage) async throws {
+        try await withEnclave { enclave in
+            let grant = try await enclave.grant()
+            let whole = try await uninterrupted(enclave, grant)
+            enclave.drop()
+            let specification = enclave.folder.appendingPathComponent("gcn.yaml")
+            try Data(Clinic.specification().utf8).write(to: specification)
+            let home = ["SEKISHO_HOME": enclave.home.path, "SEKISHO_KEY_FILE": enclave.key.path]
+            let (process, errors) = try Child.start(
+                "sekisho",
+                ["run", "start", specification.path, "--grant", grant.text, "--id", "killed", "--as", "rin"],
+                reading: .error, environment: home)
+            var words: [String] = []
+            try Child.lines(of: errors) { line in
+                words.append(line)
+                return line != "stage \(stage.rawValue)"
+            }
+            kill(process, SIGKILL)
+            #expect(Child.end(of: process) == -SIGKILL, "\(words)")
+            let (resumed, _) = try Child.start(
+                "sekisho", ["run", "resume", "killed", "--as", "rin"], reading: .output, environment: home)
+            #expect(Child.end(of: resumed) == 0)
+            try await enclave.open()
+            let run = try RunID("killed")
+            #expect(try await enclave.finish(run) == .closed(.released))
+            try await check(run, enclave, against: whole, "killed in \(stage)")
+        }
+    }
+
+    @Test("an access request that is interrupted between decision and grant is granted once")
+    func request() async throws {
+        try await withEnclave(hasNode: false) { enclave in
+            let request = try await enclave.gateway.fileRequest(Clinic.form, by: enclave.researcher)
+            _ = try await enclave.gateway.advance(request)
+            for person in [enclave.reviewer, enclave.custodian] {
+                try await enclave.gateway.review(request, .approve, comment: "", by: person)
+            }
+            var lives = 0
+            while true {
+                let keys = try await enclave.records(.request(request)).map(\.key)
+                if keys.contains("granted") { break }
+                enclave.drop()
+                lives += 1
+                try #require(lives < 10, "no progress")
+                await #expect(processExitsWith: .signal(SIGKILL)) {
+                    [home = enclave.home.path as String, key = enclave.key.path as String] in
+                    let clock = TestClock()
+                    let gateway = try await Gateway(
+                        home: URL(fileURLWithPath: home, isDirectory: true), key: .keyFile(URL(fileURLWithPath: key)),
+                        clock: clock)
+                    clock.killProcess(afterReadings: 4)
+                    _ = try await gateway.advance(RequestID("request-1"))
+                    kill(getpid(), SIGKILL)
+                }
+                try await enclave.open()
+            }
+            #expect(
+                try await enclave.sequence(.request(request)) == [
+                    "request.filed done", "access.decided done", "request.reviewed done", "request.reviewed done",
+                    "access.decided done", "grant.issued done",
+                ])
+            #expect(try await enclave.gateway.grants().count == 1)
+        }
+    }
+}

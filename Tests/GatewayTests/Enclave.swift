@@ -1,0 +1,268 @@
+import AuditTrail
+import Foundation
+import Gateway
+import Synchronization
+import TestSupport
+import Testing
+import Vocabulary
+
+/// The machine's clock, moved by a test; it can also end the process at a chosen reading, which is how a test chooses
+/// the instant of a crash: every record takes its time from here just before it is written.
+final class TestClock: WallClock {
+    private struct State {
+        var shift: Int64 = 0
+        var readings = 0
+        var last: Int?
+    }
+    private let state = Mutex(State())
+    private let machine = SystemClock()
+
+    var readings: Int { state.withLock { $0.readings } }
+
+    func now() -> Timestamp {
+        let shift = state.withLock { state in
+            state.readings += 1
+            if state.readings == state.last { kill(getpid(), SIGKILL) }
+            return state.shift
+        }
+        return machine.now().adding(seconds: shift)
+    }
+
+    func advance(days: Int64) { state.withLock { $0.shift += days * 86_400 } }
+
+    /// Ends the process at the `count`th reading from here.
+    func killProcess(afterReadings count: Int) { state.withLock { $0.last = $0.readings + count } }
+}
+
+/// A gateway on a fresh home with the clinic's data, people, policies and nodes.
+final class Enclave: Sendable {
+    let folder: URL
+    let clock = TestClock()
+    let trail: String
+    private let held: Mutex<Gateway?>
+    private let nodes = Mutex<[TestNode]>([])
+
+    let researcher = try! PersonID("rin")
+    let reviewer = try! PersonID("dai")
+    let custodian = try! PersonID("chika")
+    let steward = try! PersonID("mika")
+    let operatorPerson = try! PersonID("olga")
+    let administrator = try! PersonID("pia")
+    let auditor = try! PersonID("aoi")
+
+    var home: URL { folder.appendingPathComponent("home") }
+    var key: URL { folder.appendingPathComponent("home.key") }
+    var auditorKey: URL { folder.appendingPathComponent("auditor.key") }
+    var data: URL { folder.appendingPathComponent("data") }
+    var policies: URL { folder.appendingPathComponent("policies") }
+    private var measurementsFile: URL { folder.appendingPathComponent("measurements") }
+
+    /// The gateway that holds the home. Not to be kept over a `drop`.
+    var gateway: Gateway { held.withLock { $0! } }
+
+    fileprivate init(_ folder: URL, policy: String, anchor: URL?) async throws {
+        self.folder = folder
+        let home = folder.appendingPathComponent("home")
+        let key = folder.appendingPathComponent("home.key")
+        try Data((0..<32).map { _ in UInt8.random(in: 0...255) }).write(to: key)
+        for name in ["auditor.key", "recovery.key"] {
+            _ = try AuditorKeyFile.generate(at: folder.appendingPathComponent(name))
+        }
+        trail = try await Gateway.initialise(
+            home: home, key: .keyFile(key), origin: "sekisho.test/trail", anchor: anchor,
+            auditors: [folder.appendingPathComponent("auditor.key.pub")],
+            recovery: folder.appendingPathComponent("recovery.key.pub"), clock: clock)
+        held = Mutex(try await Self.gateway(home, key, clock))
+        try await gateway.initialisePKI()
+        try await addPeople()
+        try write(policy: policy)
+        _ = try await gateway.activatePolicies(PolicyFolder(policies), by: administrator)
+        try FileManager.default.createDirectory(at: data, withIntermediateDirectories: true)
+        try Clinic.write(into: data)
+        try await importData()
+    }
+
+    private func addPeople() async throws {
+        let people: [(PersonID, Role)] = [
+            (operatorPerson, .operatorRole), (researcher, .researcher), (reviewer, .dac),
+            (custodian, .dataCustodian), (steward, .dataCustodian), (administrator, .policyAdministrator),
+            (auditor, .complianceOfficer),
+        ]
+        for (person, role) in people { try await gateway.addPerson(person, roles: [role], by: operatorPerson) }
+    }
+
+    func write(policy: String, name: String = "clinic.yaml") throws {
+        try FileManager.default.createDirectory(at: policies, withIntermediateDirectories: true)
+        try Data(policy.utf8).write(to: policies.appendingPathComponent(name))
+    }
+
+    func importData() async throws {
+        let file = { (name: String) in self.data.appendingPathComponent(name) }
+        _ = try await gateway.importDataset(
+            Clinic.dataset, nodes: file("nodes.tsv"), edges: file("edges.tsv"), features: file("features.npy"),
+            consent: file("consent.tsv"), by: steward, progress: { _ in })
+    }
+
+    // MARK: - Nodes
+
+    /// Starts a node and adds it to the pool.
+    @discardableResult
+    func startNode(_ name: String = "campus-1") async throws -> TestNode {
+        let id = try NodeID(name)
+        let identity = folder.appendingPathComponent("nodes/\(name)")
+        let state = folder.appendingPathComponent("nodes/\(name).state")
+        if !FileManager.default.fileExists(atPath: identity.path) {
+            try await gateway.makeNodeIdentity(id, at: identity)
+        }
+        let measurements = try TestNode.measurements(identity: identity, state: state)
+        try Data(measurements.utf8).write(to: measurementsFile)
+        let node = try TestNode(id, identity: identity, state: state)
+        nodes.withLock { $0.append(node) }
+        try await add(node, measurements: measurements)
+        return node
+    }
+
+    func add(_ node: TestNode, measurements: String) async throws {
+        try await gateway.addNode(
+            node.id, address: "127.0.0.1:\(node.port)", pool: "campus", measurements: measurements, by: operatorPerson)
+    }
+
+    /// The measurements that the latest node signs, with one of them changed.
+    func otherMeasurements() throws -> String {
+        let text = try String(contentsOf: measurementsFile, encoding: .utf8)
+        var members = try #require(try JSON(parsing: Array(text.utf8)).objectValue)
+        let name = try #require(members.keys.sorted().first)
+        members[name] = .string(String(repeating: "0", count: 64))
+        return JSON.object(members).canonicalText
+    }
+
+    // MARK: - Ends
+
+    /// Ends the gateway as a crash would, as far as its home is concerned: nothing is closed in order.
+    func drop() { held.withLock { $0 = nil } }
+
+    func open() async throws {
+        let gateway = try await Self.gateway(home, key, clock)
+        held.withLock { $0 = gateway }
+    }
+
+    /// A child that another test is starting at this moment holds copies of all locks until it becomes a program of
+    /// its own; that passes at once.
+    private static func gateway(_ home: URL, _ key: URL, _ clock: TestClock) async throws -> Gateway {
+        for _ in 0..<10_000 {
+            do {
+                return try await Gateway(home: home, key: .keyFile(key), clock: clock)
+            } catch let error as GatewayError where error.code == .busy { await Task.yield() }
+        }
+        return try await Gateway(home: home, key: .keyFile(key), clock: clock)
+    }
+
+    func reopen() async throws {
+        drop()
+        try await open()
+    }
+
+    fileprivate func end() {
+        drop()
+        for node in nodes.withLock({ $0 }) { node.kill() }
+    }
+
+    // MARK: - The journey in short
+
+    /// A grant, by a request that two others approve.
+    func grant() async throws -> GrantID {
+        let request = try await gateway.fileRequest(Clinic.form, by: researcher)
+        _ = try await gateway.advance(request)
+        for person in [reviewer, custodian] {
+            try await gateway.review(request, .approve, comment: "as agreed", by: person)
+        }
+        guard case .decided(.granted(let grant)) = try await gateway.advance(request) else {
+            throw Unexpected(words: "the request was not granted")
+        }
+        return grant
+    }
+
+    func request(
+        _ grant: GrantID, id: String = "run-1", specification: String = Clinic.specification(), deviceMemory: Int? = nil
+    ) async throws -> RunID {
+        try await gateway.requestRun(
+            specification: specification, grant: grant, id: RunID(id), deviceMemory: deviceMemory, by: researcher)
+    }
+
+    /// Does a run's steps up to `stage`, which is next then.
+    func advance(_ run: RunID, to stage: RunStage) async throws {
+        while try await gateway.runCase(run).nextStage < stage { _ = try await gateway.advance(run) }
+        let next = try await gateway.runCase(run).nextStage
+        guard next == stage else { throw Unexpected(words: "the run is at \(next), not at \(stage)") }
+    }
+
+    func review(_ run: RunID) async throws {
+        for person in [reviewer, custodian] {
+            try await gateway.reviewRelease(of: run, .approve, candidate: nil, by: person)
+        }
+    }
+
+    /// The whole rest of a run, reviews included.
+    func finish(_ run: RunID) async throws -> RunProgress {
+        var progress = try await gateway.advanceAsFarAsPossible(run)
+        if case .waiting = progress {
+            let file = try await gateway.runCase(run).file
+            if !file.keys.contains("reviewed.\(reviewer)") { try await review(run) }
+            progress = try await gateway.advanceAsFarAsPossible(run)
+        }
+        return progress
+    }
+
+    // MARK: - What was written
+
+    func records(_ id: CaseID) async throws -> [CaseRecord] { try await gateway.timeline(id) }
+
+    /// A case's records as `event outcome`, with reasons where there are any.
+    func sequence(_ id: CaseID) async throws -> [String] {
+        try await records(id).map { record in
+            let reasons = record.outcome == .done ? [] : record.reasons
+            return
+                ([record.eventName, record.outcomeName]
+                + (reasons.isEmpty ? [] : ["[\(reasons.joined(separator: ", "))]"]))
+                .joined(separator: " ")
+        }
+    }
+
+    /// Event, outcome and key of each record of a run.
+    func story(_ run: RunID) async throws -> [String] {
+        try await records(.run(run)).map { "\($0.eventName) \($0.outcomeName) \($0.key)" }
+    }
+
+    func weights(_ run: RunID) async throws -> String? {
+        try await records(.run(run)).first { $0.key == "trained" }?.detail["weights"]?.stringValue
+    }
+
+    /// The gateway's own records of an event.
+    func own(_ event: AuditEvent) async throws -> [CaseRecord] {
+        try await records(.gateway).filter { $0.event == event }
+    }
+}
+
+struct Unexpected: Error, CustomStringConvertible {
+    let words: String
+    var description: String { words }
+}
+
+/// An enclave with one node, ended and removed afterwards, however `body` ends.
+func withEnclave(
+    policy: String = Clinic.policy, anchor: URL? = nil, hasNode: Bool = true,
+    _ body: (Enclave) async throws -> Void
+) async throws {
+    try await withTemporaryFolder { folder in
+        let enclave = try await Enclave(folder, policy: policy, anchor: anchor)
+        defer { enclave.end() }
+        if hasNode { try await enclave.startNode() }
+        try await body(enclave)
+    }
+}
+
+/// The gateway's error that `body` throws; the test fails when it throws nothing or something else.
+func refusal(_ body: () async throws -> Void, sourceLocation: SourceLocation = #_sourceLocation) async -> GatewayError?
+{
+    await #expect(throws: GatewayError.self, sourceLocation: sourceLocation) { try await body() }
+}
