@@ -71,11 +71,12 @@ package actor Gateway {
         }
     }
 
-    /// Ends the process's hold on the home in good order. A held device is left to the next process or to its own
-    /// time-out.
-    package func close() {
+    /// Ends the process's hold on the home in good order: a device that a run still holds is given back scrubbed, with
+    /// its certificate in the trail, and the run goes on from its records when it is resumed.
+    package func close() async {
         for node in attestedNodes.values { node.giveUp() }
         attestedNodes.removeAll()
+        for (run, session) in sessions { await giveBack(session, of: run) }
         sessions.removeAll()
         try? ledger.close()
         trail.close()
@@ -213,7 +214,8 @@ extension Vault.Finding {
         case .unfinishedWorkRemoved: "work that a crash had left unfinished was removed; nothing recorded is lost"
         case .unknownVersionRemoved(let dataset, let version):
             "files of \(dataset) \(version), whose import was never finished, were removed; import again"
-        case .unknownImageRemoved(let run): "an unfinished image of run \(run) was removed; it is built again when needed"
+        case .unknownImageRemoved(let run):
+            "an unfinished image of run \(run) was removed; it is built again when needed"
         case .unknownCandidateRemoved(let run): "an unfinished candidate of run \(run) was removed"
         case .versionMissing(let dataset, let version):
             "the files of \(dataset) \(version) are missing; restore them from the backup"

@@ -30,5 +30,6 @@ extension GatewayError {
     package static let policyFilesInvalid = GatewayError(.refused, "the policy files are not valid")
     package static let refusedRequest = GatewayError(.refused, "policy refused the request")
     package static let refusedRun = GatewayError(.refused, "the run was refused")
-    package static let failedRun = GatewayError(.unavailable, "the run failed; what it held is given back or quarantined")
+    package static let failedRun = GatewayError(
+        .unavailable, "the run failed; what it held is given back or quarantined")
 }

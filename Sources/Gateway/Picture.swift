@@ -128,7 +128,9 @@ extension Picture {
     }
 
     /// One horizontal bar for each tier: how much is used of what there is.
-    static func tiers(title: String, tiers: [(name: String, parts: [(name: String, bytes: Int)], limit: Int?)]) -> Picture {
+    static func tiers(title: String, tiers: [(name: String, parts: [(name: String, bytes: Int)], limit: Int?)])
+        -> Picture
+    {
         let rowHeight = 46.0
         let left = 90.0
         var picture = Picture(title: title, height: Double(tiers.count) * rowHeight + 6)

@@ -44,7 +44,9 @@ struct RunReport {
         add("researcher", run.researcher.text)
         add("purpose", run.file[Key.requested]?.core["purpose"]?.stringValue)
         add("cohort", figure(Key.opened, "persons").map { $0 == 0 ? "no persons in this data set" : "\($0) persons" })
-        add("image", figure(Key.opened, "nodes").map { "\($0) nodes, \(figure(Key.opened, "edges") ?? 0) directed edges" })
+        add(
+            "image",
+            figure(Key.opened, "nodes").map { "\($0) nodes, \(figure(Key.opened, "edges") ?? 0) directed edges" })
         add("device", run.file[Key.leased]?.core["device"]?.stringValue)
         add("fence", run.file[Key.leased]?.core["fence"]?.integerValue.map(String.init))
         add("plan", run.file[Key.planned]?.detail["cut"]?.stringValue)
@@ -91,8 +93,10 @@ struct RunReport {
         let lossPicture = Picture.lines(
             title: "Training loss by epoch", series: [("loss", loss)], low: 0, high: loss.max()!,
             format: { Self.hundredths($0) })
-        let accuracy = [("train", share("train_ppm")), ("validation", share("validation_ppm")), ("test", share("test_ppm"))]
-            .filter { !$0.1.isEmpty }
+        let accuracy = [
+            ("train", share("train_ppm")), ("validation", share("validation_ppm")), ("test", share("test_ppm")),
+        ]
+        .filter { !$0.1.isEmpty }
         let accuracyPicture = Picture.lines(
             title: "Accuracy by epoch", series: accuracy, low: 0, high: 100, format: { "\(Picture.number($0)) %" })
         return [
@@ -116,7 +120,9 @@ struct RunReport {
             return (
                 name,
                 parts.compactMap { part in
-                    guard let name = part["name"]?.stringValue, let bytes = part["bytes"]?.integerValue else { return nil }
+                    guard let name = part["name"]?.stringValue, let bytes = part["bytes"]?.integerValue else {
+                        return nil
+                    }
                     return (name, Int(bytes))
                 }, tier["limit"]?.integerValue.map(Int.init)
             )
