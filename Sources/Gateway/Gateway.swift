@@ -35,6 +35,7 @@ package actor Gateway {
     /// Opens a home. Refuses if another process holds it, if the key is wrong, or if vault, trail and database do not
     /// belong together.
     package init(home folder: URL, key: HomeKey, clock: any WallClock = SystemClock()) async throws {
+        try ProcessGuard.harden()
         let home = Home(folder: folder)
         let settings = try home.readSettings()
         let lock = try home.lock()

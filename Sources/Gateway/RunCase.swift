@@ -68,6 +68,13 @@ package struct RunCase: Sendable {
     /// Codes of whatever stopped the run; empty for one that went well.
     package var stopReasons: [String] { stop?.reasons ?? [] }
 
+    /// The same in sentences, for whoever asked for the run.
+    package var stopWords: [String] {
+        guard let stop else { return [] }
+        if let explanation = stop.payload["explanation"]?.stringValue { return [explanation] }
+        return GatewayReason.read(stop).map(\.text)
+    }
+
     /// The record of the stage that said no or broke.
     var stop: CaseRecord? { file.records.first(where: Self.stops) }
 

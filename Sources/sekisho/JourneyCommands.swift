@@ -328,7 +328,7 @@ extension Answer {
                 ],
                 [
                     "Run \(id) is closed: \(end.rawValue)\(reasons.isEmpty ? "" : " (\(reasons.joined(separator: ", ")))")."
-                ],
+                ] + run.stopWords.map { "  \($0)" },
                 failure: end.failure)
         }
     }
