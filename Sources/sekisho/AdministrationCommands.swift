@@ -39,10 +39,11 @@ struct PKI: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "init", abstract: "Make the fabric's certificate authority and the gateway's certificate.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
 
         func run() async throws {
             try await options.withGateway { gateway in
-                try await gateway.initialisePKI()
+                try await gateway.initialisePKI(by: actor.person)
                 return Answer(
                     ["done": true], ["The fabric's certificate authority and the gateway's certificate are made."])
             }
@@ -54,12 +55,14 @@ struct PKI: AsyncParsableCommand {
             commandName: "node",
             abstract: "Make the folder that a device node needs: certificate, keys, trail identity.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
         @Argument(help: "The node's name.") var node: NodeID
         @Option(help: "Where to put the folder; carry it to the node over a safe path.") var out: String
 
         func run() async throws {
             try await options.withGateway { gateway in
-                try await gateway.makeNodeIdentity(node, at: URL(fileURLWithPath: out, isDirectory: true))
+                try await gateway.makeNodeIdentity(
+                    node, at: URL(fileURLWithPath: out, isDirectory: true), by: actor.person)
                 return Answer(["node": .string(node.text)], ["The identity of \(node) is made; it is secret."])
             }
         }
