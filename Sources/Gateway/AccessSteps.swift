@@ -160,7 +160,8 @@ extension Gateway {
         let person = try person(reviewer)
         guard let role = approvals.roles.first(where: { role in person.roles.contains { $0.rawValue == role } }) else {
             throw GatewayError(
-                .refused, "\(reviewer) has none of the roles that review here: \(approvals.roles.joined(separator: ", "))")
+                .refused,
+                "\(reviewer) has none of the roles that review here: \(approvals.roles.joined(separator: ", "))")
         }
         guard request.file[AccessRequest.Key.reviewed(reviewer)] == nil else {
             throw GatewayError(.usage, "\(reviewer) has reviewed request \(id) already")

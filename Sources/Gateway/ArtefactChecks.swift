@@ -180,7 +180,9 @@ package struct Safetensors {
         var shape: [Int] = []
         var count = 1
         for dimension in dimensions {
-            guard let length = dimension.integerValue, (1...Int64(Limits.nodesMax)).contains(length) else { throw fault }
+            guard let length = dimension.integerValue, (1...Int64(Limits.nodesMax)).contains(length) else {
+                throw fault
+            }
             let (product, overflow) = count.multipliedReportingOverflow(by: Int(length))
             guard !overflow, product <= dataCount else { throw fault }
             count = product

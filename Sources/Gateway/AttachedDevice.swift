@@ -109,7 +109,9 @@ private final class SpillStore: WindowStore {
 
     func read(offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
         try check(offset, buffer.count)
-        bytes.withLock { bytes in bytes.withUnsafeBytes { buffer.copyMemory(from: .init(rebasing: $0[offset..<offset + buffer.count])) } }
+        bytes.withLock { bytes in
+            bytes.withUnsafeBytes { buffer.copyMemory(from: .init(rebasing: $0[offset..<offset + buffer.count])) }
+        }
     }
 
     func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws {

@@ -65,8 +65,7 @@ extension Gateway {
     package func datasets() async throws -> [DatasetSummary] {
         let entries = try await vault.versions()
         var found: [DatasetSummary] = []
-        for record in ledger.file(.gateway).records where record.event == .datasetImported && record.outcome == .done
-        {
+        for record in ledger.file(.gateway).records where record.event == .datasetImported && record.outcome == .done {
             guard
                 let entry = entries.first(where: {
                     $0.dataset.text == record.core["dataset"]?.stringValue
@@ -111,7 +110,8 @@ extension Gateway {
     }
 
     /// The runs of a data set, and whether a subject was in each one's image.
-    package func subjectHistory(_ subject: String, dataset: DatasetID, by actor: PersonID) async throws -> [SubjectUse] {
+    package func subjectHistory(_ subject: String, dataset: DatasetID, by actor: PersonID) async throws -> [SubjectUse]
+    {
         try require(actor, anyOf: [.complianceOfficer, .dataCustodian])
         let id = try subjectID(subject)
         do {

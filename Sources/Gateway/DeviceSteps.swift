@@ -291,7 +291,8 @@ extension Gateway {
         let model: TrainedModel
         do {
             let image = try await vault.runImage(run.id)
-            let trainer = try Trainer(spec: specification, plan: plan)
+            let trainer = try Trainer(
+                spec: specification, plan: plan, trainingByClass: image.shape.trainingByClass)
             let device = AttachedDevice(
                 gpu: session.gpu, image: image, spills: session.spills
             ) { [weak self] table, program in
@@ -342,9 +343,32 @@ extension Gateway {
                     "test_ppm": parts(report.test.accuracy),
                 ]
             }, in: .run(run), key: RunCase.Key.epoch(report.epoch))
-        // Before release a researcher sees how far it is, and no figures: those come as the policy allows.
+        guard let epochWatcher else { return }
         let left = Double(epochs - report.epoch) * report.seconds
-        epochWatcher?(("train", report.epoch, epochs, "about \(Int(left.rounded(.up))) s left"))
+        let figures = try figuresShown(of: report, run)
+        epochWatcher(("train", report.epoch, epochs, "about \(Int(left.rounded(.up))) s left\(figures)"))
+    }
+
+    /// Before release a researcher sees how far a run is, and figures only as the policy's progress clause allows,
+    /// rounded as it says. Which kinds were shown is recorded once: figures are outputs too.
+    private func figuresShown(of report: EpochReport, _ id: RunID) throws -> String {
+        let run = try runCase(id)
+        var words = ""
+        for figure in ProgressQuestion.Figure.allCases {
+            let behind = figure == .loss ? report.train : report.validation
+            let question = ProgressQuestion(
+                dataset: run.dataset, run: id, viewer: run.researcher, figure: figure, cohort: Int(behind.labelled))
+            let (decision, policies) = try decide(.progress(question))
+            guard case .permit(let permit) = decision else { continue }
+            try ledger.record(
+                decisionEvent(.progressShown, .progress(question), decision, policies), in: .run(id),
+                key: RunCase.Key.shown(figure.rawValue))
+            let step = permit.obligations.first { $0.code == .roundThousandths }.flatMap { Double($0.value) } ?? 1
+            let value = figure == .loss ? report.trainingLoss : behind.accuracy
+            let rounded = (value * 1000 / max(step, 1)).rounded() * max(step, 1) / 1000
+            words += figure == .loss ? ", loss \(rounded)" : ", validation \(rounded)"
+        }
+        return words
     }
 
     private func storeCandidate(of run: RunCase, _ model: TrainedModel, _ session: DeviceSession) async throws {
@@ -378,7 +402,10 @@ extension Gateway {
     }
 
     private static func figures(_ figures: Completion.Figures) -> JSON {
-        ["correct": .integer(Int64(clamping: figures.correct)), "labelled": .integer(Int64(clamping: figures.labelled))]
+        [
+            "correct": .integer(Int64(clamping: figures.correct)),
+            "labelled": .integer(Int64(clamping: figures.labelled)),
+        ]
     }
 }
 
@@ -409,6 +436,19 @@ extension Gateway {
         } catch let failure as StageFailure {
             try recordUnproven(run, failure.reasons.first ?? "device-lost")
         }
+    }
+
+    /// Gives a device back outside the run's own steps, because this process ends.
+    func giveBack(_ session: DeviceSession, of run: RunID) async {
+        guard session.gpu.failure == nil, let certificate = try? await session.gpu.scrub() else { return }
+        _ = try? ledger.record(
+            Event(.deviceScrubbed, .done).with {
+                $0.ofRun = run
+                $0.device = certificate.node
+                $0.lease = certificate.lease
+                $0.fence = certificate.fence
+                $0.detail = ["certificate": .string(certificate.digest.hex)]
+            }, in: .gateway, key: ledger.freshKey("given-back.\(run)"))
     }
 
     /// The run goes on; the node stays out of the pool until it shows a certificate.

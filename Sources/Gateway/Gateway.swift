@@ -35,6 +35,7 @@ package actor Gateway {
     /// Opens a home. Refuses if another process holds it, if the key is wrong, or if vault, trail and database do not
     /// belong together.
     package init(home folder: URL, key: HomeKey, clock: any WallClock = SystemClock()) async throws {
+        try ProcessGuard.harden()
         let home = Home(folder: folder)
         let settings = try home.readSettings()
         let lock = try home.lock()
@@ -71,11 +72,12 @@ package actor Gateway {
         }
     }
 
-    /// Ends the process's hold on the home in good order. A held device is left to the next process or to its own
-    /// time-out.
-    package func close() {
+    /// Ends the process's hold on the home in good order: a device that a run still holds is given back scrubbed, with
+    /// its certificate in the trail, and the run goes on from its records when it is resumed.
+    package func close() async {
         for node in attestedNodes.values { node.giveUp() }
         attestedNodes.removeAll()
+        for (run, session) in sessions { await giveBack(session, of: run) }
         sessions.removeAll()
         try? ledger.close()
         trail.close()
@@ -213,7 +215,8 @@ extension Vault.Finding {
         case .unfinishedWorkRemoved: "work that a crash had left unfinished was removed; nothing recorded is lost"
         case .unknownVersionRemoved(let dataset, let version):
             "files of \(dataset) \(version), whose import was never finished, were removed; import again"
-        case .unknownImageRemoved(let run): "an unfinished image of run \(run) was removed; it is built again when needed"
+        case .unknownImageRemoved(let run):
+            "an unfinished image of run \(run) was removed; it is built again when needed"
         case .unknownCandidateRemoved(let run): "an unfinished candidate of run \(run) was removed"
         case .versionMissing(let dataset, let version):
             "the files of \(dataset) \(version) are missing; restore them from the backup"

@@ -114,13 +114,24 @@ package enum GatewayFile {
         return [UInt8](data)
     }
 
+    /// Durable and whole when this returns; the old content or none until then.
     package static func write(_ bytes: [UInt8], to file: URL, role: String) throws {
+        let failed = GatewayError(.unavailable, "the \(role) cannot be written; see that the folder exists and has space")
+        let folder = file.deletingLastPathComponent()
         do {
-            try FileManager.default.createDirectory(
-                at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
-            try Data(bytes).write(to: file, options: .atomic)
-        } catch {
-            throw GatewayError(.unavailable, "the \(role) cannot be written")
-        }
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+            let temporary = file.appendingPathExtension("new")
+            try Data(bytes).write(to: temporary)
+            try sync(temporary)
+            guard rename(temporary.path, file.path) == 0 else { throw failed }
+            try sync(folder)
+        } catch { throw failed }
+    }
+
+    private static func sync(_ place: URL) throws {
+        let descriptor = open(place.path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw CocoaError(.fileReadUnknown) }
+        defer { close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw CocoaError(.fileWriteUnknown) }
     }
 }

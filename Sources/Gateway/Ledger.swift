@@ -63,7 +63,9 @@ final class Ledger {
     /// Proof for a wall that does not trust this process: the record is durable and says what it says. Only while the
     /// record's era is open.
     func receipt(for record: CaseRecord) throws -> Receipt {
-        do throws(TrailError) { return try trail.receipt(for: record.leafHash) } catch { throw GatewayError(trail: error) }
+        do throws(TrailError) { return try trail.receipt(for: record.leafHash) } catch {
+            throw GatewayError(trail: error)
+        }
     }
 
     // MARK: - Writing
@@ -181,7 +183,8 @@ extension Ledger {
             try Row.fetchAll(database, sql: "SELECT * FROM record ORDER BY trail_index")
         }
         for row in rows {
-            guard let idText: String = row["case_id"], let id = CaseID(idText), let recordKey: String = row["record_key"],
+            guard let idText: String = row["case_id"], let id = CaseID(idText),
+                let recordKey: String = row["record_key"],
                 let hashBytes: Data = row["leaf_hash"], let leafHash = Digest(hashBytes),
                 let index: Int64 = row["trail_index"], let time: Int64 = row["time"], let sealed: Data = row["sealed"],
                 trail.index(of: leafHash) == UInt64(index)
@@ -219,7 +222,8 @@ extension GatewayError {
         switch error.code {
         case .full:
             self.init(
-                .trailFull, "trail-full: the disk under the trail is full, so nothing new starts; free space and try again")
+                .trailFull,
+                "trail-full: the disk under the trail is full, so nothing new starts; free space and try again")
         case .poisoned, .closed:
             self.init(.unavailable, "\(error.publicDescription); nothing new starts until the gateway is started again")
         case .busy: self.init(.busy, error.publicDescription)

@@ -20,7 +20,8 @@ extension Gateway {
     private var authorityFolder: String { home.pki.appendingPathComponent("authority").path }
     private var gatewayIdentityFolder: String { home.pki.appendingPathComponent("gateway").path }
 
-    package func initialisePKI() throws {
+    package func initialisePKI(by actor: PersonID) throws {
+        try require(actor, anyOf: [.operatorRole])
         do {
             let authority = try CertificateAuthority.create(in: authorityFolder, now: clock.now())
             try authority.issueGateway(into: gatewayIdentityFolder, now: clock.now())
@@ -29,12 +30,14 @@ extension Gateway {
 
     /// Makes a node's identity folder and keeps the gateway's half: the only certificate and attestation key that it
     /// will accept of a node with this name.
-    package func makeNodeIdentity(_ node: NodeID, at folder: URL) throws {
+    package func makeNodeIdentity(_ node: NodeID, at folder: URL, by actor: PersonID) throws {
+        try require(actor, anyOf: [.operatorRole])
         do {
             let enrolment = try CertificateAuthority(folder: authorityFolder).issueNode(
                 node, trail: settings.trail.description, into: folder.path, now: clock.now())
             try ledger.record(
                 Event(.nodeEnrolled, .done).with {
+                    $0.actor = actor
                     $0.device = node
                     $0.detail = [
                         "certificate": .string(enrolment.certificate.hex),

@@ -128,16 +128,21 @@ extension Picture {
     }
 
     /// One horizontal bar for each tier: how much is used of what there is.
-    static func tiers(title: String, tiers: [(name: String, parts: [(name: String, bytes: Int)], limit: Int?)]) -> Picture {
+    static func tiers(title: String, tiers: [(name: String, parts: [(name: String, bytes: Int)], limit: Int?)])
+        -> Picture
+    {
         let rowHeight = 46.0
         let left = 90.0
         var picture = Picture(title: title, height: Double(tiers.count) * rowHeight + 6)
-        let widest = tiers.map { max($0.parts.map(\.bytes).reduce(0, +), $0.limit ?? 0) }.max() ?? 1
+        let used = tiers.map { $0.parts.map(\.bytes).reduce(0, +) }
+        // Room that is far beyond what is used would leave nothing to see; the words tell it then.
+        let roomMax = (used.max() ?? 1) * 4
+        let widest = zip(tiers, used).map { tier, used in max(used, min(tier.limit ?? 0, roomMax)) }.max() ?? 1
         let scale = (picture.width - left - 20) / Double(max(widest, 1))
         for (row, tier) in tiers.enumerated() {
             let y = Double(row) * rowHeight
             picture.text(tier.name, x: left - 8, y: y + 18, anchor: "end")
-            if let limit = tier.limit {
+            if let limit = tier.limit, limit <= roomMax {
                 picture.rectangle(
                     x: left, y: y + 4, width: Double(limit) * scale, height: 20, kind: "room",
                     label: "\(tier.name): \(bytes(limit)) available")
@@ -149,8 +154,7 @@ extension Picture {
                     label: "\(part.name): \(bytes(part.bytes))")
                 x += Double(part.bytes) * scale
             }
-            let used = tier.parts.map(\.bytes).reduce(0, +)
-            let words = tier.limit.map { "\(bytes(used)) of \(bytes($0))" } ?? bytes(used)
+            let words = tier.limit.map { "\(bytes(used[row])) of \(bytes($0))" } ?? bytes(used[row])
             picture.text(words, x: left, y: y + 39, kind: "figure")
         }
         return picture

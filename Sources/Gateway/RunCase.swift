@@ -25,6 +25,7 @@ package struct RunCase: Sendable {
         static let closed = "closed"
         static func epoch(_ number: Int) -> String { "epoch.\(number)" }
         static func reviewed(_ person: PersonID) -> String { "reviewed.\(person)" }
+        static func shown(_ figure: String) -> String { "shown.\(figure)" }
     }
 
     /// What has to be done next; `.closed` until the closing record is there means: close it.
@@ -50,7 +51,8 @@ package struct RunCase: Sendable {
 
     private static func stops(_ record: CaseRecord) -> Bool {
         (record.outcome == .refused || record.outcome == .failed)
-            && ![AuditEvent.deviceScrubbed, .windowRefused, .releaseReviewed, .runClosed].contains(record.event)
+            && ![AuditEvent.deviceScrubbed, .windowRefused, .releaseReviewed, .runClosed, .progressShown].contains(
+                record.event)
     }
 
     package var end: RunEnd? {
@@ -65,6 +67,13 @@ package struct RunCase: Sendable {
 
     /// Codes of whatever stopped the run; empty for one that went well.
     package var stopReasons: [String] { stop?.reasons ?? [] }
+
+    /// The same in sentences, for whoever asked for the run.
+    package var stopWords: [String] {
+        guard let stop else { return [] }
+        if let explanation = stop.payload["explanation"]?.stringValue { return [explanation] }
+        return GatewayReason.read(stop).map(\.text)
+    }
 
     /// The record of the stage that said no or broke.
     var stop: CaseRecord? { file.records.first(where: Self.stops) }

@@ -50,7 +50,8 @@ extension Gateway {
         let device = try await candidateDevice(for: run)
         if device == nil, let refusal = deviceRefusals.removeValue(forKey: run.id), refusal.code == .refused {
             throw StageFailure.refused(
-                .decide, [Self.code(of: refusal)], "the device does not accept this gateway: \(refusal.publicDescription)")
+                .decide, [Self.code(of: refusal)],
+                "the device does not accept this gateway: \(refusal.publicDescription)")
         }
         let question = RunQuestion(
             now: clock.now(), run: run.id, dataset: run.dataset, requester: run.researcher, purpose: grant.purpose,
@@ -58,7 +59,8 @@ extension Gateway {
             grant: RunQuestion.Grant(
                 id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
                 granted: grant.granted, expires: grant.expires, revoked: grant.revoked, obligations: grant.obligations),
-            cohort: try await vault.cohort(run.dataset, run.version, permits: try consentsAllowing(grant.purpose)).subjects,
+            cohort: try await vault.cohort(run.dataset, run.version, permits: try consentsAllowing(grant.purpose))
+                .subjects,
             device: device,
             hoursUsed: try hoursUsed(under: grant.id), hoursAsked: 1)
         let (decision, policies) = try decide(.run(question))

@@ -44,7 +44,9 @@ struct RunReport {
         add("researcher", run.researcher.text)
         add("purpose", run.file[Key.requested]?.core["purpose"]?.stringValue)
         add("cohort", figure(Key.opened, "persons").map { $0 == 0 ? "no persons in this data set" : "\($0) persons" })
-        add("image", figure(Key.opened, "nodes").map { "\($0) nodes, \(figure(Key.opened, "edges") ?? 0) directed edges" })
+        add(
+            "image",
+            figure(Key.opened, "nodes").map { "\($0) nodes, \(figure(Key.opened, "edges") ?? 0) directed edges" })
         add("device", run.file[Key.leased]?.core["device"]?.stringValue)
         add("fence", run.file[Key.leased]?.core["fence"]?.integerValue.map(String.init))
         add("plan", run.file[Key.planned]?.detail["cut"]?.stringValue)
@@ -91,8 +93,10 @@ struct RunReport {
         let lossPicture = Picture.lines(
             title: "Training loss by epoch", series: [("loss", loss)], low: 0, high: loss.max()!,
             format: { Self.hundredths($0) })
-        let accuracy = [("train", share("train_ppm")), ("validation", share("validation_ppm")), ("test", share("test_ppm"))]
-            .filter { !$0.1.isEmpty }
+        let accuracy = [
+            ("train", share("train_ppm")), ("validation", share("validation_ppm")), ("test", share("test_ppm")),
+        ]
+        .filter { !$0.1.isEmpty }
         let accuracyPicture = Picture.lines(
             title: "Accuracy by epoch", series: accuracy, low: 0, high: 100, format: { "\(Picture.number($0)) %" })
         return [
@@ -116,7 +120,9 @@ struct RunReport {
             return (
                 name,
                 parts.compactMap { part in
-                    guard let name = part["name"]?.stringValue, let bytes = part["bytes"]?.integerValue else { return nil }
+                    guard let name = part["name"]?.stringValue, let bytes = part["bytes"]?.integerValue else {
+                        return nil
+                    }
                     return (name, Int(bytes))
                 }, tier["limit"]?.integerValue.map(Int.init)
             )
@@ -145,11 +151,11 @@ struct RunReport {
         --d:#7a3e9d;--e:#8a6d00;--f:#a3263e}
         @media(prefers-color-scheme:dark){:root{--ink:#e6ebf1;--quiet:#a3afbd;--page:#12171e;--rule:#2c3642;--a:#7db4f0;
         --b:#f0a468;--c:#7ccb9a;--d:#cf9bec;--e:#dcc05c;--f:#f08a9d}}
-        body{margin:2rem auto;max-width:60rem;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page)}
+        body{margin:2rem auto;max-width:64rem;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page)}
         h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem}p.words{color:var(--quiet);margin:.2rem 0}
         table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid var(--rule);
         vertical-align:top}th{font-weight:600}code{font-size:.85em}
-        svg{width:100%;height:auto}.label,.figure,.name{font-size:12px;fill:var(--ink)}.figure{fill:var(--quiet)}
+        .time{white-space:nowrap}svg{width:100%;height:auto}.label,.figure,.name{font-size:12px;fill:var(--ink)}.figure{fill:var(--quiet)}
         .bar,.part0{fill:var(--a)}.part1{fill:var(--b)}.part2{fill:var(--c)}.part3{fill:var(--d)}.part4{fill:var(--e)}.part5{fill:var(--f)}
         .room{fill:none;stroke:var(--quiet)}.axis{stroke:var(--quiet)}.grid{stroke:var(--rule)}
         .line{fill:none;stroke-width:1.8}.line0{stroke:var(--a)}.line1{stroke:var(--b)}.line2{stroke:var(--c)}
@@ -163,7 +169,7 @@ struct RunReport {
         <h2>Records in the trail</h2>
         <p class="words">{{epochs}} epoch summaries are left out here; the export holds them.</p>
         <table><tr><th>index</th><th>time</th><th>event</th><th>outcome</th><th>reasons</th><th>leaf</th></tr>
-        {{#records}}<tr><td>{{index}}</td><td>{{time}}</td><td>{{event}}</td><td>{{outcome}}</td><td>{{reasons}}</td>
+        {{#records}}<tr><td>{{index}}</td><td class="time">{{time}}</td><td>{{event}}</td><td>{{outcome}}</td><td>{{reasons}}</td>
         <td><code>{{leaf}}…</code></td></tr>{{/records}}</table>
         </body></html>
 

@@ -238,14 +238,18 @@ extension StoredVersion {
         let labels = try kept(rows, try self.labels(column: labelColumn))
         let split = try kept(rows, all(.split, of: UInt8.self))
         var labelled = [Int](repeating: 0, count: Split.allCases.count)
+        var trainingByClass = [Int](repeating: 0, count: facts.labels[labelColumn].classNames.count)
         for (label, part) in zip(labels, split) where label >= 0 {
-            guard Int(part) < labelled.count else { throw VaultError(.tampered, "a row has an unknown split") }
+            guard let use = Split(rawValue: part), trainingByClass.indices.contains(Int(label)) else {
+                throw VaultError(.tampered, "a row has an unknown split or class")
+            }
             labelled[Int(part)] += 1
+            if use == .train { trainingByClass[Int(label)] += 1 }
         }
         let shape = ImageShape(
             nodes: cohort.nodes, edges: topology.columns.count, features: facts.features,
-            classes: facts.labels[labelColumn].classNames.count, labelled: labelled, tileEdges: topology.tileEdges,
-            recipe: recipe)
+            classes: facts.labels[labelColumn].classNames.count, labelled: labelled,
+            trainingByClass: trainingByClass, tileEdges: topology.tileEdges, recipe: recipe)
 
         let owner = SealedSection.Owner.image(of: run)
         var sections: [SealedSection] = []
@@ -386,6 +390,7 @@ extension ImageShape {
         [
             "nodes": .integer(Int64(nodes)), "edges": .integer(Int64(edges)), "features": .integer(Int64(features)),
             "classes": .integer(Int64(classes)), "labelled": .array(labelled.map { .integer(Int64($0)) }),
+            "trainingByClass": .array(trainingByClass.map { .integer(Int64($0)) }),
             "tileEdges": .array(tileEdges.map { .integer(Int64($0)) }),
             "recipe": [
                 "aggregation": .string(recipe.aggregation.rawValue),
@@ -399,6 +404,7 @@ extension ImageShape {
         func number(_ key: String) -> Int? { json[key]?.integerValue.map { Int($0) } }
         guard let nodes = number("nodes"), let edges = number("edges"), let features = number("features"),
             let classes = number("classes"), let labelled = json["labelled"]?.arrayValue?.compactMap(\.integerValue),
+            let trainingByClass = json["trainingByClass"]?.arrayValue?.compactMap(\.integerValue),
             let tileEdges = json["tileEdges"]?.arrayValue?.compactMap(\.integerValue), let recipe = json["recipe"],
             let aggregation = recipe["aggregation"]?.stringValue.flatMap(Aggregation.init(rawValue:)),
             let normalisation = recipe["normalisation"]?.stringValue.flatMap(FeatureNormalisation.init(rawValue:)),
@@ -407,7 +413,7 @@ extension ImageShape {
         else { return nil }
         self.init(
             nodes: nodes, edges: edges, features: features, classes: classes, labelled: labelled.map { Int($0) },
-            tileEdges: tileEdges.map { UInt64($0) },
+            trainingByClass: trainingByClass.map { Int($0) }, tileEdges: tileEdges.map { UInt64($0) },
             recipe: ImageRecipe(
                 aggregation: aggregation, normalisation: normalisation, aggregatesFirstLayer: aggregates,
                 labelColumn: labelColumn))

@@ -84,18 +84,22 @@ package struct ImageShape: Hashable, Codable, Sendable {
     package let classes: Int
     /// Labelled nodes by split, indexed by `Split.rawValue`.
     package let labelled: [Int]
+    /// Nodes of each class that are trained on, for class weights.
+    package let trainingByClass: [Int]
     /// Row pointers at rows 0, 1024, 2048, …, nodes.
     package let tileEdges: [UInt64]
     package let recipe: ImageRecipe
 
     package init(
-        nodes: Int, edges: Int, features: Int, classes: Int, labelled: [Int], tileEdges: [UInt64], recipe: ImageRecipe
+        nodes: Int, edges: Int, features: Int, classes: Int, labelled: [Int], trainingByClass: [Int] = [],
+        tileEdges: [UInt64], recipe: ImageRecipe
     ) {
         self.nodes = nodes
         self.edges = edges
         self.features = features
         self.classes = classes
         self.labelled = labelled
+        self.trainingByClass = trainingByClass
         self.tileEdges = tileEdges
         self.recipe = recipe
     }

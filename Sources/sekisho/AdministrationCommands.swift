@@ -39,25 +39,30 @@ struct PKI: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "init", abstract: "Make the fabric's certificate authority and the gateway's certificate.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
 
         func run() async throws {
             try await options.withGateway { gateway in
-                try await gateway.initialisePKI()
-                return Answer(["done": true], ["The fabric's certificate authority and the gateway's certificate are made."])
+                try await gateway.initialisePKI(by: actor.person)
+                return Answer(
+                    ["done": true], ["The fabric's certificate authority and the gateway's certificate are made."])
             }
         }
     }
 
     struct NodeIdentity: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "node", abstract: "Make the folder that a device node needs: certificate, keys, trail identity.")
+            commandName: "node",
+            abstract: "Make the folder that a device node needs: certificate, keys, trail identity.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
         @Argument(help: "The node's name.") var node: NodeID
         @Option(help: "Where to put the folder; carry it to the node over a safe path.") var out: String
 
         func run() async throws {
             try await options.withGateway { gateway in
-                try await gateway.makeNodeIdentity(node, at: URL(fileURLWithPath: out, isDirectory: true))
+                try await gateway.makeNodeIdentity(
+                    node, at: URL(fileURLWithPath: out, isDirectory: true), by: actor.person)
                 return Answer(["node": .string(node.text)], ["The identity of \(node) is made; it is secret."])
             }
         }
@@ -80,7 +85,8 @@ struct PersonCommand: AsyncParsableCommand {
         func run() async throws {
             try await options.withGateway { gateway in
                 try await gateway.addPerson(person, roles: Set(role), by: actor)
-                return Answer(["person": .string(person.text)], ["\(person): \(role.map(\.rawValue).joined(separator: ", "))"])
+                return Answer(
+                    ["person": .string(person.text)], ["\(person): \(role.map(\.rawValue).joined(separator: ", "))"])
             }
         }
     }
@@ -184,7 +190,8 @@ struct FabricCommand: AsyncParsableCommand {
         @Argument(help: "The node's name, as in its certificate.") var node: NodeID
         @Option(help: "HOST:PORT where sekisho-node listens.") var address: String
         @Option(help: "The pool it belongs to.") var pool: String
-        @Option(help: "The file with what `sekisho-node --measure` printed on the node's host.") var measurements: String
+        @Option(help: "The file with what `sekisho-node --measure` printed on the node's host.") var measurements:
+            String
 
         func run() async throws {
             try await options.withGateway { gateway in
@@ -212,7 +219,9 @@ struct FabricCommand: AsyncParsableCommand {
                                 "state": .string($0.state),
                             ]
                         }),
-                    table([["node", "pool", "address", "state"]] + nodes.map { [$0.id.text, $0.pool, $0.address, $0.state] }))
+                    table(
+                        [["node", "pool", "address", "state"]]
+                            + nodes.map { [$0.id.text, $0.pool, $0.address, $0.state] }))
             }
         }
     }
@@ -232,4 +241,3 @@ struct FabricCommand: AsyncParsableCommand {
         }
     }
 }
-

@@ -51,7 +51,10 @@ struct AuditCommand: AsyncParsableCommand {
                     lines.append("\(name) \(value.stringValue ?? value.canonicalText)")
                 }
                 return Answer(
-                    ["index": .integer(Int64(record.index)), "leaf": .string(record.leafHash.hex), "core": record.core],
+                    [
+                        "index": .integer(Int64(record.index)), "leaf": .string(record.leafHash.hex),
+                        "core": record.core,
+                    ],
                     lines)
             }
         }
@@ -80,7 +83,8 @@ struct AuditCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Verify an export offline; needs no home. Any doubt ends with status 5 and names the entry.")
         @Argument(help: "The export's folder.") var folder: String
-        @Option(help: "The trail's identity, as `sekisho init` printed it; from a source you trust, not from the export.")
+        @Option(
+            help: "The trail's identity, as `sekisho init` printed it; from a source you trust, not from the export.")
         var trail: String
         @Option(help: "An auditor's private key file: entries are then opened and runs checked for completeness.")
         var key: String?
@@ -88,7 +92,8 @@ struct AuditCommand: AsyncParsableCommand {
 
         func run() throws {
             let result = try AuditVerification.verify(
-                URL(fileURLWithPath: folder, isDirectory: true), trail: trail, key: key.map { URL(fileURLWithPath: $0) })
+                URL(fileURLWithPath: folder, isDirectory: true), trail: trail, key: key.map { URL(fileURLWithPath: $0) }
+            )
             Answer(result.json, result.lines).print(asJSON: json)
         }
     }

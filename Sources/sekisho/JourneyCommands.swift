@@ -212,7 +212,10 @@ struct RunCommand: AsyncParsableCommand {
                         }),
                     table(
                         runs.map {
-                            [$0.id.text, $0.dataset.text, $0.researcher.text, $0.end?.rawValue ?? $0.nextStage.rawValue]
+                            [
+                                $0.id.text, $0.dataset.text, $0.researcher.text,
+                                $0.end?.rawValue ?? $0.nextStage.rawValue,
+                            ]
                         }))
             }
         }
@@ -323,7 +326,9 @@ extension Answer {
                     "run": .string(id.text), "stage": "closed", "end": .string(end.rawValue),
                     "reasons": .array(reasons.map(JSON.string)),
                 ],
-                ["Run \(id) is closed: \(end.rawValue)\(reasons.isEmpty ? "" : " (\(reasons.joined(separator: ", ")))")."],
+                [
+                    "Run \(id) is closed: \(end.rawValue)\(reasons.isEmpty ? "" : " (\(reasons.joined(separator: ", ")))")."
+                ] + run.stopWords.map { "  \($0)" },
                 failure: end.failure)
         }
     }
@@ -388,7 +393,8 @@ struct ReleaseCommand: AsyncParsableCommand {
     }
 
     struct Take: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Take a released model out, byte for byte as reviewed.")
+        static let configuration = CommandConfiguration(
+            abstract: "Take a released model out, byte for byte as reviewed.")
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
         @Argument(help: "The run's id.") var run: RunID

@@ -9,7 +9,8 @@ struct HomeOptions: ParsableArguments {
     @Option(help: "The gateway's home folder. Default: SEKISHO_HOME.")
     var home: String?
 
-    @Option(help: "The file with the key that unseals the home. Default: SEKISHO_KEY_FILE, else a passphrase is asked for.")
+    @Option(
+        help: "The file with the key that unseals the home. Default: SEKISHO_KEY_FILE, else a passphrase is asked for.")
     var keyFile: String?
 
     @Flag(help: "Print the answer as JSON.")
@@ -29,7 +30,8 @@ struct HomeOptions: ParsableArguments {
             return .keyFile(URL(fileURLWithPath: path))
         }
         guard isatty(STDIN_FILENO) == 1, let typed = getpass("Passphrase: ") else {
-            throw ValidationError("say how to unseal: --key-file FILE, or SEKISHO_KEY_FILE, or a terminal for a passphrase")
+            throw ValidationError(
+                "say how to unseal: --key-file FILE, or SEKISHO_KEY_FILE, or a terminal for a passphrase")
         }
         defer { explicit_bzero(typed, strlen(typed)) }
         return .passphrase(Array(UnsafeRawBufferPointer(start: typed, count: strlen(typed))))

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Dispatch
 import Gateway
 import Glibc
 
@@ -28,16 +29,12 @@ struct Sekisho: AsyncParsableCommand {
         // A reader that goes away ends the command, it does not kill the process in the middle of a write.
         signal(SIGPIPE, SIG_IGN)
         do {
-            var command = try parseAsRoot()
-            if var command = command as? any AsyncParsableCommand {
-                try await command.run()
-            } else {
-                try command.run()
-            }
-        } catch let error as GatewayError {
-            complain(error.publicDescription)
-            Glibc.exit(error.exitStatus)
+            try await stoppable { try await run() }
         } catch {
+            if let error = GatewayError(error) {
+                complain(error.publicDescription)
+                Glibc.exit(error.exitStatus)
+            }
             let status = exitCode(for: error)
             if status == .success || status == .validationFailure || error is ExitCode {
                 let message = fullMessage(for: error)
@@ -48,6 +45,36 @@ struct Sekisho: AsyncParsableCommand {
             complain("internal error of type \(type(of: error)); please report it")
             Glibc.exit(70)
         }
+    }
+}
+
+extension Sekisho {
+    private static func run() async throws {
+        var command = try parseAsRoot()
+        if var command = command as? any AsyncParsableCommand {
+            try await command.run()
+        } else {
+            try command.run()
+        }
+    }
+
+    /// SIGINT and SIGTERM cancel `body`, which then gives back what it holds; a second one ends the process at once,
+    /// which is safe too, only less tidy.
+    private static func stoppable(_ body: @escaping @Sendable () async throws -> Void) async throws {
+        let work = Task { try await body() }
+        let sources = [SIGINT, SIGTERM].map { number in
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number)
+            source.setEventHandler {
+                if work.isCancelled { Glibc.exit(128 + number) }
+                complain("stopping; once more ends at once")
+                work.cancel()
+            }
+            source.resume()
+            return source
+        }
+        defer { for source in sources { source.cancel() } }
+        try await work.value
     }
 }
 

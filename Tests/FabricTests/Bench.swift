@@ -90,7 +90,8 @@ final class Bench: Sendable {
     ) async throws -> RemoteGPU {
         let attested = try await fabric.attest(node, lease: lease(fence), fence: Fence(fence))
         return try await attested.lease(
-            run: run, attempt: 1, receipt: trail.receipt(run: run, attested), wrappedRunKey: attested.wrappingKey.wrap(SecretBytes(copying: runKey)),
+            run: run, attempt: 1, receipt: trail.receipt(run: run, attested),
+            wrappedRunKey: attested.wrappingKey.wrap(SecretBytes(copying: runKey)),
             refused: refused)
     }
 

@@ -167,7 +167,8 @@ import Vocabulary
             }
             do {
                 _ = try await attested.lease(
-                    run: bench.run, attempt: 1, receipt: receipt, wrappedRunKey: attested.wrappingKey.wrap(SecretBytes(copying: bench.runKey)))
+                    run: bench.run, attempt: 1, receipt: receipt,
+                    wrappedRunKey: attested.wrappingKey.wrap(SecretBytes(copying: bench.runKey)))
                 Issue.record("the lease was granted")
             } catch let error as FabricError {
                 #expect(error.refusal == expected)
