@@ -36,7 +36,8 @@ extension Gateway {
     }
 
     private func attestFreeNode(for run: RunCase) async throws -> (node: AttestedNode, pool: String)? {
-        let pools = try policy(for: run.dataset).training.pools.value
+        // Data that no policy speaks of any more have no pool; the decision refuses them with its reason.
+        guard let pools = try policies().policies[run.dataset]?.training.pools.value else { return nil }
         let fabric = try fabric()
         let fence = nextFence()
         let lease = try LeaseID("lease-\(fence)")

@@ -81,13 +81,13 @@ final class HomeLock: Sendable {
     fileprivate init(_ file: URL) throws {
         descriptor = open(file.path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw GatewayError(.unavailable, "the home's lock cannot be opened") }
+        // The descriptor has its owner by now: `deinit` closes it, and a second close could hit somebody else's file.
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            close(descriptor)
             throw GatewayError(.busy, "another sekisho process holds this home; wait for it or stop it")
         }
     }
 
-    deinit { close(descriptor) }
+    deinit { if descriptor >= 0 { close(descriptor) } }
 }
 
 /// Files that people name on the command line, read with a bound and written so that no half file is ever seen.

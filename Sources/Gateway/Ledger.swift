@@ -32,6 +32,7 @@ final class Ledger {
         try migrate()
         try settlePending()
         try load()
+        try checkRunsAreComplete()
     }
 
     func close() throws { try database.close() }
@@ -142,7 +143,7 @@ extension Ledger {
         let body: JSON = ["core": prepared.core, "payload": payload]
         let nonce = RandomBytes.array(SmallCipher.nonceBytes)
         let sealed = SmallCipher.seal(
-            body.canonical, key: key, nonce: nonce, aad: Self.aad(prepared.leafHash, id, recordKey))
+            body.canonical, key: key, nonce: nonce, aad: Self.aad(prepared.leafHash, id, recordKey, time.milliseconds))
         try database.write { database in
             try database.execute(
                 sql: "INSERT INTO record (leaf_hash, time, case_id, record_key, sealed) VALUES (?, ?, ?, ?, ?)",
@@ -193,7 +194,7 @@ extension Ledger {
             guard
                 let opened = try? SmallCipher.open(
                     [UInt8](sealed.dropFirst(nonceBytes)), key: key, nonce: [UInt8](sealed.prefix(nonceBytes)),
-                    aad: Self.aad(leafHash, id, recordKey)),
+                    aad: Self.aad(leafHash, id, recordKey, time)),
                 let body = try? JSON(parsing: opened), let core = body["core"], let payload = body["payload"],
                 core["event"]?.stringValue.flatMap(AuditEvent.init) != nil,
                 core["outcome"]?.stringValue.flatMap(AuditOutcome.init) != nil
@@ -207,9 +208,22 @@ extension Ledger {
         }
     }
 
-    /// A sealed row cannot be moved to another case, key or leaf.
-    private static func aad(_ leafHash: Digest, _ id: CaseID, _ recordKey: String) -> [UInt8] {
-        Array("sekisho case record v1".utf8) + [0] + leafHash.bytes + Array("\(id)".utf8) + [0] + Array(recordKey.utf8)
+    /// A run's records are numbered in the trail without a gap, its opening entry first; a row that was taken away
+    /// leaves one, or leaves a run open whose era the trail has closed.
+    private func checkRunsAreComplete() throws {
+        for run in runs {
+            let records = file(.run(run)).records
+            for (place, record) in records.enumerated() {
+                guard record.core["sequence"]?.integerValue == Int64(place + 2) else { throw Self.damaged }
+            }
+            guard trail.isOpen(run: run) != (records.last?.event == .runClosed) else { throw Self.damaged }
+        }
+    }
+
+    /// A sealed row cannot be moved to another case, key, leaf or time.
+    private static func aad(_ leafHash: Digest, _ id: CaseID, _ recordKey: String, _ time: Int64) -> [UInt8] {
+        Array("sekisho case record v1".utf8) + [0] + leafHash.bytes + Array("\(time)/\(id)".utf8) + [0]
+            + Array(recordKey.utf8)
     }
 
     private static let damaged = GatewayError(

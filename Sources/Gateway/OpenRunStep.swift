@@ -53,6 +53,10 @@ extension Gateway {
                 $0.version = run.version
             }, in: .run(run.id), key: Key.opening)
         let consents = try consentsAllowing(grant(permit.decided.grant).purpose)
+        // The policy may have been taken back since the decision.
+        guard let minimum = try policies().policies[run.dataset]?.release.cohortMin.value else {
+            throw StageFailure.refused(.open, ["dataset.unknown"], "no policy speaks of this data set")
+        }
         let image: RunImage
         let cohort: Cohort
         do {
@@ -64,7 +68,6 @@ extension Gateway {
             throw StageFailure.failed(.open, error.code.rawValue, error.publicDescription)
         }
         // Consent may have been withdrawn since the decision counted the cohort.
-        let minimum = try policy(for: run.dataset).release.cohortMin.value
         if cohort.subjects + cohort.subjectsExcluded > 0, image.subjects < minimum {
             try await vault.destroyRun(run.id)
             throw StageFailure.refused(

@@ -51,8 +51,8 @@ import Vocabulary
             let cases: [(text: String, place: String)] = [
                 (good.replacing("epochs: 3", with: "epochs: many"), "7:"),
                 (good.replacing("hidden: [8]", with: "hidden: [8"), ":"),
-                (good.replacing("dropout", with: "dropuot"), "dropuot"),
-                (good + "epochs: 4\n", "epochs"),
+                (good.replacing("dropout", with: "dropuot"), "3:1:"),
+                (good + "epochs: 4\n", "7:1:"),
                 (good.replacing("model: gcn", with: "model: transformer"), "1:"),
                 ("", ":"),
             ]
@@ -75,7 +75,7 @@ import Vocabulary
                 (Clinic.policy.replacing("permission: DUO:0000042", with: "permission: DUO:9999999"), "clinic.yaml:4:"),
                 (Clinic.policy.replacing("reviewers: 2", with: "reviewers: two"), "clinic.yaml:13:"),
                 (Clinic.policy + "extra: true\n", "clinic.yaml:15:"),
-                (Clinic.policy.replacing("[campus]", with: "[campus"), "clinic.yaml:8:"),
+                (Clinic.policy.replacing("[campus]", with: "[campus"), "clinic.yaml:9:"),
             ]
             for (text, place) in cases {
                 try enclave.write(policy: text)
@@ -108,8 +108,8 @@ import Vocabulary
             let nodes = enclave.data.appendingPathComponent("nodes.tsv")
             let good = try String(contentsOf: nodes, encoding: .utf8)
             for (text, place) in [
-                (good.replacing("P:2\tbiolink:Case\t2", with: "P:2\tbiolink:Case\ttwo"), "4:"),
-                (good.replacing("P:2\t", with: "P:1\t"), "4:"),
+                (good.replacing("P:2\tbiolink:Case\t2", with: "P:2\tbiolink:Case\ttwo"), "line 4, column 18"),
+                (good.replacing("P:2\t", with: "P:1\t"), "line 4, column 1"),
             ] {
                 try Data(text.utf8).write(to: nodes)
                 let error = await refusal { try await enclave.importData() }

@@ -73,8 +73,8 @@ final class Enclave: Sendable {
             auditors: [folder.appendingPathComponent("auditor.key.pub")],
             recovery: folder.appendingPathComponent("recovery.key.pub"), clock: clock)
         held = Mutex(try await Self.gateway(home, key, clock))
-        try await gateway.initialisePKI()
         try await addPeople()
+        try await gateway.initialisePKI(by: operatorPerson)
         try write(policy: policy)
         _ = try await gateway.activatePolicies(PolicyFolder(policies), by: administrator)
         try FileManager.default.createDirectory(at: data, withIntermediateDirectories: true)
@@ -88,7 +88,10 @@ final class Enclave: Sendable {
             (custodian, .dataCustodian), (steward, .dataCustodian), (administrator, .policyAdministrator),
             (auditor, .complianceOfficer),
         ]
-        for (person, role) in people { try await gateway.addPerson(person, roles: [role], by: operatorPerson) }
+        for (number, (person, role)) in people.enumerated() {
+            // Nobody can have added the first one.
+            try await gateway.addPerson(person, roles: [role], by: number == 0 ? nil : operatorPerson)
+        }
     }
 
     func write(policy: String, name: String = "clinic.yaml") throws {
@@ -112,7 +115,7 @@ final class Enclave: Sendable {
         let identity = folder.appendingPathComponent("nodes/\(name)")
         let state = folder.appendingPathComponent("nodes/\(name).state")
         if !FileManager.default.fileExists(atPath: identity.path) {
-            try await gateway.makeNodeIdentity(id, at: identity)
+            try await gateway.makeNodeIdentity(id, at: identity, by: operatorPerson)
         }
         let measurements = try TestNode.measurements(identity: identity, state: state)
         try Data(measurements.utf8).write(to: measurementsFile)

@@ -21,7 +21,7 @@ import Vocabulary
         try await withEnclave { enclave in
             let run = try await enclave.request(try await enclave.grant())
             try await enclave.advance(run, to: .open)
-            try Self.flipEachChunk(of: enclave.home.appendingPathComponent("vault/versions"))
+            try Self.flipEachChunk(of: enclave.home.appendingPathComponent("vault/datasets"))
             #expect(try await enclave.finish(run) == .closed(.failed))
             #expect(
                 try await enclave.sequence(.run(run)) == RefusalTests.requested + [
@@ -34,7 +34,7 @@ import Vocabulary
         let files = try #require(FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil))
         var changed = 0
         for case let file as URL in files
-        where file.pathExtension == "sealed" || file.lastPathComponent.contains("section") {
+        where file.lastPathComponent.hasPrefix("section-") {
             var bytes = try Data(contentsOf: file)
             guard bytes.count > 32 else { continue }
             bytes[bytes.count - 20] ^= 1
@@ -108,7 +108,7 @@ import Vocabulary
     @Test("train: losses that are no numbers any more fail the run; the device is scrubbed and free")
     func diverged() async throws {
         try await withEnclave { enclave in
-            try Clinic.write(into: enclave.data, scale: 3e37)
+            try Clinic.write(into: enclave.data, scale: 2.5e38)
             try await enclave.importData()
             let run = try await enclave.request(
                 try await enclave.grant(), specification: Clinic.specification(epochs: 50, rate: "1"))
@@ -167,8 +167,9 @@ import Vocabulary
 
     @Test("a case record that was changed, moved or taken away in the database is noticed at the next start")
     func changedDatabase() async throws {
-        try await withEnclave(hasNode: false) { enclave in
-            _ = try await enclave.grant()
+        try await withEnclave { enclave in
+            let grant = try await enclave.grant()
+            #expect(try await enclave.finish(enclave.request(grant)) == .closed(.released))
             await enclave.gateway.close()
             enclave.drop()
             let database = enclave.home.appendingPathComponent("gateway.db")
@@ -176,9 +177,11 @@ import Vocabulary
             for change in [
                 "UPDATE record SET sealed = zeroblob(length(sealed)) WHERE record_key = 'granted'",
                 "UPDATE record SET record_key = 'granted-2' WHERE record_key = 'granted'",
+                "UPDATE record SET case_id = 'request/request-2' WHERE record_key = 'granted'",
                 "UPDATE record SET time = time + 1 WHERE record_key = 'granted'",
                 "UPDATE record SET trail_index = trail_index + 1000 WHERE record_key = 'granted'",
-                "DELETE FROM record WHERE record_key = 'granted'",
+                "DELETE FROM record WHERE record_key = 'decided' AND case_id = 'run/run-1'",
+                "DELETE FROM record WHERE record_key = 'closed'",
             ] {
                 try SQLite.execute(change, on: database)
                 let error = await refusal { _ = try await Gateway(home: enclave.home, key: .keyFile(enclave.key)) }

@@ -122,19 +122,18 @@ let wholeRun = [
     @Test("a release is taken after its decision, by its researcher, as the bytes that were reviewed")
     func taking() async throws {
         try await withEnclave { enclave in
-            let gateway = enclave.gateway
             let run = try await enclave.request(try await enclave.grant())
             func taking(_ person: PersonID) async -> GatewayError? {
-                await refusal { _ = try await gateway.takeRelease(of: run, by: person) }
+                await refusal { _ = try await enclave.gateway.takeRelease(of: run, by: person) }
             }
-            _ = try await gateway.advanceAsFarAsPossible(run)
+            _ = try await enclave.gateway.advanceAsFarAsPossible(run)
             #expect(await taking(enclave.researcher)?.code == .refused)
-            let reviewed = try await gateway.candidate(of: run, by: enclave.reviewer)
+            let reviewed = try await enclave.gateway.candidate(of: run, by: enclave.reviewer)
             try await enclave.review(run)
             #expect(await taking(enclave.researcher)?.code == .refused)
-            #expect(try await gateway.advanceAsFarAsPossible(run) == .closed(.released))
+            #expect(try await enclave.gateway.advanceAsFarAsPossible(run) == .closed(.released))
             #expect(await taking(enclave.reviewer)?.code == .refused)
-            let first = try await gateway.takeRelease(of: run, by: enclave.researcher)
+            let first = try await enclave.gateway.takeRelease(of: run, by: enclave.researcher)
             try await enclave.reopen()
             let second = try await enclave.gateway.takeRelease(of: run, by: enclave.researcher)
             #expect(first == second)

@@ -76,6 +76,32 @@ import Vocabulary
         }
     }
 
+    @Test("open: data whose policy was taken back since the decision are not opened")
+    func policyTakenBack() async throws {
+        try await withEnclave { enclave in
+            let run = try await enclave.request(try await enclave.grant())
+            try await enclave.advance(run, to: .open)
+            try enclave.write(policy: Clinic.policy.replacing("test:clinic", with: "test:other"))
+            _ = try await enclave.gateway.activatePolicies(PolicyFolder(enclave.policies), by: enclave.administrator)
+            try await expect(
+                enclave, run,
+                Self.requested + ["run.decided done", "run.opened intent", "run.opened refused [dataset.unknown]"])
+        }
+    }
+
+    @Test("plan: a layer as wide as there are nodes is refused")
+    func widthOfNodes() async throws {
+        try await withEnclave { enclave in
+            let run = try await enclave.request(
+                try await enclave.grant(), specification: Clinic.specification(hidden: 60))
+            try await expect(
+                enclave, run,
+                Self.leased + [
+                    "run.planned refused [width-equals-nodes]", "device.scrubbed intent", "device.scrubbed done",
+                ])
+        }
+    }
+
     @Test("open: a cohort that became too small since the decision is refused")
     func withdrawnSince() async throws {
         try await withEnclave { enclave in
@@ -144,7 +170,7 @@ import Vocabulary
             try await expect(
                 enclave, run,
                 Self.leased + [
-                    "run.planned refused [device-memory]", "device.scrubbed intent", "device.scrubbed done",
+                    "run.planned refused [does-not-fit]", "device.scrubbed intent", "device.scrubbed done",
                 ])
             let planned = try #require(try await enclave.records(.run(run)).first { $0.key == "planned" })
             let words = try #require(planned.payload["explanation"]?.stringValue)
@@ -172,7 +198,7 @@ import Vocabulary
     func failedCheck() async throws {
         try await withEnclave { enclave in
             let run = try await enclave.request(
-                try await enclave.grant(), specification: Clinic.specification(hidden: 60))
+                try await enclave.grant(), specification: Clinic.specification(hidden: 64))
             try await expect(
                 enclave, run,
                 Self.scrubbed + ["release.checked done", "release.decided refused [check.failed]"])
