@@ -73,8 +73,8 @@ final class Enclave: Sendable {
             auditors: [folder.appendingPathComponent("auditor.key.pub")],
             recovery: folder.appendingPathComponent("recovery.key.pub"), clock: clock)
         held = Mutex(try await Self.gateway(home, key, clock))
-        try await gateway.initialisePKI()
         try await addPeople()
+        try await gateway.initialisePKI(by: operatorPerson)
         try write(policy: policy)
         _ = try await gateway.activatePolicies(PolicyFolder(policies), by: administrator)
         try FileManager.default.createDirectory(at: data, withIntermediateDirectories: true)
@@ -112,7 +112,7 @@ final class Enclave: Sendable {
         let identity = folder.appendingPathComponent("nodes/\(name)")
         let state = folder.appendingPathComponent("nodes/\(name).state")
         if !FileManager.default.fileExists(atPath: identity.path) {
-            try await gateway.makeNodeIdentity(id, at: identity)
+            try await gateway.makeNodeIdentity(id, at: identity, by: operatorPerson)
         }
         let measurements = try TestNode.measurements(identity: identity, state: state)
         try Data(measurements.utf8).write(to: measurementsFile)
