@@ -25,13 +25,13 @@ extension Gateway {
     package func addPerson(_ id: PersonID, roles: Set<Role>, by actor: PersonID?) throws {
         guard !roles.isEmpty else { throw GatewayError(.usage, "a person needs at least one role") }
         // Whoever makes a home holds its key and names its first operator; from then on operators add people.
-        if let actor {
-            try require(actor, anyOf: [.operatorRole])
-        } else {
-            guard people.isEmpty else { throw GatewayError(.usage, "say which operator adds this person: --as OPERATOR") }
+        if people.isEmpty {
             guard roles.contains(.operatorRole) else {
                 throw GatewayError(.usage, "the first person of a home is an operator: --role operator")
             }
+        } else {
+            guard let actor else { throw GatewayError(.usage, "say which operator adds this person: --as OPERATOR") }
+            try require(actor, anyOf: [.operatorRole])
         }
         // `Ann` and `ann` would be two voters for one human being.
         if let other = people.values.first(where: { $0.id != id && $0.id.text.lowercased() == id.text.lowercased() }) {
