@@ -54,7 +54,8 @@ extension GatewayError {
         case is DatabaseError:
             self.init(.unavailable, "the gateway's database cannot be read or written; see that its disk has space")
         case is CancellationError:
-            self.init(.unavailable, "stopped; what was done is durable, and `sekisho run resume RUN` goes on with a run")
+            self.init(
+                .unavailable, "stopped; what was done is durable, and `sekisho run resume RUN` goes on with a run")
         default: return nil
         }
     }

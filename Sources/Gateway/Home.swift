@@ -116,7 +116,8 @@ package enum GatewayFile {
 
     /// Durable and whole when this returns; the old content or none until then.
     package static func write(_ bytes: [UInt8], to file: URL, role: String) throws {
-        let failed = GatewayError(.unavailable, "the \(role) cannot be written; see that the folder exists and has space")
+        let failed = GatewayError(
+            .unavailable, "the \(role) cannot be written; see that the folder exists and has space")
         let folder = file.deletingLastPathComponent()
         do {
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
