@@ -12,8 +12,8 @@ extension AuditExport {
 
         ## With Sekisho
 
-            sekisho audit verify FOLDER --vkey 'name+hash+key'
-            sekisho audit verify FOLDER --vkey 'name+hash+key' --key AUDITOR_KEY_FILE
+            sekisho audit verify FOLDER --trail 'name+hash+key'
+            sekisho audit verify FOLDER --trail 'name+hash+key' --key AUDITOR_KEY_FILE
 
         The first checks that nothing was changed, removed, added or reordered below the signed head. The second also opens
         each record that was written for your key and checks that the records of each run follow each other without a gap and
