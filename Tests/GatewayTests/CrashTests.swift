@@ -36,8 +36,8 @@ import Vocabulary
             await #expect(processExitsWith: .signal(SIGKILL)) {
                 [home = enclave.home.path as String, key = enclave.key.path as String, stage = stage.rawValue as String]
                 in
-                let gateway = try await Gateway(
-                    home: URL(fileURLWithPath: home, isDirectory: true), key: .keyFile(URL(fileURLWithPath: key)))
+                let gateway = try await Enclave.open(
+                    URL(fileURLWithPath: home, isDirectory: true), URL(fileURLWithPath: key), TestClock())
                 let run = try RunID("killed")
                 while true {
                     let next = try await gateway.runCase(run).nextStage
@@ -74,9 +74,8 @@ import Vocabulary
                         readings = (first + lives) as Int
                     ] in
                     let clock = TestClock()
-                    let gateway = try await Gateway(
-                        home: URL(fileURLWithPath: home, isDirectory: true), key: .keyFile(URL(fileURLWithPath: key)),
-                        clock: clock)
+                    let gateway = try await Enclave.open(
+                        URL(fileURLWithPath: home, isDirectory: true), URL(fileURLWithPath: key), clock)
                     clock.killProcess(afterReadings: readings)
                     _ = try await gateway.advanceAsFarAsPossible(RunID("killed"))
                     kill(getpid(), SIGKILL)
@@ -147,9 +146,8 @@ import Vocabulary
                         readings = lives as Int
                     ] in
                     let clock = TestClock()
-                    let gateway = try await Gateway(
-                        home: URL(fileURLWithPath: home, isDirectory: true), key: .keyFile(URL(fileURLWithPath: key)),
-                        clock: clock)
+                    let gateway = try await Enclave.open(
+                        URL(fileURLWithPath: home, isDirectory: true), URL(fileURLWithPath: key), clock)
                     clock.killProcess(afterReadings: readings)
                     _ = try await gateway.advance(RequestID("request-1"))
                     kill(getpid(), SIGKILL)

@@ -72,7 +72,7 @@ final class Enclave: Sendable {
             home: home, key: .keyFile(key), origin: "sekisho.test/trail", anchor: anchor,
             auditors: [folder.appendingPathComponent("auditor.key.pub")],
             recovery: folder.appendingPathComponent("recovery.key.pub"), clock: clock)
-        held = Mutex(try await Self.gateway(home, key, clock))
+        held = Mutex(try await Self.open(home, key, clock))
         try await addPeople()
         try await gateway.initialisePKI(by: operatorPerson)
         try write(policy: policy)
@@ -145,13 +145,13 @@ final class Enclave: Sendable {
     func drop() { held.withLock { $0 = nil } }
 
     func open() async throws {
-        let gateway = try await Self.gateway(home, key, clock)
+        let gateway = try await Self.open(home, key, clock)
         held.withLock { $0 = gateway }
     }
 
     /// A child that another test is starting at this moment holds copies of all locks until it becomes a program of
     /// its own; that passes at once.
-    private static func gateway(_ home: URL, _ key: URL, _ clock: TestClock) async throws -> Gateway {
+    static func open(_ home: URL, _ key: URL, _ clock: TestClock) async throws -> Gateway {
         for _ in 0..<10_000 {
             do {
                 return try await Gateway(home: home, key: .keyFile(key), clock: clock)
