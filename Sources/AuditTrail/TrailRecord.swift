@@ -14,6 +14,7 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case policyActivated = "policy.activated"
     case datasetImported = "dataset.imported"
     case consentChanged = "consent.changed"
+    case pkiInitialised = "pki.initialised"
     case nodeEnrolled = "node.enrolled"
     case nodeAdded = "node.added"
     case nodeQuarantined = "node.quarantined"

@@ -70,7 +70,6 @@ package struct Grant: Sendable, Equatable {
     package let expires: Timestamp
     let purpose: Purpose
     let obligations: [Obligation]
-    let revoked: Bool
 }
 
 // MARK: - Request
@@ -164,7 +163,9 @@ extension Gateway {
                 "\(reviewer) has none of the roles that review here: \(approvals.roles.joined(separator: ", "))")
         }
         guard request.file[AccessRequest.Key.reviewed(reviewer)] == nil else {
-            throw GatewayError(.usage, "\(reviewer) has reviewed request \(id) already")
+            throw GatewayError(
+                .usage, "\(reviewer) has reviewed request \(id) already; `sekisho request resume \(id)` goes on with it"
+            )
         }
         try ledger.record(
             Event(.requestReviewed, verdict == .approve ? .done : .refused).with {
@@ -243,7 +244,7 @@ extension Gateway {
             return Grant(
                 id: grant, request: id, dataset: request.dataset, researcher: request.requester,
                 granted: Timestamp(milliseconds: granted), expires: Timestamp(milliseconds: expires), purpose: purpose,
-                obligations: try obligations.map { try Obligation(json: $0) }, revoked: false)
+                obligations: try obligations.map { try Obligation(json: $0) })
         }
     }
 

@@ -45,6 +45,18 @@ package struct CaseRecord: Sendable, Equatable {
     package var eventName: String { event.rawValue }
     package var outcomeName: String { outcome.rawValue }
     package var reasons: [String] { core["reasons"]?.arrayValue?.compactMap(\.stringValue) ?? [] }
+    /// The record as a researcher may see it before release: without losses and accuracies, `nil` for an epoch's summary.
+    var withoutFigures: CaseRecord? {
+        guard event != .trainingEpoch else { return nil }
+        guard event == .runTrained, var members = core.objectValue, var detail = members["detail"]?.objectValue else {
+            return self
+        }
+        detail = detail.filter { !$0.key.hasSuffix("_ppm") }
+        members["detail"] = .object(detail)
+        return CaseRecord(
+            index: index, leafHash: leafHash, time: time, key: key, core: .object(members), payload: payload)
+    }
+
     package var actor: PersonID? { core["actor"]?.stringValue.flatMap { try? PersonID($0) } }
     package var detail: JSON { core["detail"] ?? .object([:]) }
 }

@@ -13,9 +13,7 @@ extension Gateway {
         let end = Self.end(of: run)
         do {
             try await vault.destroyRun(run.id)
-            if end != .released, run.file[RunCase.Key.trained]?.outcome == .done {
-                try await vault.destroyCandidate(run: run.id)
-            }
+            if end != .released { try await vault.destroyCandidate(run: run.id) }
         } catch let error as VaultError { throw GatewayError(vault: error) }
         try ledger.record(
             Event(.runClosed, .done).with {

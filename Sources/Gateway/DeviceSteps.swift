@@ -17,7 +17,6 @@ struct DeviceSession: Sendable {
     /// The record that its lease stands on; the run key's receipt.
     let lease: CaseRecord
     let attempt: UInt32
-    let threads: Int
     let spills: SpillStores
 }
 
@@ -30,20 +29,41 @@ extension Gateway {
         guard let attested = try await attestFreeNode(for: run) else { return nil }
         attestedNodes[run.id] = attested.node
         return RunQuestion.Device(
-            node: attested.node.node, pool: attested.pool,
-            evidence: PolicyEngine.Evidence(rawValue: attested.node.level.name) ?? .software,
-            rttMicroseconds: Int(attested.node.link.roundTripNanoseconds / 1000))
+            node: attested.node.node, pool: attested.pool, evidence: attested.evidence,
+            rttMicroseconds: attested.rttMicroseconds)
     }
 
-    private func attestFreeNode(for run: RunCase) async throws -> (node: AttestedNode, pool: String)? {
+    /// A node that was attested and that the data set's policy accepts.
+    private struct AcceptedNode {
+        let node: AttestedNode
+        let pool: String
+        let evidence: PolicyEngine.Evidence
+        let rttMicroseconds: Int
+    }
+
+    /// - Parameter only: after a restart, the node that the run leased before: its memory is what must be scrubbed.
+    private func attestFreeNode(for run: RunCase, only: NodeID? = nil) async throws -> AcceptedNode? {
         // Data that no policy speaks of any more have no pool; the decision refuses them with its reason.
-        guard let pools = try policies().policies[run.dataset]?.training.pools.value else { return nil }
+        guard let training = try policies().policies[run.dataset]?.training else { return nil }
         let fabric = try fabric()
         let fence = nextFence()
         let lease = try LeaseID("lease-\(fence)")
-        for status in fabric.nodes where pools.contains(status.node.pool) && status.quarantine == nil {
+        for status in fabric.nodes
+        where training.pools.value.contains(status.node.pool) && status.quarantine == nil
+            && (only == nil || only == status.node.id)
+        {
             do throws(FabricError) {
-                return (try await fabric.attest(status.node.id, lease: lease, fence: fence), status.node.pool)
+                let node = try await fabric.attest(status.node.id, lease: lease, fence: fence)
+                let rtt = Int(clamping: node.link.roundTripNanoseconds / 1000)
+                // The policy is asked of every device that is leased, not only of the one that the run decision saw.
+                guard let evidence = PolicyEngine.Evidence(rawValue: node.level.name),
+                    evidence >= training.evidence.value, training.rttMicrosecondsMax.map({ rtt <= $0.value }) ?? true
+                else {
+                    node.giveUp()
+                    continue
+                }
+                deviceRefusals[run.id] = nil
+                return AcceptedNode(node: node, pool: status.node.pool, evidence: evidence, rttMicroseconds: rtt)
             } catch {
                 // A node that cannot be had is passed over; one whose evidence is wrong was quarantined, which is
                 // recorded alone.
@@ -129,8 +149,17 @@ extension Gateway {
         return session
     }
 
+    /// The node of the run's newest lease intent, its own or one after a restart.
+    private func leasedNode(of run: RunCase) -> NodeID? {
+        let adopted = ledger.file(.gateway).records.last {
+            $0.event == .deviceLeased && $0.core["run"]?.stringValue == run.id.text
+        }
+        let record = adopted ?? run.file[RunCase.Key.leasing]
+        return record?.core["device"]?.stringValue.flatMap { try? NodeID($0) }
+    }
+
     private func attestAgain(for run: RunCase, stage: RunStage) async throws -> AttestedNode {
-        guard let attested = try await attestFreeNode(for: run) else {
+        guard let attested = try await attestFreeNode(for: run, only: leasedNode(of: run)) else {
             let refusal = deviceRefusals.removeValue(forKey: run.id)
             if let refusal, refusal.code == .refused || refusal.code == .evidence {
                 throw StageFailure.refused(
@@ -176,7 +205,7 @@ extension Gateway {
                 Task { await self?.recordRefusedAccess(refusal, run: run.id) }
             }
             return DeviceSession(
-                gpu: gpu, lease: record, attempt: attempt, threads: node.threads,
+                gpu: gpu, lease: record, attempt: attempt,
                 spills: SpillStores())
         } catch {
             if error.code == .refused {
@@ -211,7 +240,7 @@ extension Gateway {
     /// refused here, with the bytes it needs.
     func plan(_ run: RunCase) async throws {
         let session = try await session(for: run, stage: .plan)
-        let (_, plan) = try await trainingPlan(run, session)
+        let (_, plan) = try await trainingPlan(run, session, stage: .plan)
         try ledger.record(
             Event(.runPlanned, .done).with {
                 $0.detail = [
@@ -220,7 +249,11 @@ extension Gateway {
                     "predicted_fetch_per_epoch": .integer(Int64(plan.forecast.fetchedBytesPerEpoch)),
                     "tiers": Self.tiers(of: plan, limit: deviceLimit(run, session)),
                 ]
-                $0.payload = ["plan": plan.json, "table": .string(plan.table)]
+                $0.payload = [
+                    "plan": plan.json, "table": .string(plan.table),
+                    "rtt_nanoseconds": .integer(Int64(clamping: session.gpu.link.roundTripNanoseconds)),
+                    "bytes_per_second": .integer(Int64(clamping: session.gpu.link.bytesPerSecond)),
+                ]
             }, in: .run(run.id), key: RunCase.Key.planned)
     }
 
@@ -234,23 +267,26 @@ extension Gateway {
 
     /// The same plan for the same run, device and recorded link: planning is pure, so it is made again, not stored.
     private func trainingPlan(
-        _ run: RunCase, _ session: DeviceSession
+        _ run: RunCase, _ session: DeviceSession, stage: RunStage
     ) async throws -> (ModelSpec, TrainingPlan) {
         guard let specification = RunFacts(run)?.specification else {
-            throw StageFailure.failed(.plan, "request-unreadable", "the recorded request cannot be read")
+            throw StageFailure.failed(stage, "request-unreadable", "the recorded request cannot be read")
         }
         let image: RunImage
         do {
             image = try await vault.runImage(run.id)
         } catch let error as VaultError {
-            throw StageFailure.failed(.plan, error.code.rawValue, error.publicDescription)
+            throw StageFailure.failed(stage, error.code.rawValue, error.publicDescription)
         }
+        // Once planned, the link as it was measured then: a later measurement would make another plan.
+        let planned = run.file[RunCase.Key.planned]?.payload
         let link = session.gpu.link
+        let rate = planned?["bytes_per_second"]?.integerValue ?? Int64(clamping: link.bytesPerSecond)
+        let roundTrip = planned?["rtt_nanoseconds"]?.integerValue ?? Int64(clamping: link.roundTripNanoseconds)
         let budget = Budget(
             deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax,
             link: LinkRates(
-                bytesPerSecond: Double(max(link.bytesPerSecond, 1)),
-                roundTripSeconds: Double(link.roundTripNanoseconds) / 1e9))
+                bytesPerSecond: Double(max(rate, 1)), roundTripSeconds: Double(roundTrip) / 1e9))
         do throws(PlanError) {
             return (
                 specification,
@@ -259,7 +295,7 @@ extension Gateway {
                     image: image.shape, budget: budget)
             )
         } catch {
-            throw StageFailure.refused(.plan, [error.code.rawValue], error.publicDescription)
+            throw StageFailure.refused(stage, [error.code.rawValue], error.publicDescription)
         }
     }
 
@@ -296,7 +332,10 @@ extension Gateway {
     func train(_ run: RunCase) async throws {
         typealias Key = RunCase.Key
         let session = try await session(for: run, stage: .train)
-        let (specification, plan) = try await trainingPlan(run, session)
+        let (specification, plan) = try await trainingPlan(run, session, stage: .train)
+        guard plan.digest.hex == run.file[Key.planned]?.detail["plan"]?.stringValue else {
+            throw StageFailure.failed(.train, "plan-changed", "the plan is not the one that was recorded")
+        }
         let model: TrainedModel
         do {
             let image = try await vault.runImage(run.id)
@@ -311,7 +350,7 @@ extension Gateway {
                 return try await openResult(sealed, run: run, session: session)
             }
             model = try await trainer.train(on: device) { @Sendable report in
-                try await self.record(report, of: run.id, specification.epochs)
+                try await self.record(report, of: run.id, specification.epochs, labelled: image.shape.labelled)
             }
         } catch let error as FabricError {
             throw StageFailure.failed(.train, "device-\(error.code.rawValue)", error.publicDescription)
@@ -324,10 +363,12 @@ extension Gateway {
     }
 
     private func recordLoad(run: RunID, windows: Digest, program: Digest) throws {
-        try ledger.record(
+        let record = try ledger.record(
             Event(.programLoaded, .intent).with {
                 $0.detail = ["windows": .string(windows.hex), "program": .string(program.hex)]
             }, in: .run(run), key: RunCase.Key.loading)
+        guard record.detail["windows"]?.stringValue == windows.hex, record.detail["program"]?.stringValue == program.hex
+        else { throw StageFailure.failed(.train, "program-changed", "the program is not the one that was recorded") }
     }
 
     private func openResult(
@@ -342,7 +383,7 @@ extension Gateway {
         }
     }
 
-    private func record(_ report: EpochReport, of run: RunID, _ epochs: Int) throws {
+    private func record(_ report: EpochReport, of run: RunID, _ epochs: Int, labelled: [Int]) throws {
         func parts(_ share: Double) -> JSON { .integer(Int64((share * 1e6).rounded())) }
         try ledger.record(
             Event(.trainingEpoch, .done).with {
@@ -354,26 +395,28 @@ extension Gateway {
             }, in: .run(run), key: RunCase.Key.epoch(report.epoch))
         guard let epochWatcher else { return }
         let left = Double(epochs - report.epoch) * report.seconds
-        let figures = try figuresShown(of: report, run)
+        let figures = try figuresShown(of: report, run, labelled: labelled)
         epochWatcher(("train", report.epoch, epochs, "about \(Int(left.rounded(.up))) s left\(figures)"))
     }
 
     /// Before release a researcher sees how far a run is, and figures only as the policy's progress clause allows,
     /// rounded as it says. Which kinds were shown is recorded once: figures are outputs too.
-    private func figuresShown(of report: EpochReport, _ id: RunID) throws -> String {
+    private func figuresShown(of report: EpochReport, _ id: RunID, labelled: [Int]) throws -> String {
         let run = try runCase(id)
         var words = ""
         for figure in ProgressQuestion.Figure.allCases {
-            let behind = figure == .loss ? report.train : report.validation
+            // How many people are behind a figure is the vault's word, not the device's.
+            let split: Split = figure == .loss ? .train : .validation
             let question = ProgressQuestion(
-                dataset: run.dataset, run: id, viewer: run.researcher, figure: figure, cohort: Int(behind.labelled))
+                dataset: run.dataset, run: id, viewer: run.researcher, figure: figure,
+                cohort: labelled[Int(split.rawValue)])
             let (decision, policies) = try decide(.progress(question))
             guard case .permit(let permit) = decision else { continue }
             try ledger.record(
                 decisionEvent(.progressShown, .progress(question), decision, policies), in: .run(id),
                 key: RunCase.Key.shown(figure.rawValue))
             let step = permit.obligations.first { $0.code == .roundThousandths }.flatMap { Double($0.value) } ?? 1
-            let value = figure == .loss ? report.trainingLoss : behind.accuracy
+            let value = figure == .loss ? report.trainingLoss : report.validation.accuracy
             let rounded = (value * 1000 / max(step, 1)).rounded() * max(step, 1) / 1000
             words += figure == .loss ? ", loss \(rounded)" : ", validation \(rounded)"
         }
@@ -449,7 +492,15 @@ extension Gateway {
 
     /// Gives a device back outside the run's own steps, because this process ends.
     func giveBack(_ session: DeviceSession, of run: RunID) async {
-        guard session.gpu.failure == nil, let certificate = try? await session.gpu.scrub() else { return }
+        guard session.gpu.failure == nil, let certificate = try? await session.gpu.scrub() else {
+            _ = try? ledger.record(
+                Event(.deviceScrubbed, .failed).with {
+                    $0.ofRun = run
+                    $0.device = session.gpu.node
+                    $0.reasons = ["scrub-unproven"]
+                }, in: .gateway, key: ledger.freshKey("given-back.\(run)"))
+            return
+        }
         _ = try? ledger.record(
             Event(.deviceScrubbed, .done).with {
                 $0.ofRun = run
@@ -463,8 +514,20 @@ extension Gateway {
     /// The run goes on; the node stays out of the pool until it shows a certificate.
     private func recordUnproven(_ run: RunCase, _ reason: String) throws {
         sessions[run.id] = nil
+        let node = leasedNode(of: run)
+        if let node {
+            try? fabric().quarantine(node, code: "scrub-unproven")
+            try ledger.record(
+                Event(.nodeQuarantined, .done).with {
+                    $0.ofRun = run.id
+                    $0.device = node
+                    $0.reasons = ["scrub-unproven", reason]
+                }, in: .gateway, key: "unproven.\(run.id)")
+        }
         try ledger.record(
-            Event(.deviceScrubbed, .failed).with { $0.reasons = ["scrub-unproven", reason] }, in: .run(run.id),
-            key: RunCase.Key.scrubbed)
+            Event(.deviceScrubbed, .failed).with {
+                $0.device = node
+                $0.reasons = ["scrub-unproven", reason]
+            }, in: .run(run.id), key: RunCase.Key.scrubbed)
     }
 }

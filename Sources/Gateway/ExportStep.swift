@@ -11,7 +11,7 @@ extension Gateway {
     package func auditList(_ only: CaseID?, most: Int, by person: PersonID) throws -> [CaseRecord] {
         try require(person, anyOf: [.complianceOfficer])
         guard (1...100_000).contains(most) else { throw GatewayError(.usage, "--most is from 1 to 100000") }
-        if let only { _ = try timeline(only) }
+        if let only { _ = try records(of: only) }
         try ledger.record(
             Event(.trailRead, .done).with {
                 $0.actor = person
@@ -94,7 +94,7 @@ extension Gateway {
     /// that it holds its own record.
     package func exportAudit(run: RunID?, to folder: URL, by person: PersonID) throws -> ExportSummary {
         try require(person, anyOf: [.complianceOfficer])
-        let records = try run.map { try timeline(.run($0)) }
+        let records = try run.map { try records(of: .run($0)) }
         if let names = try? FileManager.default.contentsOfDirectory(atPath: folder.path), !names.isEmpty {
             throw GatewayError(.usage, "the folder to export to is not empty")
         }

@@ -22,6 +22,8 @@ package actor Gateway {
     /// The device that a run of this process holds. Lost with the process; the next one takes it over with a higher
     /// fence.
     var sessions: [RunID: DeviceSession] = [:]
+    /// Runs that an advance of this process is working on.
+    var advancing: Set<RunID> = []
     var attestedNodes: [RunID: AttestedNode] = [:]
     /// Why the last device that was asked could not be had.
     var deviceRefusals: [RunID: FabricError] = [:]
@@ -43,6 +45,7 @@ package actor Gateway {
         do {
             vault = try Vault.open(at: home.vault.path, unsealing: key.unsealing())
         } catch let error as VaultError { throw GatewayError(vault: error) }
+        try home.check(settings, key: await vault.derivedKey(DerivedKey.settings))
         let signingKey = try Self.readSigningKey(home, await vault.derivedKey(DerivedKey.trailSigning))
         guard signingKey.verifyingKey == settings.trail.key else {
             throw GatewayError(.integrity, "the trail's signing key is not the one in the settings")
@@ -116,7 +119,7 @@ package actor Gateway {
         } catch { throw GatewayError(trail: error) }
         trail.close()
         // Written last: a home without settings is no home, and `init` can be run again after its folder is removed.
-        try home.write(settings)
+        try home.write(settings, key: await vault.derivedKey(DerivedKey.settings))
         return identity.description
     }
 
@@ -150,7 +153,30 @@ package actor Gateway {
 
     // MARK: - Looking
 
-    package func timeline(_ id: CaseID) throws -> [CaseRecord] {
+    /// A case as its records tell it. Requester and researcher see their own; figures of a run are not in it before its
+    /// release. Whoever else may look is recorded as reading.
+    package func timeline(_ id: CaseID, by person: PersonID) throws -> [CaseRecord] {
+        let records = try records(of: id)
+        switch id {
+        case .run(let run):
+            let run = try runCase(run)
+            if person == run.researcher {
+                return run.file[RunCase.Key.ready]?.outcome == .done ? records : records.compactMap(\.withoutFigures)
+            }
+        case .request(let request):
+            if person == (try accessRequest(request).requester) { return records }
+        case .gateway: break
+        }
+        try require(person, anyOf: [.complianceOfficer, .dac, .dataCustodian])
+        try ledger.record(
+            Event(.trailRead, .done).with {
+                $0.actor = person
+                $0.detail = ["read": .string(id.description)]
+            }, in: .gateway, key: ledger.freshKey("read"))
+        return records
+    }
+
+    func records(of id: CaseID) throws -> [CaseRecord] {
         let records = ledger.file(id).records
         guard !records.isEmpty else { throw GatewayError(.notFound, "there is no \(id)") }
         return records
@@ -165,6 +191,7 @@ package actor Gateway {
 
 /// What the vault's root key is put to outside the vault; each name gives a key of its own.
 private enum DerivedKey {
+    static let settings = "sekisho settings v1"
     static let trailSigning = "sekisho trail signing key v1"
     static let trailEras = "sekisho trail eras v1"
     static let caseRecords = "sekisho case records v1"

@@ -35,13 +35,16 @@ struct Home: Sendable {
 
     var exists: Bool { FileManager.default.fileExists(atPath: settingsFile.path) }
 
-    func write(_ settings: Settings) throws {
+    /// - Parameter key: authenticates who may read the trail, so that nobody adds a reader by editing a file. The
+    ///   anchor's place is left out: an operator may move it to another volume.
+    func write(_ settings: Settings, key: borrowing SecretBytes) throws {
         let json: JSON = [
             "version": 1,
             "trail": .string(settings.trail.description),
             "anchor": .string(settings.anchor.path),
             "auditors": .array(settings.auditors.map { .string(Hex.encode($0.bytes)) }),
             "recovery": .string(Hex.encode(settings.recovery.bytes)),
+            "mac": .string(Hex.encode(settings.authenticator(key))),
         ]
         try GatewayFile.write(json.canonical, to: settingsFile, role: "settings")
     }
@@ -70,8 +73,26 @@ struct Home: Sendable {
         Hex.decode(hex).flatMap { PublicWrappingKey(bytes: $0) }
     }
 
+    /// Refuses settings whose readers are not those of `sekisho init`.
+    func check(_ settings: Settings, key: borrowing SecretBytes) throws {
+        guard let json = try? JSON(parsing: GatewayFile.bytes(settingsFile, role: "settings")),
+            let mac = json["mac"]?.stringValue.flatMap(Hex.decode),
+            constantTimeEqual(mac, settings.authenticator(key))
+        else { throw GatewayError(.integrity, "gateway.json names other trail readers than this home was made with") }
+    }
+
     /// Holds the home for this process; two gateways on one home would write over each other.
     func lock() throws -> HomeLock { try HomeLock(lockFile) }
+}
+
+extension Home.Settings {
+    fileprivate func authenticator(_ key: borrowing SecretBytes) -> [UInt8] {
+        let readers: JSON = [
+            "trail": .string(trail.description), "auditors": .array(auditors.map { .string(Hex.encode($0.bytes)) }),
+            "recovery": .string(Hex.encode(recovery.bytes)),
+        ]
+        return KeyDerivation.hmac(key, readers.canonical)
+    }
 }
 
 /// An exclusive lock on a home, let go when the process ends, however it ends.
@@ -107,7 +128,10 @@ package enum GatewayFile {
             throw GatewayError(.notFound, "the \(role) cannot be read")
         }
         defer { try? handle.close() }
-        let data = try handle.read(upToCount: textBytesMax + 1) ?? Data()
+        // A folder opens like a file and fails here.
+        guard let data = try? handle.read(upToCount: textBytesMax + 1) ?? Data() else {
+            throw GatewayError(.notFound, "the \(role) cannot be read")
+        }
         guard data.count <= textBytesMax else {
             throw GatewayError(.usage, "the \(role) is longer than \(textBytesMax) bytes")
         }

@@ -1,4 +1,6 @@
 import AuditTrail
+import FabricProtocol
+import GraphVault
 package import Vocabulary
 
 // Request → access decision → grant → run decision → open run → attach → plan → train → scrub and detach
@@ -17,6 +19,9 @@ extension Gateway {
 
     /// Does the next step of a run. Call again until the run is closed or somebody has to decide.
     package func advance(_ id: RunID) async throws -> RunProgress {
+        // A second advance of the same run would do the same stage at its first wait.
+        guard advancing.insert(id).inserted else { throw GatewayError(.busy, "run \(id) is being worked on") }
+        defer { advancing.remove(id) }
         let run = try runCase(id)
         do {
             switch run.nextStage {
@@ -30,7 +35,8 @@ extension Gateway {
             case .release: try await release(run)
             case .closed: return try await closeRun(run)
             }
-        } catch let failure as StageFailure {
+        } catch {
+            guard let failure = StageFailure(error, at: run.nextStage) else { throw error }
             try recordFailure(failure, of: run)
         }
         return .moved(to: try runCase(id).nextStage)
@@ -86,5 +92,27 @@ struct StageFailure: Error {
 
     static func failed(_ stage: RunStage, _ code: String, _ explanation: String) -> StageFailure {
         StageFailure(stage: stage, outcome: .failed, reasons: [code], explanation: explanation)
+    }
+}
+
+extension StageFailure {
+    /// What an error of a part means for the run; `nil` where trying again may help, or where the run is closing.
+    init?(_ error: any Error, at stage: RunStage) {
+        if let failure = error as? StageFailure {
+            self = failure
+            return
+        }
+        guard stage != .closed else { return nil }
+        switch error {
+        case let error as GatewayError where error.code == .refused:
+            self = .refused(stage, ["refused"], error.publicDescription)
+        case let error as GatewayError where error.code == .integrity || error.code == .notFound:
+            self = .failed(stage, error.code.rawValue, error.publicDescription)
+        case let error as VaultError where GatewayError(vault: error).code != .unavailable:
+            self = .failed(stage, error.code.rawValue, error.publicDescription)
+        case let error as ProgramError: self = .failed(stage, "device-answer", error.publicDescription)
+        case is FrameError: self = .failed(stage, "device-answer", "the device's answer cannot be read")
+        default: return nil
+        }
     }
 }

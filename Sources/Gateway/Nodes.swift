@@ -22,9 +22,18 @@ extension Gateway {
 
     package func initialisePKI(by actor: PersonID) throws {
         try require(actor, anyOf: [.operatorRole])
+        guard !FileManager.default.fileExists(atPath: gatewayIdentityFolder + "/gateway.pem") else {
+            throw GatewayError(.usage, "the fabric has its certificate authority already")
+        }
+        let event = { (outcome: AuditOutcome) in Event(.pkiInitialised, outcome).with { $0.actor = actor } }
+        try ledger.record(event(.intent), in: .gateway, key: ledger.freshKey("pki"))
         do {
-            let authority = try CertificateAuthority.create(in: authorityFolder, now: clock.now())
+            // An authority without the gateway's certificate is what a crash between the two left.
+            let authority =
+                try (try? CertificateAuthority(folder: authorityFolder))
+                ?? CertificateAuthority.create(in: authorityFolder, now: clock.now())
             try authority.issueGateway(into: gatewayIdentityFolder, now: clock.now())
+            try ledger.record(event(.done), in: .gateway, key: ledger.freshKey("pki"))
         } catch let error as FabricError { throw GatewayError(fabric: error) }
     }
 
@@ -32,6 +41,11 @@ extension Gateway {
     /// will accept of a node with this name.
     package func makeNodeIdentity(_ node: NodeID, at folder: URL, by actor: PersonID) throws {
         try require(actor, anyOf: [.operatorRole])
+        try ledger.record(
+            Event(.nodeEnrolled, .intent).with {
+                $0.actor = actor
+                $0.device = node
+            }, in: .gateway, key: ledger.freshKey("enrolled.\(node)"))
         do {
             let enrolment = try CertificateAuthority(folder: authorityFolder).issueNode(
                 node, trail: settings.trail.description, into: folder.path, now: clock.now())
@@ -49,7 +63,7 @@ extension Gateway {
 
     private func enrolment(of node: NodeID) -> NodeEnrolment? {
         let record = ledger.file(.gateway).records.last {
-            $0.event == .nodeEnrolled && $0.core["device"]?.stringValue == node.text
+            $0.event == .nodeEnrolled && $0.outcome == .done && $0.core["device"]?.stringValue == node.text
         }
         guard let certificate = record?.detail["certificate"]?.stringValue.flatMap(Digest.init(hex:)),
             let key = record?.detail["attestation_key"]?.stringValue.flatMap(Hex.decode).flatMap({
@@ -101,6 +115,11 @@ extension Gateway {
 
     package func releaseFromQuarantine(_ node: NodeID, by actor: PersonID) async throws {
         try require(actor, anyOf: [.operatorRole])
+        try ledger.record(
+            Event(.nodeReinstated, .intent).with {
+                $0.actor = actor
+                $0.device = node
+            }, in: .gateway, key: ledger.freshKey("released.\(node)"))
         let certificate: ScrubCertificate?
         do {
             certificate = try await fabric().reinstate(node)

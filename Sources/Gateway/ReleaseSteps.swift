@@ -43,12 +43,12 @@ extension Gateway {
         } catch let error as VaultError {
             throw Self.lost(.review, GatewayError(vault: error))
         }
-        let opened = run.file[Key.opened]!.detail
-        let persons = Int(opened["persons"]?.integerValue ?? 0)
+        guard let opened = run.file[Key.opened]?.detail, let persons = opened["persons"]?.integerValue,
+            let withheld = opened["withheld"]?.integerValue, let nodes = opened["nodes"]?.integerValue, nodes > 0
+        else { throw GatewayError(.integrity, "the recorded run image cannot be read") }
         let checks = ArtefactChecks(
-            cohort: (persons, persons + Int(opened["withheld"]?.integerValue ?? 0)),
-            cohortMinimum: try policy(for: run.dataset).release.cohortMin.value,
-            nodes: Int(opened["nodes"]?.integerValue ?? 0))
+            cohort: (Int(persons), Int(persons + withheld)),
+            cohortMinimum: try policy(for: run.dataset).release.cohortMin.value, nodes: Int(nodes))
         let results = checks.results(for: artefacts)
         return try ledger.record(
             // A failed check is an answer for the reviewers and for policy, which refuses the release.
@@ -70,7 +70,8 @@ extension Gateway {
     private func releaseQuestion(_ run: RunCase, checked: CaseRecord) throws -> (ReleaseQuestion, Digest) {
         let damaged = GatewayError(.integrity, "the recorded checks cannot be read")
         guard let candidate = checked.detail["candidate"]?.stringValue.flatMap(Digest.init(hex:)),
-            let results = checked.detail["checks"]?.arrayValue
+            let results = checked.detail["checks"]?.arrayValue,
+            let persons = run.file[RunCase.Key.opened]?.detail["persons"]?.integerValue
         else { throw damaged }
         let checks = try results.map { result in
             guard let check = result["check"]?.stringValue.flatMap(ReleaseCheck.init(rawValue:)),
@@ -86,7 +87,7 @@ extension Gateway {
         }
         let question = ReleaseQuestion(
             now: clock.now(), dataset: run.dataset, run: run.id, researcher: run.researcher, candidate: candidate,
-            cohort: Int(run.file[RunCase.Key.opened]?.detail["persons"]?.integerValue ?? 0), checks: checks,
+            cohort: Int(persons), checks: checks,
             votes: votes)
         return (question, candidate)
     }

@@ -18,12 +18,13 @@ extension Gateway {
             throw GatewayError(.usage, "the model specification is not valid: \(error)")
         }
         let grant = try grant(id)
-        let run = try wanted ?? RunID("run-\(ledger.runs.count + 1)")
-        guard ledger.file(.run(run)).records.isEmpty else {
-            throw GatewayError(.usage, "there is a run \(run) already; choose another id or `sekisho run resume`")
-        }
         guard let version = try await datasets().last(where: { $0.dataset == grant.dataset }) else {
             throw GatewayError(.notFound, "the data set \(grant.dataset) has no version in the vault")
+        }
+        let taken = Set(ledger.runs.map(\.text))
+        let run = try wanted ?? RunID((1...).lazy.map { "run-\($0)" }.first { !taken.contains($0) }!)
+        guard !taken.contains(run.text) else {
+            throw GatewayError(.usage, "there is a run \(run) already; choose another id or `sekisho run resume`")
         }
         try ledger.record(
             Event(.runRequested, .intent).with {
@@ -58,7 +59,7 @@ extension Gateway {
             target: facts.specification.label,
             grant: RunQuestion.Grant(
                 id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
-                granted: grant.granted, expires: grant.expires, revoked: grant.revoked, obligations: grant.obligations),
+                granted: grant.granted, expires: grant.expires, revoked: false, obligations: grant.obligations),
             cohort: try await vault.cohort(run.dataset, run.version, permits: try consentsAllowing(grant.purpose))
                 .subjects,
             device: device,
@@ -100,6 +101,9 @@ extension Gateway {
             .closed: (.runClosed, RunCase.Key.closed),
         ]
         let (name, key) = names[failure.stage]!
+        guard run.file[key] == nil else {
+            throw GatewayError(.integrity, "stage \(failure.stage.rawValue) failed after it was recorded as done")
+        }
         try ledger.record(
             Event(name, failure.outcome).with {
                 $0.reasons = failure.reasons

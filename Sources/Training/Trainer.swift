@@ -100,6 +100,12 @@ package struct Trainer: Sendable {
             let evaluated = completion.scores.first(where: { $0.slot == ModelSpec.evaluationSlot }),
             let best = completion.best
         else { throw TrainingError(.deviceAnswer, "a completion without the epoch's figures") }
+        // The device's word is input like any other.
+        for figures in [trained.train, evaluated.train, evaluated.validation, evaluated.test] {
+            guard figures.correct <= figures.labelled, figures.labelled <= UInt64(plan.image.nodes),
+                figures.weight.isFinite, figures.weight >= 0, !(figures.lossSum < 0)
+            else { throw TrainingError(.deviceAnswer, "figures that no epoch can have") }
+        }
         return EpochReport(
             epoch: epoch, trainingLoss: trained.train.meanLoss, train: evaluated.train,
             validation: evaluated.validation, test: evaluated.test, isBest: best.improved, seconds: seconds,

@@ -6,7 +6,7 @@ import Vocabulary
 struct RequestCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "request", abstract: "Access requests: file, review, list.",
-        subcommands: [File.self, Review.self, List.self, Show.self])
+        subcommands: [File.self, Review.self, Resume.self, List.self, Show.self])
 
     struct File: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -42,6 +42,17 @@ struct RequestCommand: AsyncParsableCommand {
         }
     }
 
+    struct Resume: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Go on with a request from what is durable, after a crash or a change of policy.")
+        @OptionGroup var options: HomeOptions
+        @Argument(help: "The request's id.") var request: RequestID
+
+        func run() async throws {
+            try await options.withGateway { gateway in Answer.request(request, try await gateway.advance(request)) }
+        }
+    }
+
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List the requests and who has them now.")
         @OptionGroup var options: HomeOptions
@@ -59,11 +70,12 @@ struct RequestCommand: AsyncParsableCommand {
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Show a request's timeline.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
         @Argument(help: "The request's id.") var request: RequestID
 
         func run() async throws {
             try await options.withGateway { gateway in
-                Answer.timeline(try await gateway.timeline(.request(request)))
+                Answer.timeline(try await gateway.timeline(.request(request), by: actor.person))
             }
         }
     }
@@ -224,10 +236,13 @@ struct RunCommand: AsyncParsableCommand {
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Show a run's records.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
         @Argument(help: "The run's id.") var run: RunID
 
         func run() async throws {
-            try await options.withGateway { gateway in Answer.timeline(try await gateway.timeline(.run(run))) }
+            try await options.withGateway { gateway in
+                Answer.timeline(try await gateway.timeline(.run(run), by: actor.person))
+            }
         }
     }
 

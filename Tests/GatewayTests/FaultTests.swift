@@ -101,7 +101,7 @@ import Vocabulary
             try await enclave.startNode()
             try await enclave.gateway.releaseFromQuarantine(node.id, by: enclave.operatorPerson)
             #expect(try await enclave.gateway.nodes().map(\.state) == ["free", "free"])
-            #expect(try await enclave.own(.nodeReinstated).count == 1)
+            #expect(try await enclave.own(.nodeReinstated).count == 2)
         }
     }
 

@@ -154,7 +154,7 @@ import Vocabulary
 
             let restored = try await Gateway(home: backup, key: .keyFile(enclave.key), clock: enclave.clock)
             #expect(try await restored.advanceAsFarAsPossible(run) == .closed(.refused))
-            let records = try await restored.timeline(.run(run))
+            let records = try await restored.timeline(.run(run), by: enclave.auditor)
             #expect(
                 records.suffix(2).map { "\($0.eventName) \($0.outcomeName)" } == [
                     "device.leased refused", "run.closed done",
