@@ -94,7 +94,7 @@ extension Gateway {
     /// that it holds its own record.
     package func exportAudit(run: RunID?, to folder: URL, by person: PersonID) throws -> ExportSummary {
         try require(person, anyOf: [.complianceOfficer])
-        let records = try run.map { try records(of: .run($0)) }
+        let records = try run.map { try self.records(of: .run($0)) }
         if let names = try? FileManager.default.contentsOfDirectory(atPath: folder.path), !names.isEmpty {
             throw GatewayError(.usage, "the folder to export to is not empty")
         }

@@ -156,7 +156,7 @@ package actor Gateway {
     /// A case as its records tell it. Requester and researcher see their own; figures of a run are not in it before its
     /// release. Whoever else may look is recorded as reading.
     package func timeline(_ id: CaseID, by person: PersonID) throws -> [CaseRecord] {
-        let records = try records(of: id)
+        let records = try self.records(of: id)
         switch id {
         case .run(let run):
             let run = try runCase(run)

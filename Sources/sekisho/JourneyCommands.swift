@@ -333,7 +333,7 @@ extension Answer {
         case .waiting(let who):
             return Answer(
                 ["run": .string(id.text), "stage": "review", "waiting_for": .string(who)],
-                ["Run \(id) waits for \(who)."])
+                ["Run \(id) waits: \(who)."])
         case .closed(let end):
             let reasons = run.stopReasons
             return Answer(

@@ -223,7 +223,10 @@ final class Enclave: Sendable {
 
     // MARK: - What was written
 
-    func records(_ id: CaseID) async throws -> [CaseRecord] { try await gateway.timeline(id, by: auditor) }
+    /// A case's records but for the readings that asking for them leaves.
+    func records(_ id: CaseID) async throws -> [CaseRecord] {
+        try await gateway.timeline(id, by: auditor).filter { $0.detail["read"]?.stringValue != id.description }
+    }
 
     /// A case's records as `event outcome`, with reasons where there are any.
     func sequence(_ id: CaseID) async throws -> [String] {
