@@ -223,9 +223,7 @@ private final class Attachment: Sendable {
         clientHolder.withLock { $0 = client }
         client.start()
         do throws(FabricError) {
-            // A takeover scrubs the lease before first.
-            let answer = try await client.request(.leaseGrant(grant), seconds: timing.scrubSeconds)
-            guard case .done = answer else { throw violation() }
+            guard case .done = try await answer(to: grant, client) else { throw violation() }
         } catch {
             guard error.code == .refused, failure == nil else {
                 fail(error)
@@ -236,9 +234,6 @@ private final class Attachment: Sendable {
             pool.release(session.node.id)
             throw error
         }
-        pool.apply(.granted, to: session.node.id)
-        state.withLock { if $0.phase == .asking { $0.phase = .open } }
-        startThread { [self] in renew() }
         let opened = await onThread { [self] in Result { () throws(FabricError) in try openLane() } }
         do throws(FabricError) {
             let server = try opened.get()
@@ -247,6 +242,23 @@ private final class Attachment: Sendable {
             fail(error)
             throw error
         }
+    }
+
+    /// Asks for the lease, and keeps it alive from the moment of the answer, not from when the asking task is resumed:
+    /// where the shared pool is busy, that may be longer than a lease lives.
+    private func answer(to grant: LeaseGrant, _ client: ControlClient) async throws(FabricError) -> ControlMessage {
+        let answer = await withCheckedContinuation { continuation in
+            // A takeover scrubs the lease before first.
+            client.send(.leaseGrant(grant), seconds: timing.scrubSeconds) { [self] answer in
+                if case .success(.done) = answer {
+                    pool.apply(.granted, to: session.node.id)
+                    state.withLock { if $0.phase == .asking { $0.phase = .open } }
+                    startThread { [self] in renew() }
+                }
+                continuation.resume(returning: answer)
+            }
+        }
+        return try answer.get()
     }
 
     private func openLane() throws(FabricError) -> WindowServer {
@@ -380,10 +392,9 @@ private final class Attachment: Sendable {
     private func proveScrub() async throws(FabricError) -> ScrubCertificate {
         let seed = RandomBytes.array(ScrubPattern.seedBytes)
         let nonce = RandomBytes.array(ScrubPattern.seedBytes)
-        guard case .scrubFilled = try await client.request(.scrubBegin(seed: seed), seconds: timing.scrubSeconds),
-            case .scrubProof(let certificate) = try await client.request(
-                .scrubChallenge(nonce: nonce), seconds: timing.scrubSeconds)
-        else { throw FabricError(.protocolViolation, "the node answered wrongly") }
+        guard case .scrubProof(let certificate) = try await scrubProof(seed: seed, nonce: nonce) else {
+            throw FabricError(.protocolViolation, "the node answered wrongly")
+        }
         let session = session
         let run = run
         let isGood = await onThread {
@@ -393,6 +404,20 @@ private final class Attachment: Sendable {
         }
         guard isGood else { throw FabricError(.scrubUnproven, "the certificate does not fit the memory or the lease") }
         return certificate
+    }
+
+    /// The challenge follows the fill at once, from the thread that takes the answers: the node waits no longer for it
+    /// than a lease lives.
+    private func scrubProof(seed: [UInt8], nonce: [UInt8]) async throws(FabricError) -> ControlMessage {
+        let client = client
+        let seconds = timing.scrubSeconds
+        let answer = await withCheckedContinuation { continuation in
+            client.send(.scrubBegin(seed: seed), seconds: seconds) { answer in
+                guard case .success(.scrubFilled) = answer else { return continuation.resume(returning: answer) }
+                client.send(.scrubChallenge(nonce: nonce), seconds: seconds) { continuation.resume(returning: $0) }
+            }
+        }
+        return try answer.get()
     }
 
     /// Tears everything down, once, and keeps the node out of the pool.

@@ -102,9 +102,11 @@ extension Gateway {
     func attach(_ run: RunCase) async throws {
         typealias Key = RunCase.Key
         let node: AttestedNode
-        if let kept = attestedNodes.removeValue(forKey: run.id), run.file[Key.leasing] == nil {
+        let kept = attestedNodes.removeValue(forKey: run.id)
+        if let kept, run.file[Key.leasing] == nil, isFresh(run) {
             node = kept
         } else {
+            kept?.giveUp()
             node = try await attestAgain(for: run, stage: .attach)
         }
         // After a crash the run's own intent names a fence that the device may have seen; a new intent, on the
@@ -123,6 +125,12 @@ extension Gateway {
                 $0.fence = node.fence
                 $0.detail = ["level": .string(node.level.name), "device_bytes": .integer(Int64(node.deviceBytes))]
             }, in: .run(run.id), key: Key.leased)
+    }
+
+    /// Whether the node that the run's decision saw still waits: a node gives up on a silent gateway after two
+    /// minutes, and building the image of a large cohort takes longer.
+    private func isFresh(_ run: RunCase) -> Bool {
+        run.file[RunCase.Key.decided].map { clock.now() < $0.time.adding(seconds: 60) } ?? false
     }
 
     /// The run's device in this process. A gateway that was restarted takes a device again with a higher fence; the

@@ -35,8 +35,14 @@ extension Gateway {
     private func checkCandidate(_ run: RunCase) async throws -> CaseRecord {
         typealias Key = RunCase.Key
         if let checked = run.file[Key.checked] { return checked }
-        let candidate = try await vault.candidate(run: run.id)
-        let artefacts = try await vault.candidateContent(run: run.id).map { Artefact(name: $0.name, bytes: $0.bytes) }
+        let candidate: Candidate
+        let artefacts: [Artefact]
+        do {
+            candidate = try await vault.candidate(run: run.id)
+            artefacts = try await vault.candidateContent(run: run.id).map { Artefact(name: $0.name, bytes: $0.bytes) }
+        } catch let error as VaultError {
+            throw Self.lost(.review, GatewayError(vault: error))
+        }
         guard let opened = run.file[Key.opened]?.detail, let persons = opened["persons"]?.integerValue,
             let withheld = opened["withheld"]?.integerValue, let nodes = opened["nodes"]?.integerValue, nodes > 0
         else { throw GatewayError(.integrity, "the recorded run image cannot be read") }
@@ -148,7 +154,13 @@ extension Gateway {
             throw StageFailure.failed(.release, "no-decision", "the run has no release decision")
         }
         let receipt = try ledger.receipt(for: decision)
-        let (artefacts, hash) = try await released(run, receipt)
+        let artefacts: [Artefact]
+        let hash: Digest
+        do {
+            (artefacts, hash) = try await released(run, receipt)
+        } catch let error as GatewayError {
+            throw Self.lost(.release, error)
+        }
         try ledger.record(
             Event(.releaseReady, .done).with {
                 $0.dataset = run.dataset
@@ -159,6 +171,12 @@ extension Gateway {
                 // The run's era is closed by the time the researcher comes; the receipt proves the decision for good.
                 $0.payload = ["receipt": .string(Hex.encode(receipt.bytes))]
             }, in: .run(run.id), key: RunCase.Key.ready)
+    }
+
+    /// A candidate that is not what was stored ends the run; a disk that cannot be read now may be read later.
+    private static func lost(_ stage: RunStage, _ error: GatewayError) -> any Error {
+        error.code == .unavailable
+            ? error : StageFailure.failed(stage, "candidate-\(error.code.rawValue)", error.publicDescription)
     }
 
     /// The released artefacts, for the researcher whose run it was. Each taking is recorded before it happens.

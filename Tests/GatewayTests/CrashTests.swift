@@ -36,13 +36,15 @@ import Vocabulary
             await #expect(processExitsWith: .signal(SIGKILL)) {
                 [home = enclave.home.path as String, key = enclave.key.path as String, stage = stage.rawValue as String]
                 in
-                let gateway = try await Gateway(
-                    home: URL(fileURLWithPath: home, isDirectory: true), key: .keyFile(URL(fileURLWithPath: key)))
+                let gateway = try await Enclave.open(
+                    URL(fileURLWithPath: home, isDirectory: true), URL(fileURLWithPath: key), TestClock())
                 let run = try RunID("killed")
                 while true {
                     let next = try await gateway.runCase(run).nextStage
-                    _ = try await gateway.advance(run)
+                    let progress = try await gateway.advance(run)
                     if next.rawValue == stage { kill(getpid(), SIGKILL) }
+                    // A run that ends before that stage must not be waited for.
+                    if case .closed = progress { return }
                 }
             }
             try await enclave.open()
@@ -72,9 +74,8 @@ import Vocabulary
                         readings = (first + lives) as Int
                     ] in
                     let clock = TestClock()
-                    let gateway = try await Gateway(
-                        home: URL(fileURLWithPath: home, isDirectory: true), key: .keyFile(URL(fileURLWithPath: key)),
-                        clock: clock)
+                    let gateway = try await Enclave.open(
+                        URL(fileURLWithPath: home, isDirectory: true), URL(fileURLWithPath: key), clock)
                     clock.killProcess(afterReadings: readings)
                     _ = try await gateway.advanceAsFarAsPossible(RunID("killed"))
                     kill(getpid(), SIGKILL)
@@ -145,9 +146,8 @@ import Vocabulary
                         readings = lives as Int
                     ] in
                     let clock = TestClock()
-                    let gateway = try await Gateway(
-                        home: URL(fileURLWithPath: home, isDirectory: true), key: .keyFile(URL(fileURLWithPath: key)),
-                        clock: clock)
+                    let gateway = try await Enclave.open(
+                        URL(fileURLWithPath: home, isDirectory: true), URL(fileURLWithPath: key), clock)
                     clock.killProcess(afterReadings: readings)
                     _ = try await gateway.advance(RequestID("request-1"))
                     kill(getpid(), SIGKILL)

@@ -72,7 +72,7 @@ final class Enclave: Sendable {
             home: home, key: .keyFile(key), origin: "sekisho.test/trail", anchor: anchor,
             auditors: [folder.appendingPathComponent("auditor.key.pub")],
             recovery: folder.appendingPathComponent("recovery.key.pub"), clock: clock)
-        held = Mutex(try await Self.gateway(home, key, clock))
+        held = Mutex(try await Self.open(home, key, clock))
         try await addPeople()
         try await gateway.initialisePKI(by: operatorPerson)
         try write(policy: policy)
@@ -145,13 +145,13 @@ final class Enclave: Sendable {
     func drop() { held.withLock { $0 = nil } }
 
     func open() async throws {
-        let gateway = try await Self.gateway(home, key, clock)
+        let gateway = try await Self.open(home, key, clock)
         held.withLock { $0 = gateway }
     }
 
     /// A child that another test is starting at this moment holds copies of all locks until it becomes a program of
     /// its own; that passes at once.
-    private static func gateway(_ home: URL, _ key: URL, _ clock: TestClock) async throws -> Gateway {
+    static func open(_ home: URL, _ key: URL, _ clock: TestClock) async throws -> Gateway {
         for _ in 0..<10_000 {
             do {
                 return try await Gateway(home: home, key: .keyFile(key), clock: clock)
@@ -196,10 +196,15 @@ final class Enclave: Sendable {
     func advance(_ run: RunID, to stage: RunStage) async throws {
         while try await gateway.runCase(run).nextStage < stage { _ = try await gateway.advance(run) }
         let next = try await gateway.runCase(run).nextStage
-        guard next == stage else { throw Unexpected(words: "the run is at \(next), not at \(stage)") }
+        guard next == stage else {
+            throw Unexpected(words: "the run is at \(next), not at \(stage): \(try await sequence(.run(run)))")
+        }
     }
 
     func review(_ run: RunID) async throws {
+        guard try await gateway.runCase(run).nextStage == .review else {
+            throw Unexpected(words: "the run does not wait for reviews: \(try await sequence(.run(run)))")
+        }
         for person in [reviewer, custodian] {
             try await gateway.reviewRelease(of: run, .approve, candidate: nil, by: person)
         }
@@ -259,11 +264,46 @@ func withEnclave(
     policy: String = Clinic.policy, anchor: URL? = nil, hasNode: Bool = true,
     _ body: (Enclave) async throws -> Void
 ) async throws {
-    try await withTemporaryFolder { folder in
-        let enclave = try await Enclave(folder, policy: policy, anchor: anchor)
-        defer { enclave.end() }
-        if hasNode { try await enclave.startNode() }
-        try await body(enclave)
+    try await places.withOne {
+        try await withTemporaryFolder { folder in
+            let enclave = try await Enclave(folder, policy: policy, anchor: anchor)
+            defer { enclave.end() }
+            if hasNode { try await enclave.startNode() }
+            try await body(enclave)
+        }
+    }
+}
+
+/// How many enclaves, each with processes of its own, there are at a time.
+private let places = Places(free: 4)
+
+private actor Places {
+    private var free: Int
+    private var waiting: [CheckedContinuation<Void, Never>] = []
+
+    init(free: Int) { self.free = free }
+
+    nonisolated func withOne(_ body: () async throws -> Void) async throws {
+        await take()
+        do {
+            try await body()
+        } catch {
+            await give()
+            throw error
+        }
+        await give()
+    }
+
+    private func take() async {
+        if free > 0 {
+            free -= 1
+        } else {
+            await withCheckedContinuation { waiting.append($0) }
+        }
+    }
+
+    private func give() {
+        if waiting.isEmpty { free += 1 } else { waiting.removeFirst().resume() }
     }
 }
 

@@ -141,6 +141,46 @@ import Vocabulary
         }
     }
 
+    @Test("attach: a node that has waited too long for its lease is attested again")
+    func longOpening() async throws {
+        try await withEnclave { enclave in
+            let run = try await enclave.request(try await enclave.grant())
+            try await enclave.advance(run, to: .attach)
+            enclave.clock.advance(days: 1)
+            #expect(try await enclave.finish(run) == .closed(.released))
+            #expect(try await enclave.sequence(.run(run)) == wholeRun)
+            let leased = try await enclave.records(.run(run)).first { $0.key == "leased" }
+            #expect(leased?.core["fence"] == .integer(2))
+        }
+    }
+
+    @Test(
+        "review, release: a candidate that changed on the disk fails the run and is never given out",
+        arguments: [false, true])
+    func changedCandidate(isReviewed: Bool) async throws {
+        try await withEnclave { enclave in
+            let run = try await enclave.request(try await enclave.grant())
+            try await enclave.advance(run, to: .review)
+            if isReviewed {
+                _ = try await enclave.gateway.advance(run)
+                try await enclave.review(run)
+                _ = try await enclave.gateway.advance(run)
+            }
+            try Self.flipEachChunk(of: enclave.home.appendingPathComponent("vault/candidates"))
+            #expect(try await enclave.finish(run) == .closed(.failed))
+            let words = "failed [candidate-integrity]"
+            #expect(
+                try await enclave.sequence(.run(run)) == RefusalTests.scrubbed
+                    + (isReviewed
+                        ? [
+                            "release.checked done", "release.reviewed done", "release.reviewed done",
+                            "release.decided done", "release.ready \(words)",
+                        ] : ["release.decided \(words)"]) + ["run.closed done"])
+            let error = await refusal { _ = try await enclave.gateway.takeRelease(of: run, by: enclave.researcher) }
+            #expect(error?.code == .refused)
+        }
+    }
+
     @Test("a home is held by one process at a time")
     func busy() async throws {
         try await withEnclave(hasNode: false) { enclave in
