@@ -79,6 +79,7 @@ extension Gateway {
     /// when, who brought the data in, votes) may not be in it.
     package func fileRequest(_ form: String, by requester: PersonID) throws -> RequestID {
         try require(requester, anyOf: [.researcher])
+        _ = try policies()
         let json: JSON
         do throws(JSONError) { json = try JSON(parsing: form) } catch {
             throw GatewayError(.usage, "the request form is not JSON: \(error)")

@@ -38,9 +38,12 @@ extension Gateway {
 
 // MARK: - Keys of auditors
 
-/// Key files of auditors and of the recovery key: one line of hexadecimal. The private one is made where the auditor
-/// works, never in a home.
+/// Key files of auditors and of the recovery key: one line, which says which half it is, so that a private key is never
+/// taken for a public one and copied into a home. The private one is made where the auditor works.
 package enum AuditorKeyFile {
+    private static let publicWord = "sekisho-public-key-v1 "
+    private static let privateWord = "sekisho-private-key-v1 "
+
     /// Writes the private key to `file` and the public one beside it as `FILE.pub`.
     package static func generate(at file: URL) throws -> String {
         guard !FileManager.default.fileExists(atPath: file.path) else {
@@ -48,13 +51,14 @@ package enum AuditorKeyFile {
         }
         let key = WrappingKey.generate()
         let publicKey = Hex.encode(key.publicKey.bytes)
-        try GatewayFile.write(Array("\(publicKey)\n".utf8), to: file.appendingPathExtension("pub"), role: "public key")
+        try GatewayFile.write(
+            Array("\(publicWord)\(publicKey)\n".utf8), to: file.appendingPathExtension("pub"), role: "public key")
         let descriptor = open(file.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw GatewayError(.unavailable, "the key file cannot be written") }
         defer { close(descriptor) }
         let isWritten = key.withSecret { secret in
             secret.withBytes { bytes in
-                var text = Array(Hex.encode(bytes).utf8) + [UInt8(ascii: "\n")]
+                var text = Array(privateWord.utf8) + Array(Hex.encode(bytes).utf8) + [UInt8(ascii: "\n")]
                 defer { wipe(&text) }
                 return write(descriptor, text, text.count) == text.count && fsync(descriptor) == 0
             }
@@ -65,7 +69,14 @@ package enum AuditorKeyFile {
 
     static func readPublic(_ file: URL) throws -> PublicWrappingKey {
         let text = try GatewayFile.read(file, role: "public key file")
-        guard let key = Hex.decode(text.trimmingCharacters(in: .newlines)).flatMap({ PublicWrappingKey(bytes: $0) })
+        guard !text.hasPrefix(privateWord) else {
+            throw GatewayError(
+                .usage, "this is a private key; name the .pub file beside it, and keep this one elsewhere")
+        }
+        guard text.hasPrefix(publicWord), text.hasSuffix("\n"),
+            let key = Hex.decode(String(text.dropFirst(publicWord.count).dropLast())).flatMap({
+                PublicWrappingKey(bytes: $0)
+            })
         else { throw GatewayError(.usage, "a public key file is not what `sekisho audit keygen` writes") }
         return key
     }
@@ -73,8 +84,9 @@ package enum AuditorKeyFile {
     static func readPrivate(_ file: URL) throws -> WrappingKey {
         var text = try GatewayFile.bytes(file, role: "private key file")
         defer { wipe(&text) }
-        guard text.count == 65, text.last == UInt8(ascii: "\n"),
-            var secret = Hex.decode(String(decoding: text.dropLast(), as: UTF8.self))
+        let word = privateWord.utf8.count
+        guard text.starts(with: privateWord.utf8), text.count == word + 65, text.last == UInt8(ascii: "\n"),
+            var secret = Hex.decode(String(decoding: text[word..<text.count - 1], as: UTF8.self))
         else { throw GatewayError(.usage, "a private key file is not what `sekisho audit keygen` writes") }
         defer { wipe(&secret) }
         return try WrappingKey(secret: SecretBytes(copying: secret))
@@ -150,6 +162,10 @@ package struct AuditVerification: Sendable {
             throw GatewayError(.integrity, "NOT verified: \(error.publicDescription)")
         } catch let error as DiskError where error != .busy {
             throw GatewayError(.integrity, "NOT verified: a file of the export cannot be read")
+        }
+        guard auditor == nil || report.opened > 0 else {
+            throw GatewayError(
+                .integrity, "NOT verified: the key opens none of the entries; it is not a reader's of this trail")
         }
         return AuditVerification(report, isKeyGiven: auditor != nil)
     }

@@ -109,7 +109,7 @@ extension Gateway {
             let state = status.quarantine.map { "quarantined (\($0.code))" } ?? status.state.rawValue
             return NodeSummary(
                 id: status.node.id, pool: status.node.pool, address: "\(status.node.host):\(status.node.port)",
-                state: state == "absent" ? "free" : state)
+                state: state == "absent" ? "not asked yet" : state)
         }
     }
 

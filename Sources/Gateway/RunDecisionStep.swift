@@ -18,6 +18,7 @@ extension Gateway {
             throw GatewayError(.usage, "the model specification is not valid: \(error)")
         }
         let grant = try grant(id)
+        _ = try fabric()
         guard let version = try await datasets().last(where: { $0.dataset == grant.dataset }) else {
             throw GatewayError(.notFound, "the data set \(grant.dataset) has no version in the vault")
         }
@@ -53,6 +54,12 @@ extension Gateway {
             throw StageFailure.refused(
                 .decide, [Self.code(of: refusal)],
                 "the device does not accept this gateway: \(refusal.publicDescription)")
+        }
+        if device == nil, let pools = try policies().policies[run.dataset]?.training.pools.value {
+            throw StageFailure.failed(
+                .decide, "no-device",
+                "no node of pool \(pools.joined(separator: " or ")) can be reached and is accepted; see `sekisho fabric list`"
+            )
         }
         let question = RunQuestion(
             now: clock.now(), run: run.id, dataset: run.dataset, requester: run.researcher, purpose: grant.purpose,

@@ -171,7 +171,8 @@ struct RunCommand: AsyncParsableCommand {
         @Argument(help: "The model specification (YAML); config/specs holds examples.") var spec: String
         @Option(help: "The grant it stands on.") var grant: GrantID
         @Option(help: "The run's id; made up when left out.") var id: RunID?
-        @Option(help: "Bytes of device memory it may take, such as 64MiB; the node's own limit when left out.")
+        @Option(
+            help: "Device memory it may take: bytes, or such as 512KiB, 64MiB, 2GiB; the node's limit when left out.")
         var deviceMemory: ByteCount?
 
         func run() async throws {

@@ -221,6 +221,11 @@ final class Enclave: Sendable {
         return progress
     }
 
+    /// The nodes' states; one that this process has not asked yet is as free as one that was given back.
+    func nodeStates() async throws -> [String] {
+        try await gateway.nodes().map { $0.state == "not asked yet" ? "free" : $0.state }
+    }
+
     // MARK: - What was written
 
     /// A case's records but for the readings that asking for them leaves.

@@ -12,7 +12,7 @@ import Vocabulary
     ) async throws {
         #expect(try await enclave.finish(run) == .closed(.failed), sourceLocation: sourceLocation)
         #expect(try await enclave.sequence(.run(run)) == expected + ["run.closed done"], sourceLocation: sourceLocation)
-        let states = try await enclave.gateway.nodes().map(\.state)
+        let states = try await enclave.nodeStates()
         #expect(states.allSatisfy { $0.hasPrefix("quarantined") }, "\(states)", sourceLocation: sourceLocation)
     }
 
@@ -90,17 +90,17 @@ import Vocabulary
                     "run.planned done", "program.loaded intent", "run.trained failed [device-lost]",
                     "device.scrubbed intent", "device.scrubbed failed [scrub-unproven, device-lost]", "run.closed done",
                 ])
-            #expect(try await enclave.gateway.nodes().map(\.state) == ["quarantined (lost)"])
+            #expect(try await enclave.nodeStates() == ["quarantined (lost)"])
             // The home goes on with another node; the quarantine outlives the gateway.
             try await enclave.reopen()
             try await enclave.startNode("campus-2")
             let next = try await enclave.request(grant, id: "run-2")
             #expect(try await enclave.finish(next) == .closed(.released))
-            #expect(try await enclave.gateway.nodes().map(\.state) == ["quarantined (lost)", "free"])
+            #expect(try await enclave.nodeStates() == ["quarantined (lost)", "free"])
             // Its next start scrubs, and that certificate brings it back.
             try await enclave.startNode()
             try await enclave.gateway.releaseFromQuarantine(node.id, by: enclave.operatorPerson)
-            #expect(try await enclave.gateway.nodes().map(\.state) == ["free", "free"])
+            #expect(try await enclave.nodeStates() == ["free", "free"])
             #expect(try await enclave.own(.nodeReinstated).count == 2)
         }
     }
@@ -119,7 +119,7 @@ import Vocabulary
                     "run.planned done", "program.loaded intent", "run.trained failed [diverged]",
                     "device.scrubbed intent", "device.scrubbed done", "run.closed done",
                 ])
-            #expect(try await enclave.gateway.nodes().map(\.state) == ["free"])
+            #expect(try await enclave.nodeStates() == ["free"])
         }
     }
 
@@ -137,7 +137,7 @@ import Vocabulary
                     == wholeRun.map {
                         $0 == "device.scrubbed done" ? "device.scrubbed failed [scrub-unproven, device-lost]" : $0
                     })
-            #expect(try await enclave.gateway.nodes().map(\.state) == ["quarantined (lost)"])
+            #expect(try await enclave.nodeStates() == ["quarantined (lost)"])
         }
     }
 

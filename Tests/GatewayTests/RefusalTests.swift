@@ -21,8 +21,8 @@ import Vocabulary
     ) async throws {
         #expect(try await enclave.finish(run) == .closed(end), sourceLocation: sourceLocation)
         #expect(try await enclave.sequence(.run(run)) == expected + ["run.closed done"], sourceLocation: sourceLocation)
-        let nodes = try await enclave.gateway.nodes()
-        #expect(nodes.allSatisfy { $0.state == "free" }, sourceLocation: sourceLocation)
+        let nodes = try await enclave.nodeStates()
+        #expect(nodes.allSatisfy { $0 == "free" }, sourceLocation: sourceLocation)
     }
 
     @Test("decide: an expired grant starts nothing")
@@ -61,7 +61,7 @@ import Vocabulary
             let run = try await enclave.request(grant)
             try enclave.write(policy: Clinic.policy.replacing("campus", with: "elsewhere"))
             _ = try await enclave.gateway.activatePolicies(PolicyFolder(enclave.policies), by: enclave.administrator)
-            try await expect(enclave, run, Self.requested + ["run.decided refused [fact.missing]"])
+            try await expect(enclave, run, Self.requested + ["run.decided failed [no-device]"], end: .failed)
         }
     }
 
@@ -130,7 +130,7 @@ import Vocabulary
                 ])
             let quarantined = try await enclave.own(.nodeQuarantined)
             #expect(quarantined.map(\.reasons) == [["evidence"]])
-            #expect(try await enclave.gateway.nodes().map(\.state) == ["quarantined (evidence)"])
+            #expect(try await enclave.nodeStates() == ["quarantined (evidence)"])
         }
     }
 
