@@ -69,7 +69,8 @@ package struct PreparedRecord: Sendable {
     let era: UInt64
     let sequence: UInt64
     let previous: Digest?
-    let closes: Bool
+    let kind: LeafHeader.Kind
+    var closes: Bool { kind == .eraClosed }
     let mayUseReserve: Bool
 }
 
@@ -109,7 +110,8 @@ extension Trail {
         defer { lock.release() }
         for attempt in 0... {
             let (open, sequence, previous) = try nextPlace(in: era)
-            let prepared = try seal(record, kind: .record, in: open, sequence: sequence, previous: previous)
+            let kind: LeafHeader.Kind = record.event.isOfTheTrail ? .trail : .record
+            let prepared = try seal(record, kind: kind, in: open, sequence: sequence, previous: previous)
             do {
                 return try submit(prepared)
             } catch  where error.code == .full && prepared.mayUseReserve && attempt == 0 {
@@ -159,6 +161,10 @@ extension Trail {
             }
         }
     }
+
+    /// How many entries are records that its owner wrote into an era, its closing one apart: the owner can tell by it
+    /// whether its own copies are complete.
+    package var recordCount: Int { lock.held { state.records } }
 
     package var size: UInt64 { lock.held { state.tree.size } }
 
@@ -307,7 +313,7 @@ extension Trail {
             ).leaf
             return PreparedRecord(
                 leafHash: Merkle.leafHash(leaf), core: core, leaf: leaf, era: era.number, sequence: sequence,
-                previous: previous, closes: kind == .eraClosed, mayUseReserve: record.event.mayUseReserve)
+                previous: previous, kind: kind, mayUseReserve: record.event.mayUseReserve)
         } catch {
             throw TrailError(.malformed, error.publicDescription)
         }
@@ -475,7 +481,7 @@ extension Trail {
         state.segment = Segment(path: path, used: 0, byteCount: settings.reserveBytes)
         guard let era = state.gatewayEra.flatMap({ state.eras[$0] }), !era.isClosing,
             let record = try? seal(
-                TrailRecord(.trailFull, .failed), kind: .record, in: era, sequence: era.pending.count + 1,
+                TrailRecord(.trailFull, .failed), kind: .trail, in: era, sequence: era.pending.count + 1,
                 previous: era.pending.last)
         else { return }
         era.pending = EraChain(count: record.sequence, last: record.leafHash)

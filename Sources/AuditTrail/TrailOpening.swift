@@ -187,6 +187,7 @@ private struct Recovery {
             throw TrailError(.damaged, error.publicDescription)
         }
         state.indexByHash[hash] = frame.index
+        if header.kind == .record { state.records += 1 }
         state.tree.append(hash)
         state.places.append(
             Place(path: path, offset: frame.offset + WALFrame.headerBytes, count: frame.payload.count))

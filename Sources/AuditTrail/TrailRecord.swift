@@ -41,6 +41,9 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case releaseTaken = "release.taken"
     case runClosed = "run.closed"
 
+    /// What the trail writes about itself, in entries of a kind of their own.
+    var isOfTheTrail: Bool { [.trailCreated, .trailRecovered, .trailFull].contains(self) }
+
     /// What may still be written from the reserve when the disk is full: endings, so that nothing is left running.
     package var mayUseReserve: Bool {
         switch self {

@@ -7,6 +7,8 @@ struct TrailState {
     var tree = MerkleTree()
     var places: [Place] = []
     var indexByHash: [Digest: UInt64] = [:]
+    /// Entries of kind `record`.
+    var records = 0
     var eras: [UInt64: OpenEra] = [:]
     var runEras: [RunID: UInt64] = [:]
     var gatewayEra: UInt64?
@@ -45,6 +47,7 @@ struct TrailState {
         let base = segment.used
         for (prepared, offset) in written.leaves {
             indexByHash[prepared.leafHash] = tree.size
+            if prepared.kind == .record { records += 1 }
             tree.append(prepared.leafHash)
             places.append(Place(path: path, offset: base + offset, count: prepared.leaf.count))
             eras[prepared.era]?.durable = EraChain(count: prepared.sequence, last: prepared.leafHash)

@@ -32,7 +32,7 @@ final class Ledger {
         try migrate()
         try settlePending()
         try load()
-        try checkRunsAreComplete()
+        try checkNothingIsMissing()
     }
 
     func close() throws { try database.close() }
@@ -208,9 +208,11 @@ extension Ledger {
         }
     }
 
-    /// A run's records are numbered in the trail without a gap, its opening entry first; a row that was taken away
-    /// leaves one, or leaves a run open whose era the trail has closed.
-    private func checkRunsAreComplete() throws {
+    /// The trail knows how many records were written into it. A run's are also numbered without a gap, its opening entry
+    /// first, and a run is open exactly as long as its era.
+    private func checkNothingIsMissing() throws {
+        let closings = runs.count { file(.run($0)).records.last?.event == .runClosed }
+        guard trail.recordCount == records.count - closings else { throw Self.damaged }
         for run in runs {
             let records = file(.run(run)).records
             for (place, record) in records.enumerated() {
