@@ -13,6 +13,23 @@ package struct DatasetSummary: Sendable {
     package let persons: Int
 }
 
+/// Features of a data set as they lie in files: a dense matrix, or compressed sparse rows (SciPy's CSR) as three arrays.
+package enum FeatureFiles: Sendable {
+    /// `.npy`, float32 [nodes, features].
+    case dense(URL)
+    /// `.npy` each: row pointers [nodes + 1], column numbers and values. Without `count` the highest column decides.
+    case sparse(rowPointers: URL, columns: URL, values: URL, count: Int?)
+
+    fileprivate var source: FeatureSource {
+        switch self {
+        case .dense(let file): .dense(path: file.path)
+        case .sparse(let rowPointers, let columns, let values, let count):
+            .sparse(
+                rowPointers: rowPointers.path, columns: columns.path, values: values.path, columnCount: count)
+        }
+    }
+}
+
 package struct SubjectUse: Sendable, Equatable {
     package let run: RunID
     package let used: Bool
@@ -21,7 +38,7 @@ package struct SubjectUse: Sendable, Equatable {
 extension Gateway {
     /// Seals a new version of a data set: all of it, or nothing. The version's root goes into the trail.
     package func importDataset(
-        _ dataset: DatasetID, nodes: URL, edges: URL, features: URL, consent: URL?, by actor: PersonID,
+        _ dataset: DatasetID, nodes: URL, edges: URL, features: FeatureFiles, consent: URL?, by actor: PersonID,
         progress: @escaping @Sendable ((name: String, done: Int, of: Int, words: String)) -> Void
     ) async throws -> DatasetSummary {
         try require(actor, anyOf: [.dataCustodian])
@@ -38,7 +55,7 @@ extension Gateway {
         do {
             report = try await vault.importVersion(
                 ImportSource(
-                    nodes: nodes.path, edges: edges.path, features: .dense(path: features.path), consent: consent?.path),
+                    nodes: nodes.path, edges: edges.path, features: features.source, consent: consent?.path),
                 dataset: dataset, version: version
             ) { step in
                 progress(("import", (steps.firstIndex(of: step) ?? 0) + 1, steps.count, "\(step)"))

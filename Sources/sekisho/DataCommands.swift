@@ -19,14 +19,32 @@ struct DatasetCommand: AsyncParsableCommand {
         @Argument(help: "The data set's id, such as demo:hpo.") var dataset: DatasetID
         @Option(help: "KGX nodes: TSV with id, category and label columns.") var nodes: String
         @Option(help: "KGX edges: TSV with subject, predicate, object.") var edges: String
-        @Option(help: "Features: .npy, float32 [nodes, features].") var features: String
+        @Option(help: "Features: .npy, float32 [nodes, features].") var features: String?
+        @Option(help: "Sparse features instead (CSR): .npy with the row pointers.") var featureRows: String?
+        @Option(help: "Sparse features: .npy with the column numbers.") var featureColumns: String?
+        @Option(help: "Sparse features: .npy with the values.") var featureValues: String?
+        @Option(help: "Sparse features: how many columns there are, when the last ones may be empty.")
+        var featureCount: Int?
         @Option(help: "Consent: TSV with subject and state (given or withdrawn).") var consent: String?
 
+        private func featureFiles() throws -> FeatureFiles {
+            switch (features, featureRows, featureColumns, featureValues) {
+            case (let dense?, nil, nil, nil): .dense(URL(fileURLWithPath: dense))
+            case (nil, let rows?, let columns?, let values?):
+                .sparse(
+                    rowPointers: URL(fileURLWithPath: rows), columns: URL(fileURLWithPath: columns),
+                    values: URL(fileURLWithPath: values), count: featureCount)
+            default:
+                throw ValidationError("give --features, or --feature-rows, --feature-columns and --feature-values")
+            }
+        }
+
         func run() async throws {
+            let features = try featureFiles()
             try await options.withGateway { gateway in
                 let version = try await gateway.importDataset(
                     dataset, nodes: URL(fileURLWithPath: nodes), edges: URL(fileURLWithPath: edges),
-                    features: URL(fileURLWithPath: features), consent: consent.map { URL(fileURLWithPath: $0) },
+                    features: features, consent: consent.map { URL(fileURLWithPath: $0) },
                     by: actor.person, progress: ProgressLine.show)
                 return Answer(version.json, version.lines)
             }

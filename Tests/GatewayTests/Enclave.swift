@@ -102,7 +102,7 @@ final class Enclave: Sendable {
     func importData() async throws {
         let file = { (name: String) in self.data.appendingPathComponent(name) }
         _ = try await gateway.importDataset(
-            Clinic.dataset, nodes: file("nodes.tsv"), edges: file("edges.tsv"), features: file("features.npy"),
+            Clinic.dataset, nodes: file("nodes.tsv"), edges: file("edges.tsv"), features: .dense(file("features.npy")),
             consent: file("consent.tsv"), by: steward, progress: { _ in })
     }
 
