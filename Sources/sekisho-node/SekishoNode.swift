@@ -13,7 +13,27 @@ struct SekishoNode: ParsableCommand {
         discussion: """
             The node listens; only a gateway with a certificate of the same authority reaches it. A lease needs a \
             receipt of the gateway's audit trail. SIGTERM ends the lease, scrubs the device memory and exits.
+
+            Exit status: 0 done, 2 usage, 69 something needed is not available, such as the identity that \
+            `sekisho pki node` makes.
             """)
+
+    static func main() {
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch {
+            let status = exitCode(for: error)
+            let message = fullMessage(for: error)
+            if status == .success {
+                print(message)
+            } else {
+                FileHandle.standardError.write(Data("\(message)\n".utf8))
+            }
+            let isUsage = status == .validationFailure
+            Foundation.exit(status == .success ? 0 : isUsage ? 2 : 69)
+        }
+    }
 
     @Option(help: "Folder with the identity that the gateway's authority made for this node.")
     var identity: String
@@ -51,7 +71,7 @@ struct SekishoNode: ParsableCommand {
         let agent = try NodeAgent(identity: identity, configuration: configuration) { $0.write(to: log) }
         let (host, port) = try listenAddress()
         let bound = try agent.start(host: host, port: port)
-        if !isLocked { log.warning("memory is not locked", metadata: ["event": "unlocked"]) }
+        if !isLocked { log.warning("the process's own memory is not locked", metadata: ["event": "unlocked"]) }
         if let portFile {
             try Data("\(bound)\n".utf8).write(to: URL(fileURLWithPath: portFile), options: .atomic)
         }
