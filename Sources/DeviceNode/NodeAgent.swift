@@ -477,7 +477,8 @@ package enum NodeEvent: Sendable {
 
     package var fields: [(name: String, value: String)] {
         switch self {
-        case .started(let port, let memoryIsLocked): [("port", "\(port)"), ("device_memory_locked", "\(memoryIsLocked)")]
+        case .started(let port, let memoryIsLocked):
+            [("port", "\(port)"), ("device_memory_locked", "\(memoryIsLocked)")]
         case .leased(let run, let lease, let fence):
             [("run", run.text), ("lease", lease.text), ("fence", "\(fence)")]
         case .scrubbed(let lease, let fence, let cause):
