@@ -153,16 +153,9 @@ extension Gateway {
         let request = try accessRequest(id)
         guard request.finalDecision == nil else { throw GatewayError(.usage, "request \(id) is decided already") }
         guard comment.utf8.count <= 4096 else { throw GatewayError(.usage, "a comment has at most 4096 bytes") }
-        guard reviewer.text.lowercased() != request.requester.text.lowercased() else {
-            throw GatewayError(.refused, "nobody reviews their own request")
-        }
-        let approvals = try policy(for: request.dataset).access.approvals.value
-        let person = try person(reviewer)
-        guard let role = approvals.roles.first(where: { role in person.roles.contains { $0.rawValue == role } }) else {
-            throw GatewayError(
-                .refused,
-                "\(reviewer) has none of the roles that review here: \(approvals.roles.joined(separator: ", "))")
-        }
+        let role = try reviewingRole(
+            of: reviewer, among: policy(for: request.dataset).access.approvals.value.roles, notOf: request.requester,
+            "request")
         guard request.file[AccessRequest.Key.reviewed(reviewer)] == nil else {
             throw GatewayError(
                 .usage, "\(reviewer) has reviewed request \(id) already; `sekisho request resume \(id)` goes on with it"

@@ -240,7 +240,7 @@ extension Gateway {
     /// refused here, with the bytes it needs.
     func plan(_ run: RunCase) async throws {
         let session = try await session(for: run, stage: .plan)
-        let (_, plan) = try await trainingPlan(run, session, stage: .plan)
+        let (_, plan, _) = try await trainingPlan(run, session, stage: .plan)
         try ledger.record(
             Event(.runPlanned, .done).with {
                 $0.detail = [
@@ -268,7 +268,7 @@ extension Gateway {
     /// The same plan for the same run, device and recorded link: planning is pure, so it is made again, not stored.
     private func trainingPlan(
         _ run: RunCase, _ session: DeviceSession, stage: RunStage
-    ) async throws -> (ModelSpec, TrainingPlan) {
+    ) async throws -> (ModelSpec, TrainingPlan, RunImage) {
         guard let specification = RunFacts(run)?.specification else {
             throw StageFailure.failed(stage, "request-unreadable", "the recorded request cannot be read")
         }
@@ -292,7 +292,8 @@ extension Gateway {
                 specification,
                 try Planner.plan(
                     model: specification.shape(features: image.shape.features, classes: image.shape.classes),
-                    image: image.shape, budget: budget)
+                    image: image.shape, budget: budget),
+                image
             )
         } catch {
             throw StageFailure.refused(stage, [error.code.rawValue], error.publicDescription)
@@ -332,13 +333,12 @@ extension Gateway {
     func train(_ run: RunCase) async throws {
         typealias Key = RunCase.Key
         let session = try await session(for: run, stage: .train)
-        let (specification, plan) = try await trainingPlan(run, session, stage: .train)
+        let (specification, plan, image) = try await trainingPlan(run, session, stage: .train)
         guard plan.digest.hex == run.file[Key.planned]?.detail["plan"]?.stringValue else {
             throw StageFailure.failed(.train, "plan-changed", "the plan is not the one that was recorded")
         }
         let model: TrainedModel
         do {
-            let image = try await vault.runImage(run.id)
             let trainer = try Trainer(
                 spec: specification, plan: plan, trainingByClass: image.shape.trainingByClass)
             let device = AttachedDevice(

@@ -64,6 +64,22 @@ extension Gateway {
         return person
     }
 
+    /// The first of the policy's `roles` that a reviewer has. Nobody reviews their own request or release (`thing`), and
+    /// `Ann` is not another person than `ann`.
+    func reviewingRole(of reviewer: PersonID, among roles: [String], notOf owner: PersonID, _ thing: String) throws
+        -> String
+    {
+        guard reviewer.text.lowercased() != owner.text.lowercased() else {
+            throw GatewayError(.refused, "nobody reviews their own \(thing)")
+        }
+        let person = try person(reviewer)
+        guard let role = roles.first(where: { role in person.roles.contains { $0.rawValue == role } }) else {
+            throw GatewayError(
+                .refused, "\(reviewer) has none of the roles that review here: \(roles.joined(separator: ", "))")
+        }
+        return role
+    }
+
     func require(_ id: PersonID, anyOf roles: Set<Role>) throws {
         let person = try person(id)
         guard !person.roles.isDisjoint(with: roles) else {

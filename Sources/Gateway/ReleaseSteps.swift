@@ -124,15 +124,8 @@ extension Gateway {
         guard expected == nil || expected == candidate else {
             throw GatewayError(.refused, "the candidate that waits is not the one you name")
         }
-        guard reviewer.text.lowercased() != run.researcher.text.lowercased() else {
-            throw GatewayError(.refused, "nobody reviews their own release")
-        }
-        let roles = try policy(for: run.dataset).release.roles.value
-        let person = try person(reviewer)
-        guard let role = roles.first(where: { role in person.roles.contains { $0.rawValue == role } }) else {
-            throw GatewayError(
-                .refused, "\(reviewer) has none of the roles that review here: \(roles.joined(separator: ", "))")
-        }
+        let role = try reviewingRole(
+            of: reviewer, among: policy(for: run.dataset).release.roles.value, notOf: run.researcher, "release")
         guard run.file[RunCase.Key.reviewed(reviewer)] == nil else {
             throw GatewayError(.usage, "\(reviewer) has reviewed this candidate already")
         }
