@@ -18,6 +18,12 @@ let asn1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
 let mustache = Target.Dependency.product(name: "Mustache", package: "swift-mustache")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
+let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
+let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
 
 /// A room of the design. What it may import is listed here and held by `Tests/LayeringTests`.
 func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
@@ -38,11 +44,16 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
         .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
         // C: system libraries through header-only shims, and the portable kernels.
@@ -81,7 +92,15 @@ let package = Package(
             ]),
 
         // Doors.
-        .executableTarget(name: "sekisho", dependencies: ["Vocabulary", "Gateway", arguments], swiftSettings: strict),
+        room(
+            "WebAPI",
+            [
+                "Vocabulary", "Sealing", "Gateway", hummingbird, hummingbirdTLS, mustache, logging, metrics, lifecycle,
+            ]),
+        .executableTarget(
+            name: "sekisho",
+            dependencies: ["Vocabulary", "Gateway", "WebAPI", arguments, httpClient, configuration, logging, lifecycle],
+            swiftSettings: strict),
         .executableTarget(
             name: "sekisho-node", dependencies: ["Vocabulary", "DeviceNode", arguments, logging], swiftSettings: strict),
 
@@ -127,5 +146,6 @@ let package = Package(
                 "Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing",
                 "Vocabulary", grdb,
             ]),
+        tests("WebAPITests", ["WebAPI", "Gateway", "Sealing", "Vocabulary", httpClient]),
     ]
 )

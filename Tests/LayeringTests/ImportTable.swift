@@ -52,7 +52,14 @@ let rooms: [Room] = [
             "GraphVault", "AuditTrail", "GPUFabric", "Training",
         ], packages: ["GRDB", "Mustache"], standard: acting),
     // Doors.
-    Room("sekisho", ["Vocabulary", "Gateway"], packages: ["ArgumentParser"], standard: acting),
+    Room(
+        "WebAPI", ["Vocabulary", "Sealing", "Gateway"],
+        packages: ["Hummingbird", "HummingbirdTLS", "Mustache", "Logging", "Metrics", "ServiceLifecycle"],
+        standard: acting),
+    Room(
+        "sekisho", ["Vocabulary", "Gateway", "WebAPI"],
+        packages: ["ArgumentParser", "AsyncHTTPClient", "Configuration", "Logging", "ServiceLifecycle"],
+        standard: acting),
     Room("sekisho-node", ["Vocabulary", "DeviceNode"], packages: ["ArgumentParser", "Logging"], standard: acting),
 ]
 
