@@ -99,7 +99,9 @@ let package = Package(
             ]),
         .executableTarget(
             name: "sekisho",
-            dependencies: ["Vocabulary", "Gateway", "WebAPI", arguments, httpClient, configuration, logging, lifecycle],
+            dependencies: [
+                "Vocabulary", "Gateway", "WebAPI", arguments, httpClient, configuration, logging, lifecycle,
+            ],
             swiftSettings: strict),
         .executableTarget(
             name: "sekisho-node", dependencies: ["Vocabulary", "DeviceNode", arguments, logging], swiftSettings: strict),
