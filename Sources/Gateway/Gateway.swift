@@ -18,6 +18,8 @@ package actor Gateway {
     /// What this start found and mended, in words that are safe to show.
     package let findings: [String]
     private let lock: HomeLock
+    /// Seals the private keys of the fabric's certificates.
+    let fabricKeys: SecretBytes
 
     /// The device that a run of this process holds. Lost with the process; the next one takes it over with a higher
     /// fence.
@@ -70,6 +72,7 @@ package actor Gateway {
         self.ledger = ledger
         self.clock = clock
         self.lock = lock
+        fabricKeys = await vault.derivedKey(DerivedKey.fabricKeys)
         findings = vault.findings.map(\.words) + trailFindings.map(\.text)
         if !vault.findings.isEmpty {
             try ledger.record(
@@ -194,6 +197,7 @@ private enum DerivedKey {
     static let trailSigning = "sekisho trail signing key v1"
     static let trailEras = "sekisho trail eras v1"
     static let caseRecords = "sekisho case records v1"
+    static let fabricKeys = "sekisho fabric keys v1"
 }
 
 /// The machine's clock.
