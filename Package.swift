@@ -70,7 +70,8 @@ let package = Package(
         room("FabricProtocol", ["Vocabulary", "Sealing"]),
         room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"]),
         room("TrainingPlanner", ["Vocabulary"]),
-        room("PolicyEngine", ["Vocabulary", yams]),
+        room("StrictYAML", ["Vocabulary", yams]),
+        room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
 
         // Parts.
         room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", grdb]),
@@ -81,7 +82,7 @@ let package = Package(
         room(
             "DeviceNode",
             ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"]),
-        room("Training", ["Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", yams]),
+        room("Training", ["Vocabulary", "Sealing", "StrictYAML", "FabricProtocol", "TrainingPlanner"]),
 
         // Story.
         room(
@@ -133,6 +134,7 @@ let package = Package(
                 "Vocabulary",
             ]),
         tests("TrainingPlannerTests", ["TrainingPlanner", "Vocabulary"]),
+        tests("StrictYAMLTests", ["StrictYAML", "Vocabulary"]),
         tests("PolicyEngineTests", ["PolicyEngine", "Vocabulary"]),
         tests("GraphVaultTests", ["GraphVault", "TransparencyLog", "Sealing", "Vocabulary"]),
         tests("AuditTrailTests", ["AuditTrail", "TransparencyLog", "Sealing", "Vocabulary"]),

@@ -17,6 +17,8 @@ extension ModelSpec {
     ///
     /// - Parameter trainingByClass: training nodes of each class; needed for balanced class weights only.
     package func program(for plan: TrainingPlan, trainingByClass: [Int]? = nil) throws(TrainingError) -> Program {
+        guard model == .gcn || model == .sage, activation == .relu, !residual, !layerNorm, task == .classification
+        else { throw TrainingError(.programRefused, "no program can be made yet for a model of this kind") }
         var emitter = Emitter(spec: self, plan: plan)
         try emitter.emitStart(trainingByClass: trainingByClass)
         emitter.emitTraining()
@@ -147,6 +149,7 @@ private struct Emitter {
         case .rowPointers: fixed[.rowPointers]
         case .scale: fixed[.scale]
         case .labels: fixed[.labels]
+        case .labelSets, .targets: nil
         case .split: fixed[.split]
         case .columns, .features, .aggregate:
             plan.schedule.tensors.firstIndex { $0.extent == .nodes && $0.window == .image(section) }
