@@ -133,7 +133,8 @@ private struct Emitter {
         append(
             .labelWeight(
                 LabelWeight(
-                    labels: place(.labels), split: place(.split), rows: plan.image.nodes, classes: plan.image.classes,
+                    targets: .classes(place(.labels)), split: place(.split), rows: plan.image.nodes,
+                    classes: plan.image.classes,
                     classWeights: classWeights, total: place(.total), accumulates: false)),
             flags,
             Touched(
@@ -294,7 +295,7 @@ private struct Emitter {
         append(
             .loss(
                 Loss(
-                    logits: logits, labels: place(.labels, offset: rows.lowerBound * 4),
+                    outputs: logits, targets: .classes(place(.labels, offset: rows.lowerBound * 4)),
                     split: place(.split, offset: rows.lowerBound), firstRow: rows.lowerBound, rows: rows.count,
                     totalRows: plan.image.nodes, classes: plan.image.classes, classWeights: classWeights,
                     total: place(.total), gradient: differentiates ? logits : nil, scores: place(scores))),
@@ -318,8 +319,10 @@ private struct Emitter {
         append(
             .aggregate(
                 Aggregate(
-                    rowPointers: place(.rowPointers, offset: rows.lowerBound * 8), columns: columns, edgeBase: base,
-                    edges: edges, firstRow: rows.lowerBound, rows: rows.count, nodes: plan.image.nodes,
+                    neighbours: Neighbours(
+                        rowPointers: place(.rowPointers, offset: rows.lowerBound * 8), columns: columns,
+                        edgeBase: base, edges: edges, firstRow: rows.lowerBound, rows: rows.count,
+                        nodes: plan.image.nodes),
                     source: Matrix(Place(buffer: UInt16(plan.slots[from][0])), stride: width), sourceFirstRow: 0,
                     sourceRows: plan.image.nodes, target: matrix(to, chunk), width: width, accumulates: false,
                     steps: resolve(steps, chunk))),
