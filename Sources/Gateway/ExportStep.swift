@@ -23,7 +23,7 @@ extension Gateway {
 
     package func auditShow(_ index: UInt64, by person: PersonID) throws -> CaseRecord {
         try require(person, anyOf: [.complianceOfficer])
-        guard let record = ledger.records.first(where: { $0.index == index }) else {
+        guard let record = ledger.record(at: index) else {
             throw GatewayError(
                 .notFound, "the gateway holds no case record of entry \(index); the export holds every entry")
         }

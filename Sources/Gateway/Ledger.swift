@@ -16,6 +16,15 @@ final class Ledger {
     private let key: SecretBytes
     private let clock: any WallClock
     private var files: [CaseID: CaseFile] = [:]
+    /// All records, in the trail's order.
+    private(set) var records: [CaseRecord] = []
+    private var recordsByEvent: [AuditEvent: [CaseRecord]] = [:]
+    /// In the order of their first records.
+    private(set) var runs: [RunID] = []
+    /// In the order of their first records.
+    private(set) var requests: [RequestID] = []
+    /// The highest fence ever recorded; the next lease takes the one after it.
+    private(set) var highestFence = Fence(0)
 
     /// - Parameter key: seals the case records; derived from the vault's root key.
     init(trail: Trail, databasePath: String, key: consuming SecretBytes, clock: any WallClock) throws {
@@ -41,21 +50,13 @@ final class Ledger {
 
     func file(_ id: CaseID) -> CaseFile { files[id] ?? CaseFile(id: id) }
 
-    /// All records, in the trail's order.
-    var records: [CaseRecord] { files.values.flatMap(\.records).sorted { $0.index < $1.index } }
+    /// All records of one event, in the trail's order.
+    func records(of event: AuditEvent) -> [CaseRecord] { recordsByEvent[event] ?? [] }
 
-    var runs: [RunID] {
-        files.keys.compactMap { if case .run(let id) = $0 { id } else { nil } }.sorted()
-    }
-
-    var requests: [RequestID] {
-        files.keys.compactMap { if case .request(let id) = $0 { id } else { nil } }.sorted()
-    }
-
-    /// The highest fence ever recorded; the next lease takes the one after it.
-    var highestFence: Fence {
-        let numbers = files.values.flatMap(\.records).compactMap { $0.core["fence"]?.integerValue }
-        return Fence(UInt64(numbers.max() ?? 0))
+    /// The record at one place of the trail, if it is a case record.
+    func record(at index: UInt64) -> CaseRecord? {
+        let place = records.partitionPoint { $0.index >= index }
+        return place < records.count && records[place].index == index ? records[place] : nil
     }
 
     /// A key that no record of the gateway's own case has yet, for what may happen again and again.
@@ -75,14 +76,14 @@ final class Ledger {
     /// a step that is repeated after a crash writes nothing twice.
     @discardableResult
     func record(_ event: Event, in id: CaseID, key recordKey: String) throws -> CaseRecord {
-        var file = file(id)
-        if let existing = file[recordKey] { return existing }
+        if let existing = file(id)[recordKey] { return existing }
         let payload = JSON.object(event.payload)
         let payloadDigest = event.payload.isEmpty ? nil : SHA256.hash(payload.canonical)
         let time = clock.now()
         let prepared: PreparedRecord
         do throws(TrailError) {
-            prepared = try prepare(event.record(payloadDigest: payloadDigest), in: id, isFirst: file.records.isEmpty)
+            prepared = try prepare(
+                event.record(payloadDigest: payloadDigest), in: id, isFirst: file(id).records.isEmpty)
         } catch { throw GatewayError(trail: error) }
         try insertPending(prepared, id, recordKey, time, payload)
         let appended = try append(prepared)
@@ -90,9 +91,23 @@ final class Ledger {
         let record = CaseRecord(
             index: appended.index, leafHash: prepared.leafHash, time: time, key: recordKey, core: prepared.core,
             payload: payload)
-        file.append(record)
-        files[id] = file
+        add(record, to: id)
         return record
+    }
+
+    /// Records come in the trail's order, at the start and from then on.
+    private func add(_ record: CaseRecord, to id: CaseID) {
+        if files[id] == nil {
+            switch id {
+            case .gateway: break
+            case .request(let request): requests.append(request)
+            case .run(let run): runs.append(run)
+            }
+        }
+        files[id, default: CaseFile(id: id)].append(record)
+        records.append(record)
+        recordsByEvent[record.event, default: []].append(record)
+        if let fence = record.core["fence"]?.integerValue { highestFence = max(highestFence, Fence(UInt64(fence))) }
     }
 
     /// A run's records are an era of their own, from its first record to the one that closes it.
@@ -199,12 +214,10 @@ extension Ledger {
                 core["event"]?.stringValue.flatMap(AuditEvent.init) != nil,
                 core["outcome"]?.stringValue.flatMap(AuditOutcome.init) != nil
             else { throw Self.damaged }
-            var file = file(id)
-            file.append(
+            add(
                 CaseRecord(
                     index: UInt64(index), leafHash: leafHash, time: Timestamp(milliseconds: time), key: recordKey,
-                    core: core, payload: payload))
-            files[id] = file
+                    core: core, payload: payload), to: id)
         }
     }
 
