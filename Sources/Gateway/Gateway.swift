@@ -32,7 +32,10 @@ package actor Gateway {
     var fabricCache: Fabric?
     /// Sealed bytes that one run may keep on this host.
     let hostBytesMax = 8 << 30
-    var epochWatcher: (@Sendable ((name: String, done: Int, of: Int, words: String)) -> Void)?
+    /// Who follows which run.
+    let feed = RunFeed()
+    /// Which runs somebody should work on.
+    let due = DueRuns()
 
     /// Opens a home. Refuses if another process holds it, if the key is wrong, or if vault, trail and database do not
     /// belong together.
@@ -78,6 +81,8 @@ package actor Gateway {
     /// Ends the process's hold on the home in good order: a device that a run still holds is given back scrubbed, with
     /// its certificate in the trail, and the run goes on from its records when it is resumed.
     package func close() async {
+        due.clear()
+        feed.finish()
         for node in attestedNodes.values { node.giveUp() }
         attestedNodes.removeAll()
         for (run, session) in sessions { await giveBack(session, of: run) }
@@ -182,12 +187,6 @@ package actor Gateway {
         let records = ledger.file(id).records
         guard !records.isEmpty else { throw GatewayError(.notFound, "there is no \(id)") }
         return records
-    }
-
-    package func watchEpochs(
-        _ watcher: @escaping @Sendable ((name: String, done: Int, of: Int, words: String)) -> Void
-    ) {
-        epochWatcher = watcher
     }
 }
 
