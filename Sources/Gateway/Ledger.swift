@@ -15,6 +15,7 @@ final class Ledger {
     private let database: DatabaseQueue
     private let key: SecretBytes
     private let clock: any WallClock
+    private let search: SearchIndex
     private var files: [CaseID: CaseFile] = [:]
     /// All records, in the trail's order.
     private(set) var records: [CaseRecord] = []
@@ -30,6 +31,7 @@ final class Ledger {
     init(trail: Trail, databasePath: String, key: consuming SecretBytes, clock: any WallClock) throws {
         self.trail = trail
         self.clock = clock
+        search = SearchIndex(key: KeyDerivation.hkdf(key, info: "sekisho audit search v1"))
         self.key = key
         var configuration = Configuration()
         configuration.prepareDatabase { database in
@@ -87,10 +89,10 @@ final class Ledger {
         } catch { throw GatewayError(trail: error) }
         try insertPending(prepared, id, recordKey, time, payload)
         let appended = try append(prepared)
-        try setIndex(appended.index, of: prepared.leafHash)
         let record = CaseRecord(
             index: appended.index, leafHash: prepared.leafHash, time: time, key: recordKey, core: prepared.core,
             payload: payload)
+        try settle(record, of: id)
         add(record, to: id)
         return record
     }
@@ -149,6 +151,7 @@ extension Ledger {
                     ) WITHOUT ROWID
                     """)
         }
+        SearchIndex.migrate(&migrator)
         try migrator.migrate(database)
     }
 
@@ -165,6 +168,16 @@ extension Ledger {
                 arguments: [
                     Data(prepared.leafHash.bytes), time.milliseconds, id.description, recordKey, Data(nonce + sealed),
                 ])
+        }
+    }
+
+    /// Gives a record's row its place in the trail and makes it findable.
+    private func settle(_ record: CaseRecord, of id: CaseID) throws {
+        try database.write { database in
+            try database.execute(
+                sql: "UPDATE record SET trail_index = ?, indexed = 1 WHERE leaf_hash = ?",
+                arguments: [Int64(record.index), Data(record.leafHash.bytes)])
+            try search.insert(record, of: id, in: database)
         }
     }
 
@@ -198,26 +211,58 @@ extension Ledger {
         let rows = try database.read { database in
             try Row.fetchAll(database, sql: "SELECT * FROM record ORDER BY trail_index")
         }
+        var unindexed: [(CaseID, CaseRecord)] = []
         for row in rows {
-            guard let idText: String = row["case_id"], let id = CaseID(idText),
-                let recordKey: String = row["record_key"],
-                let hashBytes: Data = row["leaf_hash"], let leafHash = Digest(hashBytes),
-                let index: Int64 = row["trail_index"], let time: Int64 = row["time"], let sealed: Data = row["sealed"],
-                trail.index(of: leafHash) == UInt64(index)
-            else { throw Self.damaged }
-            let nonceBytes = SmallCipher.nonceBytes
-            guard
-                let opened = try? SmallCipher.open(
-                    [UInt8](sealed.dropFirst(nonceBytes)), key: key, nonce: [UInt8](sealed.prefix(nonceBytes)),
-                    aad: Self.aad(leafHash, id, recordKey, time)),
-                let body = try? JSON(parsing: opened), let core = body["core"], let payload = body["payload"],
-                core["event"]?.stringValue.flatMap(AuditEvent.init) != nil,
-                core["outcome"]?.stringValue.flatMap(AuditOutcome.init) != nil
-            else { throw Self.damaged }
-            add(
-                CaseRecord(
-                    index: UInt64(index), leafHash: leafHash, time: Timestamp(milliseconds: time), key: recordKey,
-                    core: core, payload: payload), to: id)
+            let (id, record) = try open(row)
+            add(record, to: id)
+            if row["indexed"] == 0 { unindexed.append((id, record)) }
+        }
+        // A crash came between the row's place and its terms, or the database is older than the search.
+        guard !unindexed.isEmpty else { return }
+        try database.write { database in
+            for (id, record) in unindexed { try search.insert(record, of: id, in: database) }
+            try database.execute(sql: "UPDATE record SET indexed = 1 WHERE indexed = 0")
+        }
+    }
+
+    private func open(_ row: Row) throws -> (CaseID, CaseRecord) {
+        guard let idText: String = row["case_id"], let id = CaseID(idText),
+            let recordKey: String = row["record_key"],
+            let hashBytes: Data = row["leaf_hash"], let leafHash = Digest(hashBytes),
+            let index: Int64 = row["trail_index"], let time: Int64 = row["time"], let sealed: Data = row["sealed"],
+            trail.index(of: leafHash) == UInt64(index)
+        else { throw Self.damaged }
+        let nonceBytes = SmallCipher.nonceBytes
+        guard
+            let opened = try? SmallCipher.open(
+                [UInt8](sealed.dropFirst(nonceBytes)), key: key, nonce: [UInt8](sealed.prefix(nonceBytes)),
+                aad: Self.aad(leafHash, id, recordKey, time)),
+            let body = try? JSON(parsing: opened), let core = body["core"], let payload = body["payload"],
+            core["event"]?.stringValue.flatMap(AuditEvent.init) != nil,
+            core["outcome"]?.stringValue.flatMap(AuditOutcome.init) != nil
+        else { throw Self.damaged }
+        return (
+            id,
+            CaseRecord(
+                index: UInt64(index), leafHash: leafHash, time: Timestamp(milliseconds: time), key: recordKey,
+                core: core, payload: payload)
+        )
+    }
+
+    /// Records that answer a search, newest first; each is opened and held against the question.
+    func find(_ query: AuditQuery, alsoRuns: [RunID], below cursor: UInt64, limit: Int) throws -> [AuditHit] {
+        let rows = try database.read { database in
+            try search.find(query, alsoRuns: alsoRuns, below: cursor, limit: limit, in: database).map { index in
+                try Row.fetchOne(
+                    database, sql: "SELECT * FROM record WHERE trail_index = ?", arguments: [Int64(clamping: index)])
+            }
+        }
+        let runs = Set(alsoRuns.map(\.text))
+        return try rows.map { row in
+            guard let row else { throw Self.damaged }
+            let (id, record) = try open(row)
+            guard query.matches(record, of: id, alsoRuns: runs) else { throw Self.damaged }
+            return AuditHit(id: id, record: record)
         }
     }
 
