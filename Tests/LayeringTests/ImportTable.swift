@@ -55,7 +55,10 @@ let rooms: [Room] = [
     // Doors.
     Room(
         "WebAPI", ["Vocabulary", "Sealing", "Gateway"],
-        packages: ["Hummingbird", "HummingbirdTLS", "Mustache", "Logging", "Metrics", "ServiceLifecycle"],
+        packages: [
+            "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOSSL", "Mustache", "Logging",
+            "Metrics", "CoreMetrics", "ServiceLifecycle",
+        ],
         standard: acting),
     Room(
         "sekisho", ["Vocabulary", "Gateway", "WebAPI"],
