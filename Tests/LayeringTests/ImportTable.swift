@@ -28,13 +28,15 @@ let rooms: [Room] = [
         standard: ["Glibc", "Foundation", "FoundationEssentials", "Synchronization"]),
     Room("TransparencyLog", ["Vocabulary", "Sealing"]),
     Room("FabricProtocol", ["Vocabulary", "Sealing"]),
+    // Whoever keeps durable files asks the disk through one protocol, so that one fake can tear all of them.
+    Room("DurableFiles", standard: ["Glibc", "Synchronization"]),
     Room("TrainingPlanner", ["Vocabulary"]),
     Room("PolicyEngine", ["Vocabulary"], packages: ["Yams"]),
     // Both ends of the fabric meet in their transport: sockets, the control connection and the sealed lanes.
     Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"], standard: acting),
     // Parts.
     Room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog"], packages: ["GRDB"], standard: acting),
-    Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog"], standard: acting),
+    Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], standard: acting),
     Room(
         "GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport"],
         packages: ["X509", "SwiftASN1", "Crypto"], standard: acting),
@@ -49,7 +51,7 @@ let rooms: [Room] = [
         "Gateway",
         [
             "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-            "GraphVault", "AuditTrail", "GPUFabric", "Training",
+            "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
         ], packages: ["GRDB", "Mustache"], standard: acting),
     // Doors.
     Room(
