@@ -45,6 +45,7 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case releaseDecided = "release.decided"
     case releaseReady = "release.ready"
     case releaseTaken = "release.taken"
+    case runCancelled = "run.cancelled"
     case runClosed = "run.closed"
 
     /// What the trail writes about itself, in entries of a kind of their own.

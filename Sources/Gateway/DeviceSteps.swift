@@ -48,6 +48,7 @@ extension Gateway {
         let fabric = try fabric()
         let fence = nextFence()
         let lease = try LeaseID("lease-\(fence)")
+        var isBusy = false
         for status in fabric.nodes
         where training.pools.value.contains(status.node.pool) && status.quarantine == nil
             && (only == nil || only == status.node.id)
@@ -65,6 +66,7 @@ extension Gateway {
                 deviceRefusals[run.id] = nil
                 return AcceptedNode(node: node, pool: status.node.pool, evidence: evidence, rttMicroseconds: rtt)
             } catch {
+                if error.code == .notFree { isBusy = true }
                 // A node that cannot be had is passed over; one whose evidence is wrong was quarantined, which is
                 // recorded alone.
                 if error.code == .evidence { try recordQuarantine(of: status.node.id, error) }
@@ -74,6 +76,7 @@ extension Gateway {
                 if error.refusal?.code == .staleFence { return nil }
             }
         }
+        if isBusy { throw GatewayError(.busy, "every device that this run may use is busy; the run waits for one") }
         return nil
     }
 
@@ -393,34 +396,36 @@ extension Gateway {
                     "test_ppm": parts(report.test.accuracy),
                 ]
             }, in: .run(run), key: RunCase.Key.epoch(report.epoch))
-        guard let epochWatcher else { return }
-        let left = Double(epochs - report.epoch) * report.seconds
-        let figures = try figuresShown(of: report, run, labelled: labelled)
-        epochWatcher(("train", report.epoch, epochs, "about \(Int(left.rounded(.up))) s left\(figures)"))
+        guard try !runCase(run).stopped else { throw CancellationError() }
+        feed.publish(
+            .epoch(
+                EpochProgress(
+                    epoch: report.epoch, epochs: epochs,
+                    secondsLeft: Int((Double(epochs - report.epoch) * report.seconds).rounded(.up)),
+                    figures: feed.showsFigures(of: run) ? try figuresShown(of: report, run, labelled: labelled) : [])),
+            of: run)
     }
 
     /// Before release a researcher sees how far a run is, and figures only as the policy's progress clause allows,
     /// rounded as it says. Which kinds were shown is recorded once: figures are outputs too.
-    private func figuresShown(of report: EpochReport, _ id: RunID, labelled: [Int]) throws -> String {
+    private func figuresShown(of report: EpochReport, _ id: RunID, labelled: [Int]) throws -> [ShownFigure] {
         let run = try runCase(id)
-        var words = ""
-        for figure in ProgressQuestion.Figure.allCases {
+        return try ProgressQuestion.Figure.allCases.compactMap { figure in
             // How many people are behind a figure is the vault's word, not the device's.
             let split: Split = figure == .loss ? .train : .validation
             let question = ProgressQuestion(
                 dataset: run.dataset, run: id, viewer: run.researcher, figure: figure,
                 cohort: labelled[Int(split.rawValue)])
             let (decision, policies) = try decide(.progress(question))
-            guard case .permit(let permit) = decision else { continue }
+            guard case .permit(let permit) = decision else { return nil }
             try ledger.record(
                 decisionEvent(.progressShown, .progress(question), decision, policies), in: .run(id),
                 key: RunCase.Key.shown(figure.rawValue))
             let step = permit.obligations.first { $0.code == .roundThousandths }.flatMap { Double($0.value) } ?? 1
-            let value = figure == .loss ? report.trainingLoss : report.validation.accuracy
-            let rounded = (value * 1000 / max(step, 1)).rounded() * max(step, 1) / 1000
-            words += figure == .loss ? ", loss \(rounded)" : ", validation \(rounded)"
+            let value = figure == .loss ? min(report.trainingLoss, 1e6) : report.validation.accuracy
+            return ShownFigure(
+                name: figure.rawValue, thousandths: Int((value * 1000 / max(step, 1)).rounded() * max(step, 1)))
         }
-        return words
     }
 
     private func storeCandidate(of run: RunCase, _ model: TrainedModel, _ session: DeviceSession) async throws {

@@ -19,6 +19,8 @@ package actor Gateway {
     /// What this start found and mended, in words that are safe to show.
     package let findings: [String]
     private let lock: HomeLock
+    /// Seals the private keys of the fabric's certificates.
+    let fabricKeys: SecretBytes
 
     /// The device that a run of this process holds. Lost with the process; the next one takes it over with a higher
     /// fence.
@@ -33,7 +35,10 @@ package actor Gateway {
     var fabricCache: Fabric?
     /// Sealed bytes that one run may keep on this host.
     let hostBytesMax = 8 << 30
-    var epochWatcher: (@Sendable ((name: String, done: Int, of: Int, words: String)) -> Void)?
+    /// Who follows which run.
+    let feed = RunFeed()
+    /// Which runs somebody should work on.
+    let due = DueRuns()
 
     /// Opens a home. Refuses if another process holds it, if the key is wrong, or if vault, trail and database do not
     /// belong together.
@@ -68,6 +73,7 @@ package actor Gateway {
         self.ledger = ledger
         self.clock = clock
         self.lock = lock
+        fabricKeys = await vault.derivedKey(DerivedKey.fabricKeys)
         findings = vault.findings.map(\.words) + trailFindings.map(\.text)
         if !vault.findings.isEmpty {
             try ledger.record(
@@ -79,6 +85,8 @@ package actor Gateway {
     /// Ends the process's hold on the home in good order: a device that a run still holds is given back scrubbed, with
     /// its certificate in the trail, and the run goes on from its records when it is resumed.
     package func close() async {
+        due.clear()
+        feed.finish()
         for node in attestedNodes.values { node.giveUp() }
         attestedNodes.removeAll()
         for (run, session) in sessions { await giveBack(session, of: run) }
@@ -182,12 +190,6 @@ package actor Gateway {
         guard !records.isEmpty else { throw GatewayError(.notFound, "there is no \(id)") }
         return records
     }
-
-    package func watchEpochs(
-        _ watcher: @escaping @Sendable ((name: String, done: Int, of: Int, words: String)) -> Void
-    ) {
-        epochWatcher = watcher
-    }
 }
 
 /// What the vault's root key is put to outside the vault; each name gives a key of its own.
@@ -196,6 +198,7 @@ private enum DerivedKey {
     static let trailSigning = "sekisho trail signing key v1"
     static let trailEras = "sekisho trail eras v1"
     static let caseRecords = "sekisho case records v1"
+    static let fabricKeys = "sekisho fabric keys v1"
 }
 
 /// The machine's clock.

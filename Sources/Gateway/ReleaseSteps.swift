@@ -135,6 +135,7 @@ extension Gateway {
                 $0.dataset = run.dataset
                 $0.detail = ["role": .string(role), "candidate": .string(candidate)]
             }, in: .run(id), key: RunCase.Key.reviewed(reviewer))
+        due.add(id)
     }
 }
 

@@ -23,6 +23,7 @@ package struct RunCase: Sendable {
         static let releaseDecided = "release-decided"
         static let ready = "ready"
         static let closed = "closed"
+        static let cancelled = "cancelled"
         static func epoch(_ number: Int) -> String { "epoch.\(number)" }
         static func reviewed(_ person: PersonID) -> String { "reviewed.\(person)" }
         static func shown(_ figure: String) -> String { "shown.\(figure)" }

@@ -40,6 +40,7 @@ extension Gateway {
                     "device_memory": deviceMemory.map { .integer(Int64($0)) } ?? .null,
                 ]
             }, in: .run(run), key: RunCase.Key.requested)
+        due.add(run)
         return run
     }
 

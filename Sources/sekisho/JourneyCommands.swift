@@ -316,9 +316,17 @@ struct ByteCount: ExpressibleByArgument {
 
 /// Follows a run, showing stages and epochs, as far as it goes without a person.
 private func follow(_ run: RunID, _ gateway: Gateway, json: Bool) async throws -> Answer {
-    await gateway.watchEpochs { ProgressLine.show($0) }
+    let events = try await gateway.follow(run, by: try await gateway.runCase(run).researcher)
+    let showing = Task {
+        for await event in events {
+            switch event {
+            case .epoch(let progress): ProgressLine.show(("train", progress.epoch, progress.epochs, progress.words))
+            case .stage, .held, .waiting, .closed: ProgressLine.finish()
+            }
+        }
+    }
+    defer { showing.cancel() }
     let progress = try await gateway.advanceAsFarAsPossible(run) { stage in
-        ProgressLine.finish()
         complain("stage \(stage.rawValue)", prefix: "")
     }
     ProgressLine.finish()
@@ -350,11 +358,19 @@ extension Answer {
     }
 }
 
+extension EpochProgress {
+    /// Seconds left, and the figures that may be shown.
+    fileprivate var words: String {
+        let shown = figures.map { ", \($0.name) \(Double($0.thousandths) / 1000)" }.joined()
+        return "about \(secondsLeft) s left\(shown)"
+    }
+}
+
 extension RunEnd {
     fileprivate var failure: GatewayError? {
         switch self {
         case .released: nil
-        case .refused: .refusedRun
+        case .refused, .cancelled: .refusedRun
         case .failed: .failedRun
         }
     }
