@@ -77,13 +77,14 @@ let package = Package(
         room("TransparencyLog", ["Vocabulary", "Sealing"]),
         room("FabricProtocol", ["Vocabulary", "Sealing"]),
         room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"]),
+        room("DurableFiles"),
         room("TrainingPlanner", ["Vocabulary"]),
         room("StrictYAML", ["Vocabulary", yams]),
         room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
 
         // Parts.
         room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", grdb]),
-        room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog"]),
+        room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"]),
         room(
             "GPUFabric",
             ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", x509, asn1, crypto]),
@@ -97,7 +98,7 @@ let package = Package(
             "Gateway",
             [
                 "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-                "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache,
+                "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache,
             ]),
 
         // Doors.
@@ -129,7 +130,7 @@ let package = Package(
 
         // Tests.
         .target(
-            name: "TestSupport", dependencies: ["Vocabulary", "Sealing"], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["Vocabulary", "Sealing", "DurableFiles"], path: "Tests/TestSupport",
             swiftSettings: strict),
         tests("LayeringTests", []),
         tests("VocabularyTests", ["Vocabulary"]),
@@ -146,7 +147,7 @@ let package = Package(
         tests("StrictYAMLTests", ["StrictYAML", "Vocabulary"]),
         tests("PolicyEngineTests", ["PolicyEngine", "Vocabulary"]),
         tests("GraphVaultTests", ["GraphVault", "TransparencyLog", "Sealing", "Vocabulary"]),
-        tests("AuditTrailTests", ["AuditTrail", "TransparencyLog", "Sealing", "Vocabulary"]),
+        tests("AuditTrailTests", ["AuditTrail", "TransparencyLog", "DurableFiles", "Sealing", "Vocabulary"]),
         tests("DeviceNodeTests", ["DeviceNode", "CKernels", "FabricProtocol", "Sealing", "Vocabulary"]),
         tests(
             "TrainingTests",
@@ -156,8 +157,8 @@ let package = Package(
         tests(
             "GatewayTests",
             [
-                "Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing",
-                "Vocabulary", grdb,
+                "Gateway", "GraphVault", "AuditTrail", "DurableFiles", "GPUFabric", "PolicyEngine", "TransparencyLog",
+                "Sealing", "Vocabulary", grdb,
             ]),
         tests("WebAPITests", ["WebAPI", "Gateway", "Sealing", "Vocabulary", httpClient]),
     ]
