@@ -74,8 +74,7 @@ extension Gateway {
 
     /// The policies in force: those of the last activation, whose files must still be the ones that were recorded.
     func policies() throws -> PolicySet {
-        guard let active = ledger.file(.gateway).records.last(where: { $0.event == .policyActivated }),
-            let hash = active.core["policy"]?.stringValue
+        guard let hash = ledger.records(of: .policyActivated).last?.core["policy"]?.stringValue
         else {
             throw GatewayError(.refused, "no policies are active, so nothing is allowed; see `sekisho policy activate`")
         }

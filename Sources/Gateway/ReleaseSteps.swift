@@ -79,16 +79,10 @@ extension Gateway {
             else { throw damaged }
             return ReleaseQuestion.Check(check: check, passed: passed)
         }
-        let votes = run.file.records.filter { $0.event == .releaseReviewed }.compactMap { record -> Vote? in
-            guard let person = record.actor, let role = record.detail["role"]?.stringValue,
-                record.detail["candidate"]?.stringValue == candidate.hex
-            else { return nil }
-            return Vote(person: person, role: role, approves: record.outcome == .done)
-        }
         let question = ReleaseQuestion(
             now: clock.now(), dataset: run.dataset, run: run.id, researcher: run.researcher, candidate: candidate,
             cohort: Int(persons), checks: checks,
-            votes: votes)
+            votes: run.votes(on: candidate.hex))
         return (question, candidate)
     }
 
@@ -139,6 +133,18 @@ extension Gateway {
     }
 }
 
+extension RunCase {
+    /// The reviewers' words on a candidate, by its hash.
+    func votes(on candidate: String) -> [Vote] {
+        file.records.filter { $0.event == .releaseReviewed }.compactMap { record -> Vote? in
+            guard let person = record.actor, let role = record.detail["role"]?.stringValue,
+                record.detail["candidate"]?.stringValue == candidate
+            else { return nil }
+            return Vote(person: person, role: role, approves: record.outcome == .done)
+        }
+    }
+}
+
 // MARK: - Release
 
 extension Gateway {
@@ -179,7 +185,7 @@ extension Gateway {
         guard person == run.researcher else {
             throw GatewayError(.refused, "only the run's own researcher takes its release")
         }
-        guard run.file[RunCase.Key.ready]?.outcome == .done else {
+        guard run.isReleased else {
             throw GatewayError(.refused, "run \(id) is not released; its checks and reviewers come first")
         }
         guard let receipt = run.file[RunCase.Key.ready]?.payload["receipt"]?.stringValue.flatMap(Hex.decode) else {
