@@ -92,10 +92,17 @@ let package = Package(
             ]),
 
         // Doors.
+        // The pages' files, inside the binary. A room of its own because it compiles for seconds and changes seldom.
+        .target(
+            name: "WebResources",
+            resources: [
+                .embedInCode("style.css"), .embedInCode("script.js"), .embedInCode("icon.svg"),
+                .embedInCode("messages.en.json"), .embedInCode("messages.ja.json"), .embedInCode("templates"),
+            ], swiftSettings: strict),
         room(
             "WebAPI",
             [
-                "Vocabulary", "Sealing", "Gateway", hummingbird, hummingbirdTLS, mustache, logging, metrics, lifecycle,
+                "Vocabulary", "Sealing", "Gateway", "WebResources", hummingbird, hummingbirdTLS, mustache, logging, metrics, lifecycle,
             ]),
         .executableTarget(
             name: "sekisho",
@@ -148,6 +155,6 @@ let package = Package(
                 "Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing",
                 "Vocabulary", grdb,
             ]),
-        tests("WebAPITests", ["WebAPI", "Gateway", "Sealing", "Vocabulary", httpClient]),
+        tests("WebAPITests", ["WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient]),
     ]
 )

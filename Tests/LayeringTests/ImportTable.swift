@@ -52,8 +52,10 @@ let rooms: [Room] = [
             "GraphVault", "AuditTrail", "GPUFabric", "Training",
         ], packages: ["GRDB", "Mustache"], standard: acting),
     // Doors.
+    // The pages' files, embedded: text and nothing else.
+    Room("WebResources"),
     Room(
-        "WebAPI", ["Vocabulary", "Sealing", "Gateway"],
+        "WebAPI", ["Vocabulary", "Sealing", "Gateway", "WebResources"],
         packages: ["Hummingbird", "HummingbirdTLS", "Mustache", "Logging", "Metrics", "ServiceLifecycle"],
         standard: acting),
     Room(
