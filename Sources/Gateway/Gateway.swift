@@ -14,7 +14,9 @@ package actor Gateway {
     let vault: Vault
     let trail: Trail
     let ledger: Ledger
-    let clock: any WallClock
+    package nonisolated let clock: any WallClock
+    /// Who people are and how they sign in, readable without waiting for the gateway.
+    package nonisolated let directory: Directory
     /// What this start found and mended, in words that are safe to show.
     package let findings: [String]
     private let lock: HomeLock
@@ -69,6 +71,7 @@ package actor Gateway {
         self.trail = trail
         self.ledger = ledger
         self.clock = clock
+        directory = Directory(ledger.file(.gateway).records)
         self.lock = lock
         findings = vault.findings.map(\.words) + trailFindings.map(\.text)
         if !vault.findings.isEmpty {

@@ -56,7 +56,10 @@ let rooms: [Room] = [
     Room("WebResources"),
     Room(
         "WebAPI", ["Vocabulary", "Sealing", "Gateway", "WebResources"],
-        packages: ["Hummingbird", "HummingbirdTLS", "Mustache", "Logging", "Metrics", "ServiceLifecycle"],
+        packages: [
+            "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOSSL", "Mustache", "Logging",
+            "Metrics", "CoreMetrics", "ServiceLifecycle",
+        ],
         standard: acting),
     Room(
         "sekisho", ["Vocabulary", "Gateway", "WebAPI"],
