@@ -30,9 +30,15 @@ let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "sw
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
 let coreMetrics = Target.Dependency.product(name: "CoreMetrics", package: "swift-metrics")
 
+/// What pages are made of; it travels inside the binary.
+let pageFiles: [Resource] = [
+    .embedInCode("style.css"), .embedInCode("script.js"), .embedInCode("icon.svg"), .embedInCode("messages.en.json"),
+    .embedInCode("messages.ja.json"), .embedInCode("templates"),
+]
+
 /// A room of the design. What it may import is listed here and held by `Tests/LayeringTests`.
-func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+func room(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource]? = nil) -> Target {
+    .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -100,13 +106,8 @@ let package = Package(
             ]),
 
         // Doors.
-        // The pages' files, inside the binary. A room of its own because it compiles for seconds and changes seldom.
-        .target(
-            name: "WebResources",
-            resources: [
-                .embedInCode("style.css"), .embedInCode("script.js"), .embedInCode("icon.svg"),
-                .embedInCode("messages.en.json"), .embedInCode("messages.ja.json"), .embedInCode("templates"),
-            ], swiftSettings: strict),
+        // A room of its own because it compiles for seconds and changes seldom.
+        room("WebResources", resources: pageFiles),
         room(
             "WebAPI",
             [

@@ -269,7 +269,7 @@ extension Gateway {
         }
     }
 
-    private func review(of request: AccessRequest, by person: PersonRecord) throws -> ReviewEntry? {
+    func review(of request: AccessRequest, by person: PersonRecord) throws -> ReviewEntry? {
         guard request.finalDecision == nil, maySee(request, person),
             let missing = try? approvalsMissing(request)
         else { return nil }
@@ -283,7 +283,7 @@ extension Gateway {
             revision: Revision(request.file))
     }
 
-    private func review(of run: RunCase, by person: PersonRecord) throws -> ReviewEntry? {
+    func review(of run: RunCase, by person: PersonRecord) throws -> ReviewEntry? {
         guard let checked = run.file[RunCase.Key.checked], let missing = approvalsMissing(run), mayOpen(run, person)
         else { return nil }
         return ReviewEntry(

@@ -56,6 +56,8 @@ package enum Route: String, CaseIterable, Sendable {
     case home = "GET /"
     case stylesheet = "GET /style.css"
     case script = "GET /script.js"
+    case icon = "GET /icon.svg"
+    case languageChoice = "GET /language/:language"
     case requestsPage = "GET /requests"
     case requestNewPage = "GET /requests/new"
     case requestFile = "POST /requests"
@@ -72,7 +74,9 @@ package enum Route: String, CaseIterable, Sendable {
     case releaseReview = "POST /runs/:run/release/reviews"
     case releaseTake = "POST /runs/:run/release/take"
     case auditPage = "GET /audit"
+    case auditRecordPage = "GET /audit/records/:index"
     case auditExportPage = "GET /audit/export"
+    case auditExportFile = "GET /audit/export/:export"
     case auditExport = "POST /audit/export"
 }
 
@@ -144,7 +148,7 @@ extension Route {
         case .apiNodes: Rule(.roles([.operatorRole, .securityOfficer, .complianceOfficer]), .administer)
         case .apiNodeReinstate: Rule(.roles([.operatorRole]), .administer, Self.form)
 
-        case .signInPage, .stylesheet, .script: Rule(.anyone, nil)
+        case .signInPage, .stylesheet, .script, .icon, .languageChoice: Rule(.anyone, nil)
         case .signIn: Rule(.anyone, nil, .collected(bytesMax: 256 << 10))
         case .signOut, .passwordChange: Rule(.signedIn, nil, Self.form)
         case .passwordPage: Rule(.signedIn, nil)
@@ -162,7 +166,7 @@ extension Route {
         case .releasePage: Rule(.roles(Self.reviewers.union([.researcher, .complianceOfficer])), nil)
         case .releaseReview: Rule(.roles(Self.reviewers), nil, Self.form)
         case .releaseTake: Rule(.roles([.researcher]), nil, Self.form)
-        case .auditPage, .auditExportPage: Rule(.roles([.complianceOfficer]), nil)
+        case .auditPage, .auditRecordPage, .auditExportPage, .auditExportFile: Rule(.roles([.complianceOfficer]), nil)
         case .auditExport: Rule(.roles([.complianceOfficer]), nil, Self.form)
         }
     }

@@ -1,5 +1,5 @@
 /// The files that pages are made of, inside the binary, so that one file is all there is to install.
-package enum WebResources {
+package enum WebFile {
     package static var styleSheet: [UInt8] { PackageResources.style_css }
     package static var script: [UInt8] { PackageResources.script_js }
     package static var icon: [UInt8] { PackageResources.icon_svg }
