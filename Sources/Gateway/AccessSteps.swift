@@ -70,13 +70,17 @@ package struct Grant: Sendable, Equatable {
 extension Gateway {
     /// Files a request. The form is JSON with the members of `config/requests`; what the gateway knows itself (who,
     /// when, who brought the data in, votes) may not be in it.
-    package func fileRequest(_ form: String, by requester: PersonID) throws -> RequestID {
+    ///
+    /// - Parameter once: filed again under the same key, the same request is returned.
+    package func fileRequest(_ form: String, once: String? = nil, by requester: PersonID) throws -> RequestID {
         try require(requester, anyOf: [.researcher])
         _ = try policies()
         let json: JSON
         do throws(JSONError) { json = try JSON(parsing: form) } catch {
             throw GatewayError(.usage, "the request form is not JSON: \(error)")
         }
+        let once = try once.map { try OnceKey($0, of: json) }
+        if let once, let earlier = try earlierRequest(once, by: requester) { return earlier }
         let id = try RequestID("request-\(ledger.requests.count + 1)")
         let question = try accessQuestion(form: json, requester: requester, votes: [])
         try ledger.record(
@@ -85,8 +89,18 @@ extension Gateway {
                 $0.dataset = question.dataset
                 $0.purpose = question.purpose.codes.joined(separator: ",")
                 $0.payload = ["form": json]
+                $0.payload["once"] = once?.json
             }, in: .request(id), key: AccessRequest.Key.filed)
         return id
+    }
+
+    private func earlierRequest(_ once: OnceKey, by requester: PersonID) throws -> RequestID? {
+        try ledger.requests.last { id in
+            guard let filed = ledger.file(.request(id))[AccessRequest.Key.filed], filed.actor == requester else {
+                return false
+            }
+            return try once.isKey(of: filed)
+        }
     }
 
     /// The form with what the gateway knows itself, read as strictly as a recorded input.
@@ -127,8 +141,14 @@ extension Gateway {
     // MARK: - Review
 
     /// Records a reviewer's word. Nobody reviews their own request, and nobody speaks twice.
-    package func review(_ id: RequestID, _ verdict: Verdict, comment: String, by reviewer: PersonID) throws {
+    ///
+    /// - Parameter revision: what the reviewer saw; a request that somebody spoke on since then is looked at again.
+    package func review(
+        _ id: RequestID, _ verdict: Verdict, comment: String, ifStill revision: String? = nil, by reviewer: PersonID
+    ) throws {
         let request = try accessRequest(id)
+        try requireSight(of: request, by: reviewer)
+        try require(request.file, toBe: revision)
         guard request.finalDecision == nil else { throw GatewayError(.usage, "request \(id) is decided already") }
         guard comment.utf8.count <= 4096 else { throw GatewayError(.usage, "a comment has at most 4096 bytes") }
         let role = try reviewingRole(

@@ -203,6 +203,22 @@ extension Gateway {
     }
 }
 
+// MARK: - Revisions
+
+extension Gateway {
+    /// Refuses what was decided on an older state of a case than the one it has now.
+    func require(_ file: CaseFile, toBe revision: String?) throws {
+        guard revision == nil || revision == Revision(file).text else {
+            throw GatewayError(.changed, "somebody has changed this since you looked; look again, then decide")
+        }
+    }
+
+    /// A case's records page by page, as `timeline(_:by:)` shows them.
+    package func timeline(_ page: PageRequest, of id: CaseID, by person: PersonID) throws -> Page<CaseRecord> {
+        try Page(page, of: .records, timeline(id, by: person), place: \.index) { $0 }
+    }
+}
+
 // MARK: - Requests and reviews
 
 extension Gateway {

@@ -25,6 +25,27 @@ package struct PolicyFolder: Sendable {
         }
     }
 
+    /// - Parameter files: as they were sent; their names become files of the home, so nothing but plain names is taken.
+    package init(_ files: [(name: String, content: String)]) throws {
+        guard !files.isEmpty, files.count <= Self.filesMax else {
+            throw GatewayError(.usage, "policies are from 1 to \(Self.filesMax) files")
+        }
+        guard Set(files.map(\.name)).count == files.count else {
+            throw GatewayError(.usage, "two policy files have the same name")
+        }
+        self.files = try files.sorted { $0.name < $1.name }.map { file in
+            guard file.name.hasSuffix(".yaml"), (try? DatasetID(file.name)) != nil else {
+                throw GatewayError(.usage, "a policy file's name is made of letters, digits, . _ : - and ends in .yaml")
+            }
+            return PolicyFile(name: file.name, bytes: Array(file.content.utf8))
+        }
+    }
+
+    /// The files as they were read.
+    package var contents: [(name: String, content: String)] {
+        files.map { ($0.name, String(decoding: $0.bytes, as: UTF8.self)) }
+    }
+
     /// What is wrong or probably not meant, with file, line, column and rule.
     package func lint() -> [(words: String, isError: Bool)] {
         PolicyLint.findings(in: files).map { ($0.description, $0.severity == .error) }

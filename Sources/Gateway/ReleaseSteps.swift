@@ -89,10 +89,7 @@ extension Gateway {
     /// What waits for review, for those who review or whose run it is.
     package func candidate(of id: RunID, by person: PersonID) async throws -> CandidateSummary {
         let run = try runCase(id)
-        if person != run.researcher {
-            let roles = try policy(for: run.dataset).release.roles.value
-            try require(person, anyOf: Set(roles.compactMap(Role.init)))
-        }
+        try requireOpening(of: run, by: person)
         guard let checked = run.file[RunCase.Key.checked] else {
             throw GatewayError(.notFound, "run \(id) has no candidate for review")
         }
@@ -108,10 +105,14 @@ extension Gateway {
     }
 
     /// Records a reviewer's word on a candidate, bound to its hash.
+    ///
+    /// - Parameter revision: what the reviewer saw; a candidate that somebody spoke on since then is looked at again.
     package func reviewRelease(
-        of id: RunID, _ verdict: Verdict, candidate expected: String?, by reviewer: PersonID
+        of id: RunID, _ verdict: Verdict, candidate expected: String?, ifStill revision: String? = nil,
+        by reviewer: PersonID
     ) throws {
         let run = try runCase(id)
+        try require(run.file, toBe: revision)
         guard run.nextStage == .review, let checked = run.file[RunCase.Key.checked],
             let candidate = checked.detail["candidate"]?.stringValue
         else { throw GatewayError(.notFound, "run \(id) has no candidate for review") }

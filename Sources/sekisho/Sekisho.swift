@@ -93,7 +93,7 @@ extension GatewayError {
     /// What scripts act on; see `sekisho --help`.
     var exitStatus: Int32 {
         switch code {
-        case .usage: 2
+        case .usage, .changed, .keyReused: 2
         case .refused: 3
         case .notFound: 4
         case .integrity: 5
