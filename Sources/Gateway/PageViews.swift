@@ -91,6 +91,9 @@ extension RunCase {
 }
 
 extension Gateway {
+    /// What nodes and auditors pin to know this trail by.
+    package nonisolated var trailIdentity: String { settings.trail.description }
+
     /// What waits for a reviewer on one request; `nil` when nothing does.
     package func review(of id: RequestID, by person: PersonID) throws -> ReviewEntry? {
         try review(of: accessRequest(id), by: self.person(person))
