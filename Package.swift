@@ -157,6 +157,8 @@ let package = Package(
                 "Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing",
                 "Vocabulary", grdb,
             ]),
-        tests("WebAPITests", ["WebAPI", "Gateway", "Sealing", "Vocabulary", httpClient]),
+        tests(
+            "WebAPITests",
+            ["WebAPI", "Gateway", "Sealing", "Vocabulary", httpClient, httpTypes, nioCore, nioSSL, logging, lifecycle]),
     ]
 )
