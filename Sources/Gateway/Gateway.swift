@@ -169,13 +169,15 @@ package actor Gateway {
         case .run(let run):
             let run = try runCase(run)
             if person == run.researcher {
-                return run.file[RunCase.Key.ready]?.outcome == .done ? records : records.compactMap(\.withoutFigures)
+                return run.isReleased ? records : records.compactMap(\.withoutFigures)
             }
+            try requireOpening(of: run, by: person)
         case .request(let request):
-            if person == (try accessRequest(request).requester) { return records }
-        case .gateway: break
+            let request = try accessRequest(request)
+            if person == request.requester { return records }
+            try requireSight(of: request, by: person)
+        case .gateway: try require(person, anyOf: Self.caseReaders)
         }
-        try require(person, anyOf: [.complianceOfficer, .dac, .dataCustodian])
         try ledger.record(
             Event(.trailRead, .done).with {
                 $0.actor = person
