@@ -166,6 +166,11 @@ let package = Package(
                 "Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing",
                 "Vocabulary", grdb,
             ]),
-        tests("WebAPITests", ["WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient]),
+        tests(
+            "WebAPITests",
+            [
+                "WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient, httpTypes, nioCore, nioSSL,
+                logging, lifecycle,
+            ]),
     ]
 )

@@ -71,7 +71,8 @@ struct PKI: AsyncParsableCommand {
 
 struct PersonCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "person", abstract: "People and their roles.", subcommands: [Add.self, List.self])
+        commandName: "person", abstract: "People and their roles.",
+        subcommands: [Add.self, List.self, PersonPassword.self, PersonCertificate.self])
 
     struct Add: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Add a person, or change one's roles.")
@@ -97,7 +98,7 @@ struct PersonCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                let people = await gateway.people.values.sorted { $0.id < $1.id }
+                let people = gateway.people.values.sorted { $0.id < $1.id }
                 return Answer(
                     .array(
                         people.map {

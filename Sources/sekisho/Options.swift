@@ -29,6 +29,11 @@ struct HomeOptions: ParsableArguments {
         if let path = keyFile ?? ProcessInfo.processInfo.environment["SEKISHO_KEY_FILE"], !path.isEmpty {
             return .keyFile(URL(fileURLWithPath: path))
         }
+        return try Self.passphrase()
+    }
+
+    /// Asked for on the terminal.
+    static func passphrase() throws -> HomeKey {
         guard isatty(STDIN_FILENO) == 1, let typed = getpass("Passphrase: ") else {
             throw ValidationError(
                 "say how to unseal: --key-file FILE, or SEKISHO_KEY_FILE, or a terminal for a passphrase")
