@@ -23,6 +23,7 @@ let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: 
 let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
 let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
@@ -37,7 +38,7 @@ let pageFiles: [Resource] = [
 ]
 
 /// A room of the design. What it may import is listed here and held by `Tests/LayeringTests`.
-func room(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource]? = nil) -> Target {
+func room(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = []) -> Target {
     .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
 }
 
@@ -112,13 +113,13 @@ let package = Package(
             "WebAPI",
             [
                 "Vocabulary", "Sealing", "Gateway", "WebResources", hummingbird, hummingbirdCore, hummingbirdTLS,
-                httpTypes,
-                nioCore, nioSSL, mustache, logging, metrics, coreMetrics, lifecycle,
-            ]),
+                httpTypes, nioCore, nioSSL, mustache, logging, metrics, coreMetrics, lifecycle,
+            ], resources: [.embedInCode("openapi.yaml")]),
         .executableTarget(
             name: "sekisho",
             dependencies: [
-                "Vocabulary", "Gateway", "WebAPI", arguments, httpClient, configuration, logging, lifecycle,
+                "Vocabulary", "Gateway", "WebAPI", arguments, httpClient, nioCore, nioHTTP1, nioSSL, configuration,
+                logging, lifecycle,
             ],
             swiftSettings: strict),
         .executableTarget(

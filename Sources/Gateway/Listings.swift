@@ -316,9 +316,11 @@ extension Gateway {
             let candidate = run.file[RunCase.Key.checked]?.detail["candidate"]?.stringValue,
             let release = try? policy(for: run.dataset).release
         else { return nil }
-        return ApprovalsMissing(
-            count: max(release.reviewers.value - run.votes(on: candidate).count(where: \.approves), 1),
-            roles: release.roles.value)
+        let votes = run.votes(on: candidate)
+        let approvals = votes.count(where: \.approves)
+        // One rejection decides; so does the last approval. From then on the gateway has it.
+        guard approvals == votes.count, approvals < release.reviewers.value else { return nil }
+        return ApprovalsMissing(count: release.reviewers.value - approvals, roles: release.roles.value)
     }
 }
 

@@ -43,7 +43,9 @@ struct Serve: AsyncParsableCommand {
     }
 
     private func serve(_ gateway: Gateway, _ settings: ServiceSettings, _ logger: Logger) async throws {
-        let service = try await WebService(gateway, try await door(gateway, settings, logger), logger: logger)
+        let site = Site()
+        let service = try await WebService(
+            gateway, try await door(gateway, settings, logger), logger: logger, pages: site, register: site.register)
         var configuration = ServiceGroupConfiguration(
             services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)], logger: logger)
         configuration.maximumGracefulShutdownDuration = .seconds(settings.number(.drainSeconds))

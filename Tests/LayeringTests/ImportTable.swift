@@ -63,7 +63,10 @@ let rooms: [Room] = [
         standard: acting),
     Room(
         "sekisho", ["Vocabulary", "Gateway", "WebAPI"],
-        packages: ["ArgumentParser", "AsyncHTTPClient", "Configuration", "Logging", "ServiceLifecycle"],
+        packages: [
+            "ArgumentParser", "AsyncHTTPClient", "NIOCore", "NIOHTTP1", "NIOSSL", "Configuration", "Logging",
+            "ServiceLifecycle",
+        ],
         standard: acting),
     Room("sekisho-node", ["Vocabulary", "DeviceNode"], packages: ["ArgumentParser", "Logging"], standard: acting),
 ]
