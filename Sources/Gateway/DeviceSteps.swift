@@ -322,7 +322,7 @@ extension Gateway {
             ],
             [
                 "tier": "enclave host",
-                "parts": [part("run image", image), part("spilled tensors", plan.spillBytes.reduce(0, +))],
+                "parts": [part("run image", image), part("spilled tensors", plan.forecast.hostBytes)],
             ],
         ]
     }
