@@ -38,7 +38,8 @@ package struct LocalImage: Sendable {
             case .classSets:
                 guard split != Split.none.rawValue else { continue }
                 for label in 0..<graph.classes where isTrained {
-                    byClass[label] += Int(plain.labelSets[row * graph.classes + label])
+                    byClass[label] += Int(
+                        plain.labelSets[row * ((graph.classes + 7) / 8) + label / 8] >> (label % 8) & 1)
                 }
             case .values: guard split != Split.none.rawValue else { continue }
             }

@@ -15,7 +15,7 @@ package struct PlainGraph: Sendable {
     package let split: [UInt8]
     /// The same edges by predicate, (subject, object), for typed models.
     package var relations: [String: [(UInt32, UInt32)]] = [:]
-    /// [nodes, classes], for multi-label tasks; `classes` then counts its columns.
+    /// [nodes, ⌈classes / 8⌉] bits, for multi-label tasks; see `ImageSection.labelSets`.
     package var labelSets: [UInt8] = []
     /// [nodes], for regression.
     package var targets: [Float] = []

@@ -1,9 +1,11 @@
 import AuditTrail
+import DurableFiles
 package import Foundation
 import GPUFabric
 import GraphVault
 import PolicyEngine
 import Sealing
+import Training
 import TransparencyLog
 package import Vocabulary
 
@@ -14,7 +16,9 @@ package actor Gateway {
     let vault: Vault
     let trail: Trail
     let ledger: Ledger
-    let clock: any WallClock
+    package nonisolated let clock: any WallClock
+    /// Who people are and how they sign in, readable without waiting for the gateway.
+    package nonisolated let directory: Directory
     /// What this start found and mended, in words that are safe to show.
     package let findings: [String]
     private let lock: HomeLock
@@ -29,6 +33,8 @@ package actor Gateway {
     var attestedNodes: [RunID: AttestedNode] = [:]
     /// Why the last device that was asked could not be had.
     var deviceRefusals: [RunID: FabricError] = [:]
+    /// How often a run's training is kept, so that a crash does not cost it.
+    var checkpointRule = CheckpointRule.usual
     var fenceHandedOut = Fence(0)
     var policyCache: PolicySet?
     var fabricCache: Fabric?
@@ -71,6 +77,7 @@ package actor Gateway {
         self.trail = trail
         self.ledger = ledger
         self.clock = clock
+        directory = Directory(ledger.file(.gateway).records)
         self.lock = lock
         fabricKeys = await vault.derivedKey(DerivedKey.fabricKeys)
         findings = vault.findings.map(\.words) + trailFindings.map(\.text)
@@ -159,6 +166,9 @@ package actor Gateway {
         return try SigningKey(seed: seed)
     }
 
+    /// For tests, which want more of them than a run of some milliseconds is worth.
+    package func keepEveryEpoch() { checkpointRule = .everyEpoch }
+
     // MARK: - Looking
 
     /// A case as its records tell it. Requester and researcher see their own; figures of a run are not in it before its
@@ -169,13 +179,15 @@ package actor Gateway {
         case .run(let run):
             let run = try runCase(run)
             if person == run.researcher {
-                return run.file[RunCase.Key.ready]?.outcome == .done ? records : records.compactMap(\.withoutFigures)
+                return run.isReleased ? records : records.compactMap(\.withoutFigures)
             }
+            try requireOpening(of: run, by: person)
         case .request(let request):
-            if person == (try accessRequest(request).requester) { return records }
-        case .gateway: break
+            let request = try accessRequest(request)
+            if person == request.requester { return records }
+            try requireSight(of: request, by: person)
+        case .gateway: try require(person, anyOf: Self.caseReaders)
         }
-        try require(person, anyOf: [.complianceOfficer, .dac, .dataCustodian])
         try ledger.record(
             Event(.trailRead, .done).with {
                 $0.actor = person

@@ -25,7 +25,8 @@ struct ImageTargets {
 
     /// - Parameter sets: the classes of each row; `LabelSetColumn.unknown` alone where they are not known.
     init(sets: [ArraySlice<UInt16>], of classes: Int, _ split: [UInt8]) throws(VaultError) {
-        bytes = Array(repeating: 0, count: sets.count * classes)
+        let rowBytes = (classes + 7) / 8
+        bytes = Array(repeating: 0, count: sets.count * rowBytes)
         self.split = split
         self.classes = classes
         trainingByClass = Array(repeating: 0, count: classes)
@@ -37,7 +38,7 @@ struct ImageTargets {
             let use = try count(split[row])
             for label in set {
                 guard trainingByClass.indices.contains(Int(label)) else { throw Self.unknownClass }
-                bytes[row * classes + Int(label)] = 1
+                bytes[row * rowBytes + Int(label) / 8] |= 1 << (label % 8)
                 if use == .train { trainingByClass[Int(label)] += 1 }
             }
         }

@@ -7,6 +7,7 @@ extension ModelSpec {
     package static func window(of section: ImageSection) -> UInt16 { UInt16(section.rawValue) }
     /// Window of what a tier of the enclave keeps for the device.
     package static func window(of tier: Spill.Tier) -> UInt16 { tier == .host ? 16 : 17 }
+    /// Windows 53 to 62 are those of checkpoints (`Checkpoint.Part`).
     package static let resultWindow: UInt16 = 63
     /// Slots of the two reports in a completion.
     package static let trainingSlot: UInt8 = 0
@@ -21,8 +22,11 @@ extension ModelSpec {
         else { throw TrainingError(.programRefused, "no program can be made yet for a model of this kind") }
         var emitter = Emitter(spec: self, plan: plan)
         try emitter.emitStart(trainingByClass: trainingByClass)
+        emitter.emitResume()
         emitter.emitTraining()
+        emitter.emitTakingBest()
         emitter.emitEvaluation()
+        emitter.emitCheckpoint()
         emitter.emitExport()
         return emitter.program
     }
@@ -57,7 +61,7 @@ private struct Emitter {
                     Program.Window(
                         id: ModelSpec.resultWindow, direction: .write, purpose: .result,
                         byteCount: plan.model.parameters.count * 4)
-                ])
+                ] + Checkpoint.Part.windows(plan.model.parameters))
         order = CommandOrder(plan)
     }
 
@@ -195,7 +199,7 @@ private struct Emitter {
             .keepBest(
                 KeepBest(
                     scores: place(.evaluateScores),
-                    rule: spec.earlyStopping?.metric == .validationLoss ? .loss : .accuracy,
+                    rule: spec.metric.rule,
                     parameters: place(.parameters), best: place(.best), count: model.parameters.count,
                     state: place(.bestState))),
             .evaluate,
@@ -206,6 +210,43 @@ private struct Emitter {
             .report(
                 Report(scores: place(.evaluateScores), totalRows: plan.image.nodes, slot: ModelSpec.evaluationSlot)),
             .evaluate, Touched(reads: [Int(fixed[.evaluateScores]!)]))
+    }
+
+    /// What a checkpoint holds replaces what the first epoch makes.
+    mutating func emitResume() {
+        for part in Checkpoint.Part.allCases {
+            let transfer = transfer(part, part.stateWindow)
+            append(
+                .fetch(transfer), .resume,
+                Touched(writes: [Int(transfer.place.buffer)]))
+        }
+    }
+
+    mutating func emitCheckpoint() {
+        for part in Checkpoint.Part.allCases {
+            let transfer = transfer(part, part.resultWindow)
+            append(
+                .store(transfer), .checkpoint,
+                Touched(reads: [Int(transfer.place.buffer)]))
+        }
+    }
+
+    private func transfer(_ part: Checkpoint.Part, _ window: UInt16) -> Transfer {
+        Transfer(
+            window: window, windowOffset: 0, byteCount: part.byteCount(parameters: model.parameters.count),
+            place: place(part.role))
+    }
+
+    /// The last evaluation is of the weights that are exported.
+    mutating func emitTakingBest() {
+        let columns = ParameterLayout.alignment
+        func matrix(_ role: TrainingPlan.Fixed) -> Matrix { Matrix(place(role), stride: columns) }
+        append(
+            .copy(
+                Copy(
+                    source: matrix(.best), target: matrix(.parameters), rows: model.parameters.count / columns,
+                    columns: columns)),
+            .export, Touched(reads: buffers([place(.best)]), writes: buffers([place(.parameters)])))
     }
 
     mutating func emitExport() {
@@ -520,6 +561,38 @@ private struct Emitter {
             }
         }
         return Touched(reads: read, writes: writes.map(buffer) + alsoWrites)
+    }
+}
+
+extension ModelSpec.Metric {
+    fileprivate var rule: KeepBest.Rule {
+        switch self {
+        case .validationAccuracy: .accuracy
+        case .validationF1: .microF1
+        case .validationLoss: .loss
+        }
+    }
+}
+
+extension Checkpoint.Part {
+    fileprivate var role: TrainingPlan.Fixed {
+        switch self {
+        case .parameters: .parameters
+        case .firstMoments: .firstMoments
+        case .secondMoments: .secondMoments
+        case .best: .best
+        case .bestState: .bestState
+        }
+    }
+
+    fileprivate static func windows(_ parameters: ParameterLayout) -> [Program.Window] {
+        allCases.flatMap { part in
+            let byteCount = part.byteCount(parameters: parameters.count)
+            return [
+                Program.Window(id: part.resultWindow, direction: .write, purpose: .result, byteCount: byteCount),
+                Program.Window(id: part.stateWindow, direction: .read, purpose: .state, byteCount: byteCount),
+            ]
+        }
     }
 }
 

@@ -80,7 +80,7 @@ package struct ParameterLayout: Hashable, Sendable {
     }
 
     // Entries start on whole cache lines; what lies between them stays zero.
-    private static let alignment = 16
+    package static let alignment = 16
 
     package let entries: [Entry]
     /// Elements of the whole array.

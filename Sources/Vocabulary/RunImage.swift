@@ -16,7 +16,8 @@ package enum ImageSection: UInt32, CaseIterable, Codable, Sendable {
     case labels = 6
     /// `UInt8[nodes]`: see `Split`.
     case split = 7
-    /// `UInt8[nodes × classes]`: 1 where the node is of that class. Rows without a label are in no split.
+    /// `UInt8[nodes × ⌈classes / 8⌉]`: bit `c mod 8` of byte `c / 8` is 1 where the node is of class `c`. Rows without a
+    /// label are in no split.
     case labelSets = 8
     /// `Float32[nodes]`: the value to predict. Rows without one hold 0 and are in no split.
     case targets = 9
@@ -173,7 +174,7 @@ package struct ImageShape: Hashable, Codable, Sendable {
         case .scale: topologies * nodes * 4
         case .labels, .targets: nodes * 4
         case .split: nodes
-        case .labelSets: nodes * classes
+        case .labelSets: nodes * ((classes + 7) / 8)
         }
     }
 }

@@ -72,11 +72,11 @@ struct TypedImageTests {
         #expect(image.columns == [1, 0, 2, 1])
     }
 
-    @Test("class sets are rows of bytes; who has none known is in no split")
+    @Test("class sets are rows of bits; who has none known is in no split")
     func classSets() async throws {
         let (shape, image) = try await open(recipe(.gcn, "labels", .classSets))
         #expect(shape.classes == 3)
-        #expect(image.labelSets == [1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+        #expect(image.labelSets == [0b101, 0, 0, 0b100])
         #expect(image.split == [1, 0, 2, 1])
         #expect(shape.labelled == [0, 2, 1, 0] && shape.trainingByClass == [1, 0, 2])
         #expect(image.labels.isEmpty)

@@ -28,6 +28,8 @@ let rooms: [Room] = [
         standard: ["Glibc", "Foundation", "FoundationEssentials", "Synchronization"]),
     Room("TransparencyLog", ["Vocabulary", "Sealing"]),
     Room("FabricProtocol", ["Vocabulary", "Sealing"]),
+    // Whoever keeps durable files asks the disk through one protocol, so that one fake can tear all of them.
+    Room("DurableFiles", standard: ["Glibc", "Synchronization"]),
     Room("TrainingPlanner", ["Vocabulary"]),
     // Policies and specifications are read by one strict reader, which alone meets the YAML library.
     Room("StrictYAML", ["Vocabulary"], packages: ["Yams"]),
@@ -36,7 +38,7 @@ let rooms: [Room] = [
     Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"], standard: acting),
     // Parts.
     Room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog"], packages: ["GRDB"], standard: acting),
-    Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog"], standard: acting),
+    Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], standard: acting),
     Room(
         "GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport"],
         packages: ["X509", "SwiftASN1", "Crypto"], standard: acting),
@@ -50,12 +52,15 @@ let rooms: [Room] = [
         "Gateway",
         [
             "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-            "GraphVault", "AuditTrail", "GPUFabric", "Training",
+            "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
         ], packages: ["GRDB", "Mustache"], standard: acting),
     // Doors.
     Room(
         "WebAPI", ["Vocabulary", "Sealing", "Gateway"],
-        packages: ["Hummingbird", "HummingbirdTLS", "Mustache", "Logging", "Metrics", "ServiceLifecycle"],
+        packages: [
+            "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOSSL", "Mustache", "Logging",
+            "Metrics", "CoreMetrics", "ServiceLifecycle",
+        ],
         standard: acting),
     Room(
         "sekisho", ["Vocabulary", "Gateway", "WebAPI"],

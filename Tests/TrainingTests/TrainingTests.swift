@@ -138,6 +138,43 @@ import Vocabulary
         return out
     }
 
+    @Test("a run that goes on from any epoch's checkpoint ends in the same bytes", arguments: [UInt64(31), 32])
+    func resume(seed: UInt64) async throws {
+        var random = SeededRandom(seed: seed)
+        let key = SecretBytes.random(count: 32)
+        let graph = Self.graph(&random, nodes: 1500, features: 9, classes: 3)
+        let spec = Self.spec(&random, epochs: 5)
+        let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
+        let plan = try Planner.plan(
+            model: spec.shape(features: image.shape.features, classes: image.shape.classes), image: image.shape,
+            budget: Self.roomy)
+        let trainer = try Trainer(spec: spec, plan: plan, trainingByClass: image.trainingByClass)
+        func device(fence: UInt64) throws -> LocalDevice {
+            try LocalDevice(image, memoryBytes: plan.forecast.deviceBytes, runKey: key, threads: 1, fence: fence)
+        }
+        let first = try device(fence: 1)
+        var kept: [(Checkpoint, [Checkpoint.Part: [UInt8]])] = []
+        let whole = try await trainer.train(on: first, rule: .everyEpoch) { checkpoint in
+            // As it comes back from where it is kept.
+            let read = try #require(Checkpoint(json: try JSON(parsing: checkpoint.json.canonical)))
+            kept.append((read, try first.parts(of: read, parameters: plan.model.parameters.count)))
+        }
+        #expect(kept.map(\.0.epoch) == [1, 2, 3, 4, 5])
+        #expect(try await trainer.train(on: device(fence: 2)).weights == whole.weights, "without checkpoints")
+        for (number, (checkpoint, parts)) in kept.enumerated() {
+            let next = try device(fence: UInt64(number) + 3)
+            try next.give(parts)
+            let model = try await trainer.train(on: next, from: checkpoint)
+            #expect(model.weights == whole.weights, "seed \(seed) after epoch \(checkpoint.epoch)")
+            #expect(model.card == whole.card)
+        }
+        let other = try Trainer(
+            spec: spec.with(seed: spec.seed &+ 1), plan: plan, trainingByClass: image.trainingByClass)
+        await #expect(throws: TrainingError.self) {
+            try await other.train(on: try device(fence: 20), from: kept[0].0)
+        }
+    }
+
     @Test("the twin's gradients agree with finite differences", arguments: Array(UInt64(1)...4))
     func finiteDifferences(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
