@@ -2,6 +2,7 @@ import AuditTrail
 import GraphVault
 import PolicyEngine
 import Sealing
+import TransparencyLog
 package import Vocabulary
 
 // What pages show beyond the listings: one case in full, and a run's numbers as far as its viewer may see them.

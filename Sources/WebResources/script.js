@@ -70,7 +70,8 @@ function follow() {
       if (open.includes(details.querySelector("summary").textContent)) details.open = true;
     }
     if (focused && focused !== document.activeElement?.id) document.getElementById(focused)?.focus();
-    follow();
+    // Not at once: what the page shows and what the events tell may differ for a moment.
+    setTimeout(follow, 1000);
   }
 }
 follow();

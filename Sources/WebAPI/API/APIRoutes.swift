@@ -5,6 +5,7 @@ package import Hummingbird
 import HummingbirdCore
 import NIOCore
 import Sealing
+import ServiceLifecycle
 import Vocabulary
 
 /// The API over HTTP: makes a call of each request and a response of each reply.
@@ -251,26 +252,38 @@ private final class TemporaryFolder: Sendable {
 
 extension ResponseBody {
     /// Server-sent events. The stream ends with the run, or after some minutes, when the reader asks again and is looked
-    /// at again: who may look can change. A comment now and then keeps the line open.
-    package static func events(_ events: AsyncStream<RunEvent>) -> ResponseBody {
+    /// at again: who may look can change. A comment now and then keeps the line open, and a service that stops ends it.
+    ///
+    /// - Parameter text: an event's lines on the wire; JSON for the API.
+    package static func events(
+        _ events: AsyncStream<RunEvent>, text: @escaping @Sendable (RunEvent) -> String = { EventText.json(of: $0) }
+    ) -> ResponseBody {
         ResponseBody { writer in
-            for await text in EventText.lines(of: events) { try await writer.write(ByteBuffer(string: text)) }
+            for await lines in EventText.lines(of: events, text).cancelOnGracefulShutdown() {
+                try await writer.write(ByteBuffer(string: lines))
+            }
             try await writer.finish(nil)
         }
     }
 }
 
-private enum EventText {
+package enum EventText {
     private static let secondsBetweenComments = 15
     private static let commentsMax = 20
 
-    static func lines(of events: AsyncStream<RunEvent>) -> AsyncStream<String> {
+    package static func json(of event: RunEvent) -> String {
+        let json = event.json
+        return line(json["event"]?.stringValue ?? "", json)
+    }
+
+    static func line(_ name: String, _ data: JSON) -> String { "event: \(name)\ndata: \(data.canonicalText)\n\n" }
+
+    fileprivate static func lines(
+        of events: AsyncStream<RunEvent>, _ text: @escaping @Sendable (RunEvent) -> String
+    ) -> AsyncStream<String> {
         let (stream, continuation) = AsyncStream.makeStream(of: String.self, bufferingPolicy: .bufferingNewest(64))
         let told = Task {
-            for await event in events {
-                let json = event.json
-                continuation.yield("event: \(json["event"]?.stringValue ?? "")\ndata: \(json.canonicalText)\n\n")
-            }
+            for await event in events { continuation.yield(text(event)) }
             continuation.finish()
         }
         let ticking = Task {

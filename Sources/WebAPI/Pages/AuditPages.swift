@@ -2,6 +2,7 @@ import Foundation
 import Gateway
 import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 import NIOCore
 import Vocabulary
 
@@ -113,7 +114,8 @@ extension Site {
         return page(
             "record", titled: words("record.title", ["index": "\(index)"]),
             [
-                "words": words.name("event", record.eventName), "badge": Self.badge(ofOutcome: record.outcomeName, words),
+                "words": words.name("event", record.eventName),
+                "badge": Self.badge(ofOutcome: record.outcomeName, words),
                 "pairs": pairs,
             ], at: "/audit/records/\(index)", context)
     }

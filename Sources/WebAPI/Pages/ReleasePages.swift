@@ -1,6 +1,7 @@
 import Gateway
 import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 import Vocabulary
 
 extension Site {

@@ -1,6 +1,7 @@
 import Gateway
 import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 import Vocabulary
 
 extension Site {
@@ -361,7 +362,8 @@ struct RequestForm {
         let code = value("purpose")
         if !purposes.contains(code) { faults.add("purpose", words("form.choose")) }
         purpose["codes"] = [.string(code)]
-        let diseases = value("diseases").split(whereSeparator: { $0.isWhitespace || $0 == "," || $0 == "、" }).map(String.init)
+        let diseases = value("diseases").split(whereSeparator: { $0.isWhitespace || $0 == "," || $0 == "、" }).map(
+            String.init)
         if !diseases.allSatisfy(isMONDO) || diseases.count > 50 {
             faults.add("diseases", words("request-new.diseases.wrong"))
         } else if code == "DUO:0000007", diseases.isEmpty {
@@ -420,7 +422,8 @@ struct RequestForm {
     }
 
     private static func isMONDO(_ text: String) -> Bool {
-        text.hasPrefix("MONDO:") && text.utf8.count == 13 && text.utf8.dropFirst(6).allSatisfy { (0x30...0x39).contains($0) }
+        text.hasPrefix("MONDO:") && text.utf8.count == 13
+            && text.utf8.dropFirst(6).allSatisfy { (0x30...0x39).contains($0) }
     }
 }
 

@@ -1,6 +1,7 @@
 import Gateway
 import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 import Vocabulary
 
 extension Site {
@@ -33,7 +34,8 @@ extension Site {
                     "missing": words(
                         "votes.missing", ["count": "\(entry.missing.count)", "roles": words.roles(entry.missing.roles)]),
                     "badge": Self.badge(
-                        entry.mayReview ? .moving : .waiting, words(entry.mayReview ? "reviews.yours" : "reviews.others")),
+                        entry.mayReview ? .moving : .waiting,
+                        words(entry.mayReview ? "reviews.yours" : "reviews.others")),
                 ]
             },
         ]

@@ -1,6 +1,7 @@
 import Gateway
 import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 import NIOCore
 import Vocabulary
 
@@ -10,9 +11,10 @@ extension Site {
         routes.on(.runsPage) { request, context in try await runs(gateway, request, context) }
         routes.on(.runNewPage) { request, context in
             let grant = request.uri.queryParameters.get("grant").map { String($0.prefix(Limits.identifierBytesMax)) }
-            let preset = RunForm.presets.first { $0.name == request.uri.queryParameters.get("start").map(String.init) }
+            let preset = RunForm.presets.first { $0.name == request.uri.queryParameters.get("start").map { String($0) } }
             let typed = Form([
-                (name: "grant", value: grant ?? ""), (name: "specification", value: (preset ?? RunForm.presets[0]).text),
+                (name: "grant", value: grant ?? ""),
+                (name: "specification", value: (preset ?? RunForm.presets[0]).text),
             ])
             return try await newRun(gateway, typed, context)
         }
@@ -113,7 +115,9 @@ extension Site {
         var content: [String: Any] = [
             "id": id.text, "dataset": "\(entry.dataset) \(entry.version)", "researcher": entry.researcher.text,
             "badge": Self.badge(of: entry, words), "holder": Self.holder(of: entry, seenBy: person, words),
-            "isLive": entry.end == nil, "stage": entry.stage.rawValue, "steps": Self.steps(entry, words),
+            "isLive": entry.end == nil,
+            "stage": entry.missing == nil ? entry.stage.rawValue : RunLive.reviewWaits,
+            "steps": Self.steps(entry, words),
             "pairs": Self.pairs(entry, details, words), "events": Self.events(records, words),
             "figures": Self.hiddenFigures(entry, details, isOwn: isOwn, words),
             "mayCancel": entry.end == nil && records.allSatisfy { $0.key != "release-decided" }
@@ -274,10 +278,6 @@ extension Site {
                 status: .init(code: Problem(error).status))
         }
     }
-}
-
-extension HTTPField.Name {
-    static let contentDisposition = HTTPField.Name("Content-Disposition")!
 }
 
 /// The form of a new run.

@@ -1,4 +1,5 @@
 package import Hummingbird
+import HummingbirdCore
 import HTTPTypes
 import Gateway
 import Mustache
@@ -118,7 +119,8 @@ extension Site {
             frame["navigation"] = Self.navigation(identity, words, path)
         }
         return Response(
-            status: status, headers: [.contentType: "text/html; charset=utf-8", .contentLanguage: context.language.rawValue],
+            status: status,
+            headers: [.contentType: "text/html; charset=utf-8", .contentLanguage: context.language.rawValue],
             body: ResponseBody(byteBuffer: ByteBuffer(string: library.render(frame, withTemplate: "layout") ?? "")))
     }
 
@@ -187,7 +189,8 @@ extension Site {
             let label = FieldName.label(field.name, words)
             return [
                 "number": "\(number)", "name": field.name, "value": field.value, "label": label ?? "",
-                "isHidden": label == nil, "isLong": label != nil && (field.value.count > 80 || field.value.contains("\n")),
+                "isHidden": label == nil,
+                "isLong": label != nil && (field.value.count > 80 || field.value.contains("\n")),
                 "isShort": label != nil && field.value.count <= 80 && !field.value.contains("\n"),
             ]
         }
@@ -216,8 +219,4 @@ extension Language {
         case .japanese: "日本語"
         }
     }
-}
-
-extension HTTPField.Name {
-    static let contentLanguage = HTTPField.Name("Content-Language")!
 }
