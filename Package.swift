@@ -176,7 +176,7 @@ let package = Package(
             "WebAPITests",
             [
                 "WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient, httpTypes, nioCore, nioSSL,
-                logging, lifecycle,
+                logging, lifecycle, yams,
             ]),
     ]
 )
