@@ -125,6 +125,7 @@ struct Unexpected: Error { let words: String }
 func withOpenDoor(
     logger: Logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
     change: (inout DoorSettings) -> Void = { _ in },
+    pages: any PageWriter = PlainPages(),
     register: (Routes) throws -> Void = { _ in },
     _ body: (OpenDoor) async throws -> Void
 ) async throws {
@@ -138,7 +139,7 @@ func withOpenDoor(
     settings.port = 0
     settings.machineAuthority = certificate.authority
     change(&settings)
-    let service = try await WebService(gateway, settings, logger: logger, register: register)
+    let service = try await WebService(gateway, settings, logger: logger, pages: pages, register: register)
     let group = ServiceGroup(
         configuration: .init(services: [.init(service: service)], logger: logger))
     let running = Task { try await group.run() }
