@@ -57,8 +57,8 @@ let rooms: [Room] = [
     Room(
         "WebAPI", ["Vocabulary", "Sealing", "Gateway", "WebResources"],
         packages: [
-            "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOSSL", "Mustache", "Logging",
-            "Metrics", "CoreMetrics", "ServiceLifecycle",
+            "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOHTTP1",
+            "NIOHTTPTypes", "NIOSSL", "Mustache", "Logging", "Metrics", "CoreMetrics", "ServiceLifecycle",
         ],
         standard: acting),
     Room(
