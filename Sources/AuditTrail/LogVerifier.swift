@@ -1,10 +1,11 @@
+package import DurableFiles
 package import TransparencyLog
 package import Vocabulary
 
 /// Checks a whole log from its static files alone: every entry, every tile, every checkpoint, and with an auditor's key
 /// every record's content and chain. It needs no gateway and trusts nothing but the key it is given.
 package struct LogVerifier {
-    private let disk: any TrailDisk
+    private let disk: any Disk
     private let folder: String
     private let identity: TrailIdentity
     private let auditor: AuditorKey?
@@ -16,7 +17,7 @@ package struct LogVerifier {
     private var report = LogReport()
 
     /// `folder` is where `log/` and `keys/` lie on the disk: empty for a trail's own folder, `data/` in an export.
-    package init(disk: any TrailDisk, folder: String, identity: TrailIdentity, auditor: AuditorKey?) {
+    package init(disk: any Disk, folder: String, identity: TrailIdentity, auditor: AuditorKey?) {
         self.disk = disk
         self.folder = folder
         self.identity = identity

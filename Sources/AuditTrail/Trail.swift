@@ -1,3 +1,4 @@
+import DurableFiles
 internal import Sealing
 package import TransparencyLog
 package import Vocabulary
@@ -10,8 +11,8 @@ package import Vocabulary
 package final class Trail: @unchecked Sendable {
     // Unchecked: `state` is touched only with `lock` held; everything else is constant.
     package let identity: TrailIdentity
-    private let disk: any TrailDisk
-    private let anchor: any TrailDisk
+    private let disk: any Disk
+    private let anchor: any Disk
     private let settings: TrailSettings
     private let signingKey: SigningKey
     private let hostKey: SecretBytes
@@ -24,7 +25,7 @@ package final class Trail: @unchecked Sendable {
     private var state: TrailState
 
     init(
-        identity: TrailIdentity, disk: any TrailDisk, anchor: any TrailDisk, settings: TrailSettings,
+        identity: TrailIdentity, disk: any Disk, anchor: any Disk, settings: TrailSettings,
         signingKey: consuming SigningKey, hostKey: borrowing SecretBytes, clock: any WallClock, state: TrailState
     ) {
         self.identity = identity

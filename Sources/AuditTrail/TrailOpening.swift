@@ -1,3 +1,4 @@
+package import DurableFiles
 package import Sealing
 internal import TransparencyLog
 package import Vocabulary
@@ -5,13 +6,13 @@ package import Vocabulary
 /// What a trail needs from its owner each time it is opened.
 package struct TrailHome: Sendable {
     /// The trail's folder.
-    package let disk: any TrailDisk
+    package let disk: any Disk
     /// The anchor's folder, on another volume than the trail.
-    package let anchor: any TrailDisk
+    package let anchor: any Disk
     package let settings: TrailSettings
     package let clock: any WallClock
 
-    package init(disk: any TrailDisk, anchor: any TrailDisk, settings: TrailSettings, clock: any WallClock) {
+    package init(disk: any Disk, anchor: any Disk, settings: TrailSettings, clock: any WallClock) {
         self.disk = disk
         self.anchor = anchor
         self.settings = settings

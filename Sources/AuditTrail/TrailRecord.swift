@@ -5,6 +5,12 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case trailCreated = "trail.created"
     case trailRecovered = "trail.recovered"
     case trailFull = "trail.full"
+    case trailResumed = "trail.resumed"
+    case trailHeartbeat = "trail.heartbeat"
+    case trailReanchored = "trail.reanchored"
+    case signingRotated = "signing.rotated"
+    case subjectShredRequested = "subject.shred-requested"
+    case subjectShredded = "subject.shredded"
     case trailRead = "trail.read"
     case trailExported = "trail.exported"
     case eraOpened = "era.opened"
@@ -33,6 +39,7 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case deviceLeased = "device.leased"
     case runPlanned = "run.planned"
     case programLoaded = "program.loaded"
+    case trainingResumed = "training.resumed"
     case trainingEpoch = "training.epoch"
     case progressShown = "progress.shown"
     case runTrained = "run.trained"
@@ -47,7 +54,14 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case runClosed = "run.closed"
 
     /// What the trail writes about itself, in entries of a kind of their own.
-    var isOfTheTrail: Bool { [.trailCreated, .trailRecovered, .trailFull].contains(self) }
+    var isOfTheTrail: Bool {
+        switch self {
+        case .trailCreated, .trailRecovered, .trailFull, .trailResumed, .trailHeartbeat, .trailReanchored,
+            .signingRotated:
+            true
+        default: false
+        }
+    }
 
     /// What may still be written from the reserve when the disk is full: endings, so that nothing is left running.
     package var mayUseReserve: Bool {

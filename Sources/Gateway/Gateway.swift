@@ -1,9 +1,11 @@
 import AuditTrail
+import DurableFiles
 package import Foundation
 import GPUFabric
 import GraphVault
 import PolicyEngine
 import Sealing
+import Training
 import TransparencyLog
 package import Vocabulary
 
@@ -20,6 +22,8 @@ package actor Gateway {
     /// What this start found and mended, in words that are safe to show.
     package let findings: [String]
     private let lock: HomeLock
+    /// Seals the private keys of the fabric's certificates.
+    let fabricKeys: SecretBytes
 
     /// The device that a run of this process holds. Lost with the process; the next one takes it over with a higher
     /// fence.
@@ -29,6 +33,8 @@ package actor Gateway {
     var attestedNodes: [RunID: AttestedNode] = [:]
     /// Why the last device that was asked could not be had.
     var deviceRefusals: [RunID: FabricError] = [:]
+    /// How often a run's training is kept, so that a crash does not cost it.
+    var checkpointRule = CheckpointRule.usual
     var fenceHandedOut = Fence(0)
     var policyCache: PolicySet?
     var fabricCache: Fabric?
@@ -73,6 +79,7 @@ package actor Gateway {
         self.clock = clock
         directory = Directory(ledger.file(.gateway).records)
         self.lock = lock
+        fabricKeys = await vault.derivedKey(DerivedKey.fabricKeys)
         findings = vault.findings.map(\.words) + trailFindings.map(\.text)
         if !vault.findings.isEmpty {
             try ledger.record(
@@ -159,6 +166,9 @@ package actor Gateway {
         return try SigningKey(seed: seed)
     }
 
+    /// For tests, which want more of them than a run of some milliseconds is worth.
+    package func keepEveryEpoch() { checkpointRule = .everyEpoch }
+
     // MARK: - Looking
 
     /// A case as its records tell it. Requester and researcher see their own; figures of a run are not in it before its
@@ -199,6 +209,7 @@ private enum DerivedKey {
     static let trailSigning = "sekisho trail signing key v1"
     static let trailEras = "sekisho trail eras v1"
     static let caseRecords = "sekisho case records v1"
+    static let fabricKeys = "sekisho fabric keys v1"
 }
 
 /// The machine's clock.

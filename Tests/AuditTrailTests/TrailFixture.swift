@@ -1,4 +1,5 @@
 import AuditTrail
+import DurableFiles
 import Sealing
 import TestSupport
 import TransparencyLog

@@ -1,4 +1,5 @@
 import AuditTrail
+import DurableFiles
 import FoundationEssentials
 import Sealing
 import TestSupport

@@ -28,13 +28,17 @@ let rooms: [Room] = [
         standard: ["Glibc", "Foundation", "FoundationEssentials", "Synchronization"]),
     Room("TransparencyLog", ["Vocabulary", "Sealing"]),
     Room("FabricProtocol", ["Vocabulary", "Sealing"]),
+    // Whoever keeps durable files asks the disk through one protocol, so that one fake can tear all of them.
+    Room("DurableFiles", standard: ["Glibc", "Synchronization"]),
     Room("TrainingPlanner", ["Vocabulary"]),
-    Room("PolicyEngine", ["Vocabulary"], packages: ["Yams"]),
+    // Policies and specifications are read by one strict reader, which alone meets the YAML library.
+    Room("StrictYAML", ["Vocabulary"], packages: ["Yams"]),
+    Room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
     // Both ends of the fabric meet in their transport: sockets, the control connection and the sealed lanes.
     Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"], standard: acting),
     // Parts.
     Room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog"], packages: ["GRDB"], standard: acting),
-    Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog"], standard: acting),
+    Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], standard: acting),
     Room(
         "GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport"],
         packages: ["X509", "SwiftASN1", "Crypto"], standard: acting),
@@ -42,14 +46,13 @@ let rooms: [Room] = [
         "DeviceNode", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"],
         standard: acting),
     Room(
-        "Training", ["Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner"], packages: ["Yams"],
-        standard: acting),
+        "Training", ["Vocabulary", "Sealing", "StrictYAML", "FabricProtocol", "TrainingPlanner"], standard: acting),
     // Story.
     Room(
         "Gateway",
         [
             "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-            "GraphVault", "AuditTrail", "GPUFabric", "Training",
+            "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
         ], packages: ["GRDB", "Mustache"], standard: acting),
     // Doors.
     // The pages' files, embedded: text and nothing else.
@@ -79,6 +82,7 @@ let unreachable: [(from: String, never: Set<String>)] = [
     ("TransparencyLog", ["GRDB", "Dispatch", "Yams", "X509", "CKernels"]),
     ("FabricProtocol", ["GRDB", "Dispatch", "Yams", "X509", "CKernels"]),
     ("TrainingPlanner", ["Sealing", "GRDB", "Dispatch", "Glibc", "Foundation", "Yams"]),
+    ("StrictYAML", ["Sealing", "GRDB", "Dispatch", "Glibc"]),
     ("PolicyEngine", ["Sealing", "GRDB", "Dispatch", "Glibc"]),
     // The node never holds what only the enclave may know.
     ("sekisho-node", ["GraphVault", "AuditTrail", "PolicyEngine", "Gateway", "Training", "GRDB", "X509"]),

@@ -1,34 +1,8 @@
 internal import Glibc
 internal import Synchronization
 
-/// The few things the trail asks of a disk, so that tests can tear writes and fail at each call.
-package protocol TrailDisk: Sendable {
-    /// Refuses (`busy`) when another process holds this folder. Released when the disk is dropped.
-    func lock() throws(DiskError)
-    /// The names in a folder; none when it does not exist.
-    func names(in folder: String) throws(DiskError) -> [String]
-    /// `nil` when there is no such file.
-    func read(_ path: String) throws(DiskError) -> [UInt8]?
-    func read(_ path: String, offset: Int, count: Int) throws(DiskError) -> [UInt8]
-    /// Puts a whole file in place at once: the old content or the new, never a mixture. Makes missing folders.
-    /// When `durable`, it also survives a crash from the moment this returns.
-    func replace(_ path: String, with bytes: [UInt8], durable: Bool) throws(DiskError)
-    /// A new durable file of zeros, all of its space taken.
-    func preallocate(_ path: String, byteCount: Int) throws(DiskError)
-    /// Writes inside an existing file; durable only after `sync`.
-    func write(_ bytes: [UInt8], to path: String, offset: Int) throws(DiskError)
-    func sync(_ path: String) throws(DiskError)
-    /// Durably gives a file another name in the same folder.
-    func rename(_ path: String, to newPath: String) throws(DiskError)
-    /// Overwrites a file with zeros, then durably removes it. Nothing happens when it does not exist.
-    func erase(_ path: String) throws(DiskError)
-    func remove(_ path: String) throws(DiskError)
-}
-
-package enum DiskError: Error, Equatable, Sendable { case noSpace, busy, failed }
-
 /// A folder of the file system.
-package final class FolderDisk: TrailDisk {
+package final class FolderDisk: Disk {
     private let root: String
     private let handles: Handles
 
@@ -63,6 +37,15 @@ package final class FolderDisk: TrailDisk {
             if name != "." && name != ".." { names.append(name) }
         }
         return names.sorted()
+    }
+
+    package func byteCount(of path: String) throws(DiskError) -> Int? {
+        var status = stat()
+        guard stat(full(path), &status) == 0 else {
+            guard errno == ENOENT || errno == ENOTDIR else { throw Self.error() }
+            return nil
+        }
+        return Int(status.st_size)
     }
 
     package func read(_ path: String) throws(DiskError) -> [UInt8]? {
@@ -131,7 +114,15 @@ package final class FolderDisk: TrailDisk {
     }
 
     package func sync(_ path: String) throws(DiskError) {
-        guard fdatasync(try handles.descriptor(for: path, opening: full(path))) == 0 else { throw Self.error() }
+        let descriptor = try handles.descriptor(for: path, opening: full(path))
+        guard fdatasync(descriptor) == 0 else { throw Self.error() }
+        // A file that was removed or moved away takes every write and sync without complaint.
+        var written = stat()
+        var named = stat()
+        guard fstat(descriptor, &written) == 0 else { throw Self.error() }
+        guard stat(full(path), &named) == 0, named.st_dev == written.st_dev, named.st_ino == written.st_ino else {
+            throw .gone
+        }
     }
 
     package func rename(_ path: String, to newPath: String) throws(DiskError) {
