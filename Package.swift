@@ -118,6 +118,12 @@ let package = Package(
             dependencies: ["LocalTraining", "Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", "Training"],
             path: "Benchmarks/sekisho-bench", swiftSettings: strict),
 
+        // The audit trail's measurements, and the lives that its crash tests end.
+        .executableTarget(
+            name: "trail-bench",
+            dependencies: ["AuditTrail", "DurableFiles", "TransparencyLog", "Sealing", "Vocabulary"],
+            path: "Benchmarks/trail-bench", swiftSettings: strict),
+
         // Tests.
         .target(
             name: "TestSupport", dependencies: ["Vocabulary", "Sealing", "DurableFiles"], path: "Tests/TestSupport",

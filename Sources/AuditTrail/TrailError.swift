@@ -40,7 +40,7 @@ package struct TrailError: Error, Equatable, Sendable, CustomStringConvertible {
 /// Something that the trail noticed and dealt with when it was opened.
 package struct TrailFinding: Equatable, Sendable, CustomStringConvertible {
     package enum Code: String, Sendable {
-        case tornFrameCut, leftoverKeyErased, unusedKeysRemoved, keysMissing, reserveMissing, derivedRebuilt
+        case tornFrameCut, leftoverKeyErased, unusedKeysRemoved, keysMissing, reserveMissing, derivedRebuilt, anchorMade
     }
 
     package let code: Code

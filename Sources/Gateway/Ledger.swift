@@ -64,7 +64,7 @@ final class Ledger {
     /// Proof for a wall that does not trust this process: the record is durable and says what it says. Only while the
     /// record's era is open.
     func receipt(for record: CaseRecord) throws -> Receipt {
-        do throws(TrailError) { return try trail.receipt(for: record.leafHash) } catch {
+        do throws(TrailError) { return try trail.receipt(for: record.leafHash, at: record.index) } catch {
             throw GatewayError(trail: error)
         }
     }
@@ -188,7 +188,7 @@ extension Ledger {
                 let recordKey: String = row["record_key"],
                 let hashBytes: Data = row["leaf_hash"], let leafHash = Digest(hashBytes),
                 let index: Int64 = row["trail_index"], let time: Int64 = row["time"], let sealed: Data = row["sealed"],
-                trail.index(of: leafHash) == UInt64(index)
+                trail.holds(leafHash, at: UInt64(index))
             else { throw Self.damaged }
             let nonceBytes = SmallCipher.nonceBytes
             guard
