@@ -55,8 +55,10 @@ struct BenchTrail {
     static func record(_ number: Int) -> TrailRecord {
         TrailRecord(
             .trainingEpoch, .done,
-            [.detail: ["number": .integer(Int64(number)), "text": .string(String(repeating: "x", count: 260))]])
+            [.detail: ["number": .integer(Int64(number)), "text": text]])
     }
+
+    private static let text = JSON.string(String(repeating: "x", count: 260))
 }
 
 struct BenchClock: WallClock {
