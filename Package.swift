@@ -20,10 +20,15 @@ let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swif
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
 let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
+let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
+let coreMetrics = Target.Dependency.product(name: "CoreMetrics", package: "swift-metrics")
 
 /// A room of the design. What it may import is listed here and held by `Tests/LayeringTests`.
 func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
@@ -46,8 +51,11 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.5.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.92.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.36.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
@@ -71,7 +79,8 @@ let package = Package(
         room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"]),
         room("DurableFiles"),
         room("TrainingPlanner", ["Vocabulary"]),
-        room("PolicyEngine", ["Vocabulary", yams]),
+        room("StrictYAML", ["Vocabulary", yams]),
+        room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
 
         // Parts.
         room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", grdb]),
@@ -82,7 +91,7 @@ let package = Package(
         room(
             "DeviceNode",
             ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"]),
-        room("Training", ["Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", yams]),
+        room("Training", ["Vocabulary", "Sealing", "StrictYAML", "FabricProtocol", "TrainingPlanner"]),
 
         // Story.
         room(
@@ -96,7 +105,8 @@ let package = Package(
         room(
             "WebAPI",
             [
-                "Vocabulary", "Sealing", "Gateway", hummingbird, hummingbirdTLS, mustache, logging, metrics, lifecycle,
+                "Vocabulary", "Sealing", "Gateway", hummingbird, hummingbirdCore, hummingbirdTLS, httpTypes, nioCore,
+                nioSSL, mustache, logging, metrics, coreMetrics, lifecycle,
             ]),
         .executableTarget(
             name: "sekisho",
@@ -140,6 +150,7 @@ let package = Package(
                 "Vocabulary",
             ]),
         tests("TrainingPlannerTests", ["TrainingPlanner", "Vocabulary"]),
+        tests("StrictYAMLTests", ["StrictYAML", "Vocabulary"]),
         tests("PolicyEngineTests", ["PolicyEngine", "Vocabulary"]),
         tests("GraphVaultTests", ["GraphVault", "TransparencyLog", "Sealing", "Vocabulary"]),
         tests("AuditTrailTests", ["AuditTrail", "TransparencyLog", "DurableFiles", "Sealing", "Vocabulary"]),

@@ -82,7 +82,7 @@ extension Gateway {
     package func datasets() async throws -> [DatasetSummary] {
         let entries = try await vault.versions()
         var found: [DatasetSummary] = []
-        for record in ledger.file(.gateway).records where record.event == .datasetImported && record.outcome == .done {
+        for record in ledger.records(of: .datasetImported) where record.outcome == .done {
             guard
                 let entry = entries.first(where: {
                     $0.dataset.text == record.core["dataset"]?.stringValue

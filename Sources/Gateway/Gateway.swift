@@ -15,7 +15,9 @@ package actor Gateway {
     let vault: Vault
     let trail: Trail
     let ledger: Ledger
-    let clock: any WallClock
+    package nonisolated let clock: any WallClock
+    /// Who people are and how they sign in, readable without waiting for the gateway.
+    package nonisolated let directory: Directory
     /// What this start found and mended, in words that are safe to show.
     package let findings: [String]
     private let lock: HomeLock
@@ -72,6 +74,7 @@ package actor Gateway {
         self.trail = trail
         self.ledger = ledger
         self.clock = clock
+        directory = Directory(ledger.file(.gateway).records)
         self.lock = lock
         fabricKeys = await vault.derivedKey(DerivedKey.fabricKeys)
         findings = vault.findings.map(\.words) + trailFindings.map(\.text)
@@ -170,13 +173,15 @@ package actor Gateway {
         case .run(let run):
             let run = try runCase(run)
             if person == run.researcher {
-                return run.file[RunCase.Key.ready]?.outcome == .done ? records : records.compactMap(\.withoutFigures)
+                return run.isReleased ? records : records.compactMap(\.withoutFigures)
             }
+            try requireOpening(of: run, by: person)
         case .request(let request):
-            if person == (try accessRequest(request).requester) { return records }
-        case .gateway: break
+            let request = try accessRequest(request)
+            if person == request.requester { return records }
+            try requireSight(of: request, by: person)
+        case .gateway: try require(person, anyOf: Self.caseReaders)
         }
-        try require(person, anyOf: [.complianceOfficer, .dac, .dataCustodian])
         try ledger.record(
             Event(.trailRead, .done).with {
                 $0.actor = person

@@ -21,6 +21,10 @@ package struct GatewayError: Error, Equatable, CustomStringConvertible {
         case trailFull
         /// Another process holds this home.
         case busy
+        /// It is no longer what it was when the caller looked.
+        case changed
+        /// The key for doing it once was used for something else.
+        case keyReused
     }
 
     package let code: Code

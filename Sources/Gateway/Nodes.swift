@@ -62,8 +62,8 @@ extension Gateway {
     }
 
     private func enrolment(of node: NodeID) -> NodeEnrolment? {
-        let record = ledger.file(.gateway).records.last {
-            $0.event == .nodeEnrolled && $0.outcome == .done && $0.core["device"]?.stringValue == node.text
+        let record = ledger.records(of: .nodeEnrolled).last {
+            $0.outcome == .done && $0.core["device"]?.stringValue == node.text
         }
         guard let certificate = record?.detail["certificate"]?.stringValue.flatMap(Digest.init(hex:)),
             let key = record?.detail["attestation_key"]?.stringValue.flatMap(Hex.decode).flatMap({
@@ -104,6 +104,8 @@ extension Gateway {
         fabricCache = nil
     }
 
+    var hasNodes: Bool { !ledger.records(of: .nodeAdded).isEmpty }
+
     package func nodes() throws -> [NodeSummary] {
         try fabric().nodes.map { status in
             let state = status.quarantine.map { "quarantined (\($0.code))" } ?? status.state.rawValue
@@ -136,7 +138,7 @@ extension Gateway {
     func fabric() throws -> Fabric {
         if let fabricCache { return fabricCache }
         var nodes: [NodeID: FabricNode] = [:]
-        for record in ledger.file(.gateway).records where record.event == .nodeAdded {
+        for record in ledger.records(of: .nodeAdded) {
             guard let id = record.core["device"]?.stringValue.flatMap({ try? NodeID($0) }),
                 let enrolment = enrolment(of: id), let host = record.detail["host"]?.stringValue,
                 let port = record.detail["port"]?.integerValue.flatMap({ UInt16(exactly: $0) }),

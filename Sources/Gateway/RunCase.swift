@@ -47,6 +47,9 @@ package struct RunCase: Sendable {
 
     package var isClosed: Bool { file[Key.closed] != nil }
 
+    /// Its figures may be seen by the researcher, and its artefacts taken.
+    package var isReleased: Bool { file[Key.ready]?.outcome == .done }
+
     /// A stage said no or broke; a scrub without proof is told by its record but does not stop the run.
     var stopped: Bool { stop != nil }
 

@@ -113,8 +113,8 @@ extension Gateway {
     /// see; those who review or operate see how far it is.
     package func follow(_ id: RunID, by person: PersonID) throws -> AsyncStream<RunEvent> {
         let run = try runCase(id)
-        let isOwn = person == run.researcher
-        if !isOwn { try require(person, anyOf: [.complianceOfficer, .dac, .dataCustodian, .operatorRole]) }
-        return try feed.follow(id, seesFigures: isOwn, recorded: run.end.map(RunEvent.closed) ?? .stage(run.nextStage))
+        try requireSight(of: run, by: person)
+        return try feed.follow(
+            id, seesFigures: person == run.researcher, recorded: run.end.map(RunEvent.closed) ?? .stage(run.nextStage))
     }
 }

@@ -181,7 +181,7 @@ extension Gateway {
     package func report(_ id: RunID, by person: PersonID) throws -> String {
         let run = try runCase(id)
         if person != run.researcher {
-            try require(person, anyOf: [.complianceOfficer, .dac, .dataCustodian])
+            try requireOpening(of: run, by: person)
             try ledger.record(
                 Event(.trailRead, .done).with {
                     $0.actor = person
@@ -189,7 +189,7 @@ extension Gateway {
                     $0.detail = ["read": "report"]
                 }, in: .gateway, key: ledger.freshKey("read"))
         }
-        return try RunReport(run: run, figuresAllowed: run.file[RunCase.Key.ready]?.outcome == .done).html
+        return try RunReport(run: run, figuresAllowed: run.isReleased).html
     }
 }
 

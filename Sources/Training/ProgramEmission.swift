@@ -17,6 +17,8 @@ extension ModelSpec {
     ///
     /// - Parameter trainingByClass: training nodes of each class; needed for balanced class weights only.
     package func program(for plan: TrainingPlan, trainingByClass: [Int]? = nil) throws(TrainingError) -> Program {
+        guard model == .gcn || model == .sage, activation == .relu, !residual, !layerNorm, task == .classification
+        else { throw TrainingError(.programRefused, "no program can be made yet for a model of this kind") }
         var emitter = Emitter(spec: self, plan: plan)
         try emitter.emitStart(trainingByClass: trainingByClass)
         emitter.emitTraining()
@@ -131,7 +133,8 @@ private struct Emitter {
         append(
             .labelWeight(
                 LabelWeight(
-                    labels: place(.labels), split: place(.split), rows: plan.image.nodes, classes: plan.image.classes,
+                    targets: .classes(place(.labels)), split: place(.split), rows: plan.image.nodes,
+                    classes: plan.image.classes,
                     classWeights: classWeights, total: place(.total), accumulates: false)),
             flags,
             Touched(
@@ -146,6 +149,7 @@ private struct Emitter {
         case .rowPointers: fixed[.rowPointers]
         case .scale: fixed[.scale]
         case .labels: fixed[.labels]
+        case .labelSets, .targets: nil
         case .split: fixed[.split]
         case .columns, .features, .aggregate:
             plan.schedule.tensors.firstIndex { $0.extent == .nodes && $0.window == .image(section) }
@@ -291,7 +295,7 @@ private struct Emitter {
         append(
             .loss(
                 Loss(
-                    logits: logits, labels: place(.labels, offset: rows.lowerBound * 4),
+                    outputs: logits, targets: .classes(place(.labels, offset: rows.lowerBound * 4)),
                     split: place(.split, offset: rows.lowerBound), firstRow: rows.lowerBound, rows: rows.count,
                     totalRows: plan.image.nodes, classes: plan.image.classes, classWeights: classWeights,
                     total: place(.total), gradient: differentiates ? logits : nil, scores: place(scores))),
@@ -315,8 +319,10 @@ private struct Emitter {
         append(
             .aggregate(
                 Aggregate(
-                    rowPointers: place(.rowPointers, offset: rows.lowerBound * 8), columns: columns, edgeBase: base,
-                    edges: edges, firstRow: rows.lowerBound, rows: rows.count, nodes: plan.image.nodes,
+                    neighbours: Neighbours(
+                        rowPointers: place(.rowPointers, offset: rows.lowerBound * 8), columns: columns,
+                        edgeBase: base, edges: edges, firstRow: rows.lowerBound, rows: rows.count,
+                        nodes: plan.image.nodes),
                     source: Matrix(Place(buffer: UInt16(plan.slots[from][0])), stride: width), sourceFirstRow: 0,
                     sourceRows: plan.image.nodes, target: matrix(to, chunk), width: width, accumulates: false,
                     steps: resolve(steps, chunk))),

@@ -22,7 +22,7 @@ struct Sekisho: AsyncParsableCommand {
         subcommands: [
             Initialise.self, PKI.self, PersonCommand.self, PolicyCommand.self, DatasetCommand.self,
             ConsentCommand.self, SubjectCommand.self, FabricCommand.self, RequestCommand.self, GrantCommand.self,
-            RunCommand.self, ReleaseCommand.self, AuditCommand.self,
+            RunCommand.self, ReleaseCommand.self, AuditCommand.self, TraceCommand.self,
         ])
 
     static func main() async {
@@ -93,7 +93,7 @@ extension GatewayError {
     /// What scripts act on; see `sekisho --help`.
     var exitStatus: Int32 {
         switch code {
-        case .usage: 2
+        case .usage, .changed, .keyReused: 2
         case .refused: 3
         case .notFound: 4
         case .integrity: 5

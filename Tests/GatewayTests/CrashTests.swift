@@ -159,7 +159,7 @@ import Vocabulary
                     "request.filed done", "access.decided done", "request.reviewed done", "request.reviewed done",
                     "access.decided done", "grant.issued done",
                 ])
-            #expect(try await enclave.gateway.grants().count == 1)
+            #expect(try await enclave.gateway.grants(PageRequest(), by: enclave.auditor).items.count == 1)
         }
     }
 }

@@ -235,7 +235,7 @@ import Vocabulary
                 try good.write(to: database)
             }
             try await enclave.open()
-            #expect(try await enclave.gateway.grants().count == 1)
+            #expect(try await enclave.gateway.grants(PageRequest(), by: enclave.auditor).items.count == 1)
         }
     }
 

@@ -151,6 +151,8 @@ struct OpenedImage {
     var scale: [Float] = []
     var labels: [Int32] = []
     var split: [UInt8] = []
+    var labelSets: [UInt8] = []
+    var targets: [Float] = []
 
     init(_ image: RunImage, _ vault: Vault, _ trail: TestTrail) async throws {
         let device = WrappingKey.generate()
@@ -167,6 +169,8 @@ struct OpenedImage {
             case .scale: scale = try Self.open(section, of: image, key)
             case .labels: labels = try Self.open(section, of: image, key)
             case .split: split = try Self.open(section, of: image, key)
+            case .labelSets: labelSets = try Self.open(section, of: image, key)
+            case .targets: targets = try Self.open(section, of: image, key)
             }
         }
     }

@@ -139,6 +139,7 @@ struct ReferenceTwin {
                     switch spec.model {
                     case .gcn: Double(plain.scale[row]) * Double(plain.scale[other])
                     case .sage: Double(plain.scale[transposed ? other : row])
+                    case .gat, .rgcn: preconditionFailure("another twin's")
                     }
                 for column in 0..<width { out[row * width + column] += factor * values[other * width + column] }
             }
