@@ -23,6 +23,7 @@ let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: 
 let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
 let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
@@ -76,14 +77,14 @@ let package = Package(
         room("Sealing", ["CSodium", "COpenSSL", "Vocabulary"]),
         room("TransparencyLog", ["Vocabulary", "Sealing"]),
         room("FabricProtocol", ["Vocabulary", "Sealing"]),
-        room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"]),
+        room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"]),
         room("DurableFiles"),
         room("TrainingPlanner", ["Vocabulary"]),
         room("StrictYAML", ["Vocabulary", yams]),
         room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
 
         // Parts.
-        room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", grdb]),
+        room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles", grdb]),
         room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"]),
         room(
             "GPUFabric",
@@ -98,7 +99,8 @@ let package = Package(
             "Gateway",
             [
                 "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-                "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache,
+                "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache, httpClient,
+                nioCore, nioHTTP1,
             ]),
 
         // Doors.

@@ -5,6 +5,7 @@ import Vocabulary
 
 /// A log of many records: what it takes to open, verify and export it.
 struct BigLog {
+    private static let runRecords = 10_000
     private let world: BenchTrail
     private let folder: String
 
@@ -13,19 +14,21 @@ struct BigLog {
         world = try BenchTrail(folder)
     }
 
-    /// Records in runs of a hundred, as a gateway writes them.
+    /// Records in runs of ten thousand.
     func fill(_ records: Int) throws {
         let trail = try world.open()
         let (writers, first) = (64, trail.size)
         onThreads(writers) { writer in
-            var number = writer * 100
+            var number = writer * Self.runRecords
             do {
                 while number < records {
                     let run = try RunID("run-\(first)-\(number)")
                     try trail.openEra(run: run)
-                    for place in 0..<98 { _ = try trail.record(BenchTrail.record(place), in: .run(run)) }
+                    for place in 0..<min(Self.runRecords, records - number) - 2 {
+                        _ = try trail.record(BenchTrail.record(place), in: .run(run))
+                    }
                     _ = try trail.append(trail.prepareClose(TrailRecord(.runClosed, .done), run: run))
-                    number += writers * 100
+                    number += writers * Self.runRecords
                 }
             } catch { fatalError("\(error)") }
         }

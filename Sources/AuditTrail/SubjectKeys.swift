@@ -16,6 +16,17 @@ package struct SubjectSection: Hashable, Sendable {
     }
 }
 
+extension Trail {
+    /// What a section of the record at `index` says; `nil` once its subject is shredded.
+    package func section(_ section: JSON, of core: JSON, at index: UInt64) throws(TrailError) -> JSON? {
+        guard let sequence = core["sequence"]?.integerValue, sequence > 0 else {
+            throw TrailError(.malformed, "a record has no sequence")
+        }
+        return try subjects.open(
+            section, origin: identity.origin, era: try era(of: index), sequence: UInt64(sequence))
+    }
+}
+
 /// The keys of subjects, on this host only: no reader of the trail has them, so that deleting one here makes the
 /// subject's sections unreadable to everyone.
 ///

@@ -18,7 +18,7 @@ package final class Trail: @unchecked Sendable {
     let settings: TrailSettings
     let hostKey: SecretBytes
     let clock: any WallClock
-    let subjects: SubjectKeys
+    package let subjects: SubjectKeys
     let tiles: StoredTiles
     let lock = Lock()
     /// Woken when nobody commits any more.
@@ -200,6 +200,9 @@ extension Trail {
     package var recordCount: Int { lock.held { state.records } }
 
     package var size: UInt64 { lock.held { state.tree.size } }
+
+    /// How many entries are held in memory because no full tile on the disk has them yet.
+    package var heldEntries: Int { lock.held { state.tree.heldLeaves } }
 
     /// Whether new records are accepted; `nil` when they are.
     package var obstacle: TrailError? {

@@ -1,4 +1,4 @@
-internal import DurableFiles
+package import DurableFiles
 package import Sealing
 internal import TransparencyLog
 import Vocabulary
@@ -43,7 +43,7 @@ extension Trail {
         lock.held { watch.looked = now }
         guard let lost = try firstLostFile() else { return }
         let failure = TrailError(
-            .damaged, "\(lost) was removed or replaced while the trail is open; nothing new starts")
+            .lost, "\(lost) was removed or replaced while the trail is open; nothing new starts")
         lock.held {
             while state.isCommitting { idle.wait(lock) }
             guard state.stopped == nil else { return }
@@ -109,6 +109,13 @@ extension Trail {
             try disk.byteCount(of: TrailFiles.log(entries.path)) != nil
         else { return "a tile of the published log" }
         return nil
+    }
+
+    /// The key that signs a trail's heads now, as its files say; `nil` when there is no trail.
+    package static func currentKey(in disk: any Disk) throws -> VerifyingKey? {
+        guard let text = try disk.read(TrailFiles.identity), text.last == 0x0A else { return nil }
+        let identity = try TrailIdentity(parsing: String(decoding: text.dropLast(), as: UTF8.self))
+        return try SigningPeriods(identity, parsing: disk.read(TrailFiles.periods) ?? []).current.key
     }
 
     // MARK: - Signing periods

@@ -40,13 +40,16 @@ extension Trail {
     func acknowledged(
         _ prepared: PreparedRecord, _ batch: Batch, _ index: UInt64
     ) throws(TrailError) -> AppendedRecord {
-        let isCrowded = try lock.held { () throws(TrailError) in
+        let (isCrowded, spareBytes, endsRun) = try lock.held { () throws(TrailError) in
             try wait(for: batch)
-            if prepared.closes, let era = state.eras[prepared.era] { try erase(era) }
-            return state.tree.heldLeaves >= settings.heldLeavesMax
+            let era = prepared.closes ? state.eras[prepared.era] : nil
+            if let era { try erase(era) }
+            return (state.tree.heldLeaves >= settings.heldLeavesMax, spareBytesDue, era?.run != nil)
         }
         if isCrowded { try publishLock.heldIfFree { () throws(TrailError) in try storeFullTiles() } }
-        makeSpareIfDue()
+        if let spareBytes { makeSpare(spareBytes) }
+        // The record is durable whatever comes of this; the next round of care says what is wrong with the disk.
+        if endsRun { try? publish() }
         return AppendedRecord(index: index, leafHash: prepared.leafHash, core: prepared.core)
     }
 
@@ -149,7 +152,7 @@ extension Trail {
 
     private static func writeFailure(_ error: any Error) -> TrailError {
         switch error as? DiskError {
-        case .gone: TrailError(.damaged, "the segment that is written to was removed or replaced")
+        case .gone: TrailError(.lost, "the segment that is written to was removed or replaced")
         default: TrailError(.poisoned, "a write or sync of the trail failed")
         }
     }
@@ -194,15 +197,16 @@ extension Trail {
         }
     }
 
+    /// The size of the next segment, when it should be made now. `lock` is held.
+    private var spareBytesDue: Int? {
+        guard state.segment.room < state.segment.byteCount / 2, !state.hasSpare, !state.spareFailed, !state.isFull,
+            state.stopped == nil
+        else { return nil }
+        return WALFiles.segmentBytes(number: state.segments.count, most: settings.segmentBytes)
+    }
+
     /// Makes the next segment while the present one is still half empty, so that no record waits for it.
-    private func makeSpareIfDue() {
-        let byteCount = lock.held { () -> Int? in
-            guard state.segment.room < state.segment.byteCount / 2, !state.hasSpare, !state.spareFailed,
-                !state.isFull, state.stopped == nil
-            else { return nil }
-            return WALFiles.segmentBytes(number: state.segments.count, most: settings.segmentBytes)
-        }
-        guard let byteCount else { return }
+    private func makeSpare(_ byteCount: Int) {
         spareLock.heldIfFree {
             guard !lock.held({ state.hasSpare }) else { return }
             let result = Result { () throws(DiskError) in

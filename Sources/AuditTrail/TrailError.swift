@@ -5,6 +5,8 @@ package struct TrailError: Error, Equatable, Sendable, CustomStringConvertible {
         case full
         /// A write or sync failed: what is on the disk is not known until the next start.
         case poisoned
+        /// Files of the trail were removed or replaced while it is open; a restart finds out what is left.
+        case lost
         /// The log has been changed, or a part of it is unreadable.
         case damaged
         /// The log is older than a head that was signed before.

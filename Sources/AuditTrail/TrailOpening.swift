@@ -129,7 +129,7 @@ extension Trail {
 
     /// Publishes, then refuses everything. The era keys stay sealed for the next start.
     package func close() {
-        try? publish()
+        try? publish(keeps: false)
         lock.held {
             if state.stopped == nil { state.stopped = TrailError(.closed, "the trail has been closed") }
         }

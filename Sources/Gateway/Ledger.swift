@@ -126,7 +126,7 @@ final class Ledger {
         } catch {
             // The row must not outlive a leaf that never was. Where the trail does not know whether the leaf is on the
             // disk, the next start asks.
-            if ![.poisoned, .damaged].contains(error.code) { try? drop(prepared.leafHash) }
+            if ![.poisoned, .lost].contains(error.code) { try? drop(prepared.leafHash) }
             throw GatewayError(trail: error)
         }
     }
@@ -298,7 +298,7 @@ extension GatewayError {
             self.init(
                 .trailFull,
                 "trail-full: the disk under the trail is full, so nothing new starts; free space and try again")
-        case .poisoned, .closed:
+        case .poisoned, .lost, .closed:
             self.init(.unavailable, "\(error.publicDescription); nothing new starts until the gateway is started again")
         case .busy: self.init(.busy, error.publicDescription)
         case .notFound: self.init(.notFound, error.publicDescription)

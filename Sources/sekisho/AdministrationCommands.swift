@@ -97,7 +97,7 @@ struct PersonCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                let people = await gateway.people.values.sorted { $0.id < $1.id }
+                let people = gateway.people.values.sorted { $0.id < $1.id }
                 return Answer(
                     .array(
                         people.map {

@@ -38,8 +38,10 @@ struct HomeOptions: ParsableArguments {
     }
 
     /// Opens the gateway, lets `body` use it, closes it again and prints what `body` answers.
-    func withGateway(_ body: (Gateway) async throws -> Answer) async throws {
-        let gateway = try await Gateway(home: homeFolder, key: unsealing())
+    func withGateway(
+        reanchoring: PersonID? = nil, _ body: (Gateway) async throws -> Answer
+    ) async throws {
+        let gateway = try await Gateway(home: homeFolder, key: unsealing(), reanchoring: reanchoring)
         for finding in await gateway.findings { complain(finding, prefix: "note: ") }
         let answer: Answer
         do {

@@ -22,7 +22,7 @@ struct Sekisho: AsyncParsableCommand {
         subcommands: [
             Initialise.self, PKI.self, PersonCommand.self, PolicyCommand.self, DatasetCommand.self,
             ConsentCommand.self, SubjectCommand.self, FabricCommand.self, RequestCommand.self, GrantCommand.self,
-            RunCommand.self, ReleaseCommand.self, AuditCommand.self, TraceCommand.self,
+            RunCommand.self, ReleaseCommand.self, AuditCommand.self, TrailCommand.self, TraceCommand.self,
         ])
 
     static func main() async {
