@@ -85,14 +85,14 @@ let package = Package(
         room("Sealing", ["CSodium", "COpenSSL", "Vocabulary"]),
         room("TransparencyLog", ["Vocabulary", "Sealing"]),
         room("FabricProtocol", ["Vocabulary", "Sealing"]),
-        room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"]),
+        room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"]),
         room("DurableFiles"),
         room("TrainingPlanner", ["Vocabulary"]),
         room("StrictYAML", ["Vocabulary", yams]),
         room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
 
         // Parts.
-        room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", grdb]),
+        room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles", grdb]),
         room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"]),
         room(
             "GPUFabric",
@@ -107,7 +107,8 @@ let package = Package(
             "Gateway",
             [
                 "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-                "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache,
+                "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache, httpClient,
+                nioCore, nioHTTP1,
             ]),
 
         // Doors.
@@ -139,6 +140,12 @@ let package = Package(
             name: "sekisho-bench",
             dependencies: ["LocalTraining", "Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", "Training"],
             path: "Benchmarks/sekisho-bench", swiftSettings: strict),
+
+        // The audit trail's measurements, and the lives that its crash tests end.
+        .executableTarget(
+            name: "trail-bench",
+            dependencies: ["AuditTrail", "DurableFiles", "TransparencyLog", "Sealing", "Vocabulary"],
+            path: "Benchmarks/trail-bench", swiftSettings: strict),
 
         // Tests.
         .target(

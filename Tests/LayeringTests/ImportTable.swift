@@ -35,9 +35,9 @@ let rooms: [Room] = [
     Room("StrictYAML", ["Vocabulary"], packages: ["Yams"]),
     Room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
     // Both ends of the fabric meet in their transport: sockets, the control connection and the sealed lanes.
-    Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"], standard: acting),
+    Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"], standard: acting),
     // Parts.
-    Room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog"], packages: ["GRDB"], standard: acting),
+    Room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], packages: ["GRDB"], standard: acting),
     Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], standard: acting),
     Room(
         "GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport"],
@@ -53,7 +53,8 @@ let rooms: [Room] = [
         [
             "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
             "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
-        ], packages: ["GRDB", "Mustache"], standard: acting),
+            // The trail's witnesses are asked over HTTP.
+        ], packages: ["GRDB", "Mustache", "AsyncHTTPClient", "NIOCore", "NIOHTTP1"], standard: acting),
     // Doors.
     // The pages' files, embedded: text and nothing else.
     Room("WebResources"),
