@@ -398,7 +398,7 @@ package struct PlanError: Error, Equatable, CustomStringConvertible {
     package let neededDeviceBytes: Int
     package let neededHostBytes: Int
 
-    init(_ code: Code, _ publicDescription: String, neededDeviceBytes: Int = 0, neededHostBytes: Int = 0) {
+    package init(_ code: Code, _ publicDescription: String, neededDeviceBytes: Int = 0, neededHostBytes: Int = 0) {
         self.code = code
         self.publicDescription = publicDescription
         self.neededDeviceBytes = neededDeviceBytes
