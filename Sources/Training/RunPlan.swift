@@ -89,7 +89,8 @@ extension RunPlan {
             title: plan.cut.title(chunks: plan.chunks), json: plan.json, table: plan.table,
             deviceBytes: plan.forecast.deviceBytes,
             wholeRunBytes: plan.buffers.filter { $0.lifetime == nil }.reduce(0) { $0 + $1.byteCount },
-            spillBytes: plan.spillBytes.reduce(0, +), fetchedBytesPerEpoch: plan.forecast.fetchedBytesPerEpoch,
+            spillBytes: plan.forecast.hostBytes + plan.forecast.ssdBytes,
+            fetchedBytesPerEpoch: plan.forecast.fetchedBytesPerEpoch,
             secondsPerEpoch: plan.forecast.secondsPerEpoch)
     }
 
