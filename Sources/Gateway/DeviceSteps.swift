@@ -465,21 +465,29 @@ extension Gateway {
     ) throws -> [ShownFigure] {
         let run = try runCase(id)
         return try ProgressQuestion.Figure.allCases.compactMap { figure in
-            // How many people are behind a figure is the vault's word, not the device's.
-            let split: Split = figure == .loss ? .train : .validation
-            let question = ProgressQuestion(
-                dataset: run.dataset, run: id, viewer: run.researcher, figure: figure,
-                cohort: labelled[Int(split.rawValue)])
-            let (decision, policies) = try decide(.progress(question))
-            guard case .permit(let permit) = decision else { return nil }
-            try ledger.record(
-                decisionEvent(.progressShown, .progress(question), decision, policies), in: .run(id),
-                key: RunCase.Key.shown(figure.rawValue))
-            let step = permit.obligations.first { $0.code == .roundThousandths }.flatMap { Double($0.value) } ?? 1
+            guard let step = try roundingShown(figure, of: run, labelled: labelled) else { return nil }
             let value = figure == .loss ? min(report.trainingLoss, 1e6) : score
             return ShownFigure(
-                name: figure.rawValue, thousandths: Int((value * 1000 / max(step, 1)).rounded() * max(step, 1)))
+                name: figure.rawValue, thousandths: Int((value * 1000 / step).rounded() * step))
         }
+    }
+
+    /// The step in thousandths to which policy rounds a figure for the run's researcher; `nil` where it hides it. That it
+    /// is shown is recorded.
+    /// - Parameter labelled: how many labelled rows each split of the run image has, by the vault's word.
+    func roundingShown(_ figure: ProgressQuestion.Figure, of run: RunCase, labelled: [Int]) throws -> Double? {
+        // How many people are behind a figure is the vault's word, not the device's.
+        let split: Split = figure == .loss ? .train : .validation
+        let question = ProgressQuestion(
+            dataset: run.dataset, run: run.id, viewer: run.researcher, figure: figure,
+            cohort: labelled[Int(split.rawValue)])
+        let (decision, policies) = try decide(.progress(question))
+        guard case .permit(let permit) = decision else { return nil }
+        try ledger.record(
+            decisionEvent(.progressShown, .progress(question), decision, policies), in: .run(run.id),
+            key: RunCase.Key.shown(figure.rawValue))
+        let step = permit.obligations.first { $0.code == .roundThousandths }.flatMap { Double($0.value) } ?? 1
+        return max(step, 1)
     }
 
     private func storeCandidate(

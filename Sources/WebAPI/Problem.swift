@@ -121,13 +121,16 @@ extension Problem {
             case .unavailable: (503, "Something needed is not available")
             case .trailFull: (503, "The audit trail has no room")
             case .busy: (503, "Busy")
+            case .changed: (412, "It has changed")
+            case .keyReused: (422, "The idempotency key was used before")
             }
         let code =
             switch error.code {
             case .usage: "invalid"
             case .notFound: "not-found"
             case .trailFull: "trail-full"
-            case .refused, .integrity, .unavailable, .busy: error.code.rawValue
+            case .keyReused: "key-reused"
+            case .refused, .integrity, .unavailable, .busy, .changed: error.code.rawValue
             }
         let words = error.publicDescription
         self.init(

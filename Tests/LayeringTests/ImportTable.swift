@@ -55,8 +55,10 @@ let rooms: [Room] = [
             "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
         ], packages: ["GRDB", "Mustache"], standard: acting),
     // Doors.
+    // The pages' files, embedded: text and nothing else.
+    Room("WebResources"),
     Room(
-        "WebAPI", ["Vocabulary", "Sealing", "Gateway"],
+        "WebAPI", ["Vocabulary", "Sealing", "Gateway", "WebResources"],
         packages: [
             "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOSSL", "Mustache", "Logging",
             "Metrics", "CoreMetrics", "ServiceLifecycle",
@@ -64,7 +66,10 @@ let rooms: [Room] = [
         standard: acting),
     Room(
         "sekisho", ["Vocabulary", "Gateway", "WebAPI"],
-        packages: ["ArgumentParser", "AsyncHTTPClient", "Configuration", "Logging", "ServiceLifecycle"],
+        packages: [
+            "ArgumentParser", "AsyncHTTPClient", "NIOCore", "NIOHTTP1", "NIOSSL", "Configuration", "Logging",
+            "ServiceLifecycle",
+        ],
         standard: acting),
     Room("sekisho-node", ["Vocabulary", "DeviceNode"], packages: ["ArgumentParser", "Logging"], standard: acting),
 ]
