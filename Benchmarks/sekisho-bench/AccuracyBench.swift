@@ -73,7 +73,7 @@ struct AccuracyBench {
         let plan = try spec.plan(
             image: image.shape, budget: Budget(deviceBytes: 4 << 30, hostBytes: 4 << 30))
         let device = try LocalDevice(image, memoryBytes: plan.deviceBytes, runKey: key, threads: threads)
-        return try await Trainer(spec: spec, plan: plan).train(on: device) { report($0) }
+        return try await Trainer(spec: spec, plan: plan).train(on: device, report: { report($0) })
     }
 
     private func rounded(_ value: Double) -> Double { (value * 10).rounded() / 10 }

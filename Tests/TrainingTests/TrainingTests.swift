@@ -291,8 +291,8 @@ import Vocabulary
                 == Self.values(stopped, layout(long, image)).map(\.1))
     }
 
-    private func layout(_ spec: ModelSpec, _ image: LocalImage) -> ParameterLayout {
-        spec.shape(features: image.shape.features, classes: image.shape.classes).parameters
+    private func layout(_ spec: ModelSpec, _ image: LocalImage) -> ReferenceTwin.Layout {
+        ReferenceTwin.Layout(spec, image.shape)
     }
 
     @Test("a cancelled task ends a run between epochs")

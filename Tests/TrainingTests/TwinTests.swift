@@ -1,3 +1,4 @@
+import FabricProtocol
 import LocalTraining
 import Sealing
 import TestSupport
