@@ -31,9 +31,15 @@ let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "sw
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
 let coreMetrics = Target.Dependency.product(name: "CoreMetrics", package: "swift-metrics")
 
+/// What pages are made of; it travels inside the binary.
+let pageFiles: [Resource] = [
+    .embedInCode("style.css"), .embedInCode("script.js"), .embedInCode("icon.svg"), .embedInCode("messages.en.json"),
+    .embedInCode("messages.ja.json"), .embedInCode("templates"),
+]
+
 /// A room of the design. What it may import is listed here and held by `Tests/LayeringTests`.
-func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+func room(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = []) -> Target {
+    .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -104,16 +110,19 @@ let package = Package(
             ]),
 
         // Doors.
+        // A room of its own because it compiles for seconds and changes seldom.
+        room("WebResources", resources: pageFiles),
         room(
             "WebAPI",
             [
-                "Vocabulary", "Sealing", "Gateway", hummingbird, hummingbirdCore, hummingbirdTLS, httpTypes, nioCore,
-                nioSSL, mustache, logging, metrics, coreMetrics, lifecycle,
-            ]),
+                "Vocabulary", "Sealing", "Gateway", "WebResources", hummingbird, hummingbirdCore, hummingbirdTLS,
+                httpTypes, nioCore, nioSSL, mustache, logging, metrics, coreMetrics, lifecycle,
+            ], resources: [.embedInCode("openapi.yaml")]),
         .executableTarget(
             name: "sekisho",
             dependencies: [
-                "Vocabulary", "Gateway", "WebAPI", arguments, httpClient, configuration, logging, lifecycle,
+                "Vocabulary", "Gateway", "WebAPI", arguments, httpClient, nioCore, nioHTTP1, nioSSL, configuration,
+                logging, lifecycle,
             ],
             swiftSettings: strict),
         .executableTarget(
@@ -168,6 +177,11 @@ let package = Package(
                 "Gateway", "GraphVault", "AuditTrail", "DurableFiles", "GPUFabric", "PolicyEngine", "TransparencyLog",
                 "Sealing", "Vocabulary", grdb,
             ]),
-        tests("WebAPITests", ["WebAPI", "Gateway", "Sealing", "Vocabulary", httpClient]),
+        tests(
+            "WebAPITests",
+            [
+                "WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient, httpTypes, nioCore, nioSSL,
+                logging, lifecycle,
+            ]),
     ]
 )

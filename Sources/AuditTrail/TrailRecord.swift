@@ -43,6 +43,7 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case deviceLeased = "device.leased"
     case runPlanned = "run.planned"
     case programLoaded = "program.loaded"
+    case trainingResumed = "training.resumed"
     case trainingEpoch = "training.epoch"
     case progressShown = "progress.shown"
     case runTrained = "run.trained"

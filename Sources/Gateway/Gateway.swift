@@ -5,6 +5,7 @@ import GPUFabric
 import GraphVault
 import PolicyEngine
 import Sealing
+import Training
 import TransparencyLog
 package import Vocabulary
 
@@ -34,6 +35,8 @@ package actor Gateway {
     var attestedNodes: [RunID: AttestedNode] = [:]
     /// Why the last device that was asked could not be had.
     var deviceRefusals: [RunID: FabricError] = [:]
+    /// How often a run's training is kept, so that a crash does not cost it.
+    var checkpointRule = CheckpointRule.usual
     var fenceHandedOut = Fence(0)
     var policyCache: PolicySet?
     var fabricCache: Fabric?
@@ -193,6 +196,9 @@ package actor Gateway {
             noncePrefixed: bytes, key: sealing, aad: Array("trail-signing-key".utf8))
         return try SigningKey(seed: seed)
     }
+
+    /// For tests, which want more of them than a run of some milliseconds is worth.
+    package func keepEveryEpoch() { checkpointRule = .everyEpoch }
 
     // MARK: - Looking
 

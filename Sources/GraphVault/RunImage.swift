@@ -167,7 +167,7 @@ extension Vault {
         return try body(runKey(run))
     }
 
-    private func runKey(_ run: RunID) throws -> SecretBytes {
+    func runKey(_ run: RunID) throws -> SecretBytes {
         guard let manifest = try imageManifest(run) else { throw VaultError(.unknownRun, "this run has no image") }
         let wrapped = try catalogue.read {
             try Data.fetchOne($0, sql: "SELECT key FROM run WHERE id = ?", arguments: [run.text])

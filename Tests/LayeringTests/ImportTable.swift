@@ -56,8 +56,10 @@ let rooms: [Room] = [
             // The trail's witnesses are asked over HTTP.
         ], packages: ["GRDB", "Mustache", "AsyncHTTPClient", "NIOCore", "NIOHTTP1"], standard: acting),
     // Doors.
+    // The pages' files, embedded: text and nothing else.
+    Room("WebResources"),
     Room(
-        "WebAPI", ["Vocabulary", "Sealing", "Gateway"],
+        "WebAPI", ["Vocabulary", "Sealing", "Gateway", "WebResources"],
         packages: [
             "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOSSL", "Mustache", "Logging",
             "Metrics", "CoreMetrics", "ServiceLifecycle",
@@ -65,7 +67,10 @@ let rooms: [Room] = [
         standard: acting),
     Room(
         "sekisho", ["Vocabulary", "Gateway", "WebAPI"],
-        packages: ["ArgumentParser", "AsyncHTTPClient", "Configuration", "Logging", "ServiceLifecycle"],
+        packages: [
+            "ArgumentParser", "AsyncHTTPClient", "NIOCore", "NIOHTTP1", "NIOSSL", "Configuration", "Logging",
+            "ServiceLifecycle",
+        ],
         standard: acting),
     Room("sekisho-node", ["Vocabulary", "DeviceNode"], packages: ["ArgumentParser", "Logging"], standard: acting),
 ]
