@@ -24,6 +24,7 @@ let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package
 let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioHTTPTypes = Target.Dependency.product(name: "NIOHTTPTypes", package: "swift-nio-extras")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
@@ -62,6 +63,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.92.0"),
+        .package(url: "https://github.com/apple/swift-nio-extras", from: "1.29.0"),
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.36.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
@@ -116,7 +118,7 @@ let package = Package(
             "WebAPI",
             [
                 "Vocabulary", "Sealing", "Gateway", "WebResources", hummingbird, hummingbirdCore, hummingbirdTLS,
-                httpTypes, nioCore, nioSSL, mustache, logging, metrics, coreMetrics, lifecycle,
+                httpTypes, nioCore, nioHTTP1, nioHTTPTypes, nioSSL, mustache, logging, metrics, coreMetrics, lifecycle,
             ], resources: [.embedInCode("openapi.yaml")]),
         .executableTarget(
             name: "sekisho",
@@ -181,7 +183,7 @@ let package = Package(
             "WebAPITests",
             [
                 "WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient, httpTypes, nioCore, nioSSL,
-                logging, lifecycle,
+                logging, lifecycle, yams,
             ]),
     ]
 )

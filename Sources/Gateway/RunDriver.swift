@@ -134,6 +134,7 @@ extension Gateway {
     /// Has a run worked on again, after its cause for standing still is mended.
     package func resume(_ id: RunID, by person: PersonID) throws {
         let run = try runCase(id)
+        try requireSight(of: run, by: person)
         if person != run.researcher { try require(person, anyOf: [.operatorRole]) }
         due.add(id)
     }
@@ -141,6 +142,7 @@ extension Gateway {
     /// Ends a run at its next epoch or stage: the device is scrubbed and given back, and nothing is released.
     package func cancelRun(_ id: RunID, by person: PersonID) throws {
         let run = try runCase(id)
+        try requireSight(of: run, by: person)
         if person != run.researcher { try require(person, anyOf: [.operatorRole, .dataCustodian]) }
         guard !run.isClosed, run.file[RunCase.Key.releaseDecided] == nil else {
             throw GatewayError(.usage, "run \(id) is past the point where it can be cancelled")

@@ -176,7 +176,8 @@ extension Layout {
                 }
             }
             for op in ops {
-                for input in analysis.graph.ops[op].inputs where input != analysis.graph.ops[op].output
+                for input in analysis.graph.ops[op].inputs
+                where input != analysis.graph.ops[op].output
                     || analysis.producedIn[input] < pass
                 { need(input) }
                 if let source = analysis.graph.ops[op].source {
@@ -342,8 +343,9 @@ extension Layout {
     func edges(_ chunks: Range<Int>) -> Range<Int> {
         let tiles = decision.chunkRows / ImageShape.tileRows
         let last = image.tileEdges.count - 1
-        return Int(image.tileEdges[min(chunks.lowerBound * tiles, last)])..<Int(
-            image.tileEdges[min(chunks.upperBound * tiles, last)])
+        return Int(
+            image.tileEdges[min(chunks.lowerBound * tiles, last)])..<Int(
+                image.tileEdges[min(chunks.upperBound * tiles, last)])
     }
 
     /// Bytes of all rows of a source; where it is put away too, of whole blocks.

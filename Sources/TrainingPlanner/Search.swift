@@ -456,7 +456,8 @@ private struct Knapsack {
         return Item(
             value: value, bytes: all, chunkBytes: max(1, (all + layout.chunks - 1) / layout.chunks),
             passes: section == nil
-                ? storage.spilled!.filter { !storage.isWhole(in: $0) } : Array(layout.passes.indices), isWhole: isSource,
+                ? storage.spilled!.filter { !storage.isWhole(in: $0) } : Array(layout.passes.indices),
+            isWhole: isSource,
             saved: saved)
     }
 }

@@ -159,7 +159,8 @@ extension TrainingPlan {
     package func resident(section: ImageSection) -> (buffer: Int, bytes: Int)? {
         guard let value = layout.values.firstIndex(where: { $0.section == section }), memory.resident[value] >= 0
         else { return nil }
-        let bytes = layout.storage[value].residentChunks == chunks
+        let bytes =
+            layout.storage[value].residentChunks == chunks
             ? image.byteCount(section) : layout.bytes(value, chunks: layout.storage[value].residentChunks)
         return bytes > 0 ? (memory.resident[value], bytes) : nil
     }

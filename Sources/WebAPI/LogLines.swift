@@ -1,6 +1,6 @@
-import Foundation
+import Glibc
 package import Logging
-import Vocabulary
+package import Vocabulary
 
 /// Writes one JSON object per event on standard error, for a journal or a collector.
 package struct LogLines: LogHandler {
@@ -43,6 +43,6 @@ package struct LogLines: LogHandler {
 
     /// One write for one line, so that lines of several threads do not mix.
     package static func toStandardError(_ line: [UInt8]) {
-        _ = line.withUnsafeBytes { fwrite($0.baseAddress, 1, $0.count, stderr) }
+        _ = line.withUnsafeBytes { Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
     }
 }

@@ -63,6 +63,7 @@ package struct WebService: Service {
         SignInRoutes.register(routes)
         try register(routes)
         let http = HTTP1Channel.Configuration(
+            additionalChannelHandlers: [ParseFaults()],
             idleTimeout: .seconds(Int64(settings.idleSeconds)),
             httpDecoderConfiguration: .init(
                 maxHeaderFieldSize: 8 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 64))

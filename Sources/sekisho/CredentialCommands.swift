@@ -63,8 +63,13 @@ struct PersonCertificate: AsyncParsableCommand {
         try await options.withGateway { gateway in
             let key = try await gateway.enrolMachine(
                 for: person, scopes: Set(scope), validSeconds: try seconds(days),
-                into: URL(fileURLWithPath: out, isDirectory: true), by: actor.person)
-            return Answer(key.answer, ["Certificate \(key.id) for \(person), until \(key.expires)."])
+                into: URL(fileURLWithPath: out, isDirectory: true), by: actor.required)
+            return Answer(
+                [
+                    "token": .string(key.id.text), "person": .string(person.text),
+                    "expires": .string(key.expires.description),
+                ],
+                ["Certificate \(key.id) for \(person), until \(key.expires)."])
         }
     }
 }
@@ -85,15 +90,25 @@ struct TokenCommand: AsyncParsableCommand {
         var out: String?
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let (key, text) = try await gateway.createToken(
-                    for: actor.person, scopes: Set(scope), validSeconds: try seconds(days), by: actor.person)
-                var members = key.answer.objectValue ?? [:]
-                if let out { try writePrivately(text, to: out) } else { members["text"] = .string(text) }
+            try await options.withDesk(as: actor) { desk in
+                var members =
+                    try await desk.json(
+                        .apiTokenCreate,
+                        body: [
+                            "scopes": .array(Set(scope).map(\.rawValue).sorted().map(JSON.string)),
+                            "valid_seconds": .integer(try seconds(days)),
+                        ]
+                    ).objectValue ?? [:]
+                let text = members["text"]?.stringValue ?? ""
+                if let out {
+                    try writePrivately(text, to: out)
+                    members["text"] = nil
+                }
+                let answer = JSON.object(members)
                 return Answer(
-                    .object(members),
+                    answer,
                     [
-                        "Token \(key.id), until \(key.expires).",
+                        "Token \(answer.text("token")), until \(answer.text("expires")).",
                         out == nil ? text : "It is in the file; nobody can show it again.",
                     ])
             }
@@ -106,16 +121,15 @@ struct TokenCommand: AsyncParsableCommand {
         @OptionGroup var actor: ActorOption
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let keys = gateway.directory.keys(of: actor.person)
-                let now = SystemClock().now()
+            try await options.withDesk(as: actor) { desk in
+                let tokens = try await desk.json(.apiTokens)["tokens"]?.arrayValue ?? []
                 return Answer(
-                    .array(keys.map(\.answer)),
+                    .array(tokens),
                     table(
-                        keys.map { key in
+                        tokens.map { token in
                             [
-                                key.id.text, key.kindName, key.scopes.map(\.rawValue).sorted().joined(separator: ","),
-                                key.revoked ? "revoked" : key.isUsable(at: now) ? "until \(key.expires)" : "expired",
+                                token.text("token"), token.text("kind"), token.texts("scopes").joined(separator: ","),
+                                token["revoked"]?.boolValue == true ? "revoked" : "until \(token.text("expires"))",
                             ]
                         }))
             }
@@ -130,8 +144,8 @@ struct TokenCommand: AsyncParsableCommand {
         @Argument(help: "The token's id.") var token: AccessKeyID
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                try await gateway.revokeKey(token, by: actor.person)
+            try await options.withDesk(as: actor) { desk in
+                _ = try await desk.reply(to: APICall(.apiTokenRevoke, path: ["token": token.text]))
                 return Answer(["token": .string(token.text)], ["Token \(token) is revoked."])
             }
         }
@@ -155,17 +169,5 @@ private func writePrivately(_ text: String, to path: String) throws {
     let bytes = Array("\(text)\n".utf8)
     guard write(descriptor, bytes, bytes.count) == bytes.count, fsync(descriptor) == 0 else {
         throw ValidationError("the token's file cannot be written; revoke the token")
-    }
-}
-
-extension AccessKey {
-    fileprivate var kindName: String { if case .token = kind { "token" } else { "certificate" } }
-
-    fileprivate var answer: JSON {
-        [
-            "id": .string(id.text), "kind": .string(kindName), "person": .string(person.text),
-            "scopes": .array(scopes.map(\.rawValue).sorted().map(JSON.string)),
-            "created": .string(created.description), "expires": .string(expires.description), "revoked": .bool(revoked),
-        ]
     }
 }

@@ -45,7 +45,11 @@ struct Serve: AsyncParsableCommand {
     private func serve(_ gateway: Gateway, _ settings: ServiceSettings, _ logger: Logger) async throws {
         let site = Site()
         let service = try await WebService(
-            gateway, try await door(gateway, settings, logger), logger: logger, pages: site, register: site.register)
+            gateway, try await door(gateway, settings, logger), logger: logger, pages: site,
+            register: { routes in
+                APIRoutes.register(routes)
+                site.register(routes)
+            })
         var configuration = ServiceGroupConfiguration(
             services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)], logger: logger)
         configuration.maximumGracefulShutdownDuration = .seconds(settings.number(.drainSeconds))

@@ -37,7 +37,9 @@ let rooms: [Room] = [
     // Both ends of the fabric meet in their transport: sockets, the control connection and the sealed lanes.
     Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"], standard: acting),
     // Parts.
-    Room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], packages: ["GRDB"], standard: acting),
+    Room(
+        "GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], packages: ["GRDB"], standard: acting
+    ),
     Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], standard: acting),
     Room(
         "GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport"],
@@ -61,8 +63,8 @@ let rooms: [Room] = [
     Room(
         "WebAPI", ["Vocabulary", "Sealing", "Gateway", "WebResources"],
         packages: [
-            "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOSSL", "Mustache", "Logging",
-            "Metrics", "CoreMetrics", "ServiceLifecycle",
+            "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOHTTP1",
+            "NIOHTTPTypes", "NIOSSL", "Mustache", "Logging", "Metrics", "CoreMetrics", "ServiceLifecycle",
         ],
         standard: acting),
     Room(

@@ -73,6 +73,15 @@ import Vocabulary
         _ spec: ModelSpec, _ image: LocalImage, _ key: borrowing SecretBytes, cut: Cut? = nil, budget: Budget = roomy,
         threads: Int = 1, report: (EpochReport) async throws -> Void = { _ in }
     ) async throws -> TrainedModel {
+        guard
+            cut != nil
+                || [.gcn, .sage].contains(spec.model) && spec.task == .classification && !spec.layerNorm
+                    && !spec.residual && spec.activation == .relu
+        else {
+            let plan = try spec.plan(image: image.shape, budget: budget)
+            let device = try LocalDevice(image, memoryBytes: plan.deviceBytes, runKey: key, threads: threads)
+            return try await Trainer(spec: spec, plan: plan).train(on: device, report: report)
+        }
         let shape = spec.shape(features: image.shape.features, classes: image.shape.classes)
         let plan =
             try cut.map { try Planner.plan(model: shape, image: image.shape, budget: budget, cut: $0) }
@@ -122,7 +131,7 @@ import Vocabulary
     }
 
     /// Positions in the parameter array and values, as the safetensors file has them.
-    static func values(_ model: TrainedModel, _ layout: ParameterLayout) throws -> [(Int, Float)] {
+    static func values(_ model: TrainedModel, _ layout: ReferenceTwin.Layout) throws -> [(Int, Float)] {
         let bytes = model.weights
         let headerBytes = bytes.prefix(8).enumerated().reduce(0) { $0 | Int($1.element) << (8 * $1.offset) }
         let header = try JSON(parsing: Array(bytes[8..<8 + headerBytes]))
@@ -153,10 +162,10 @@ import Vocabulary
             try LocalDevice(image, memoryBytes: plan.forecast.deviceBytes, runKey: key, threads: 1, fence: fence)
         }
         let first = try device(fence: 1)
-        var kept: [(Checkpoint, [Checkpoint.Part: [UInt8]])] = []
+        var kept: [(TrainingCheckpoint, [TrainingCheckpoint.Part: [UInt8]])] = []
         let whole = try await trainer.train(on: first, rule: .everyEpoch) { checkpoint in
             // As it comes back from where it is kept.
-            let read = try #require(Checkpoint(json: try JSON(parsing: checkpoint.json.canonical)))
+            let read = try #require(TrainingCheckpoint(json: try JSON(parsing: checkpoint.json.canonical)))
             kept.append((read, try first.parts(of: read, parameters: plan.model.parameters.count)))
         }
         #expect(kept.map(\.0.epoch) == [1, 2, 3, 4, 5])
@@ -282,8 +291,8 @@ import Vocabulary
                 == Self.values(stopped, layout(long, image)).map(\.1))
     }
 
-    private func layout(_ spec: ModelSpec, _ image: LocalImage) -> ParameterLayout {
-        spec.shape(features: image.shape.features, classes: image.shape.classes).parameters
+    private func layout(_ spec: ModelSpec, _ image: LocalImage) -> ReferenceTwin.Layout {
+        ReferenceTwin.Layout(spec, image.shape)
     }
 
     @Test("a cancelled task ends a run between epochs")

@@ -36,7 +36,9 @@ struct CatalogueTests {
     @Test("the Japanese texts are Japanese, but for names and numbers")
     func japaneseIsJapanese() throws {
         let isJapanese = { (text: String) in
-            text.unicodeScalars.contains { (0x3040...0x30FF).contains($0.value) || (0x4E00...0x9FFF).contains($0.value) }
+            text.unicodeScalars.contains {
+                (0x3040...0x30FF).contains($0.value) || (0x4E00...0x9FFF).contains($0.value)
+            }
         }
         let same = try Self.catalogue(.japanese).filter { !isJapanese(Self.words(in: $0.value)) && !$0.value.isEmpty }
         #expect(same.keys.sorted() == ["run.figure"])

@@ -10,6 +10,7 @@ import Sealing
 import ServiceLifecycle
 import Synchronization
 import TestSupport
+import Testing
 import Vocabulary
 import WebAPI
 
@@ -21,6 +22,8 @@ final class OpenDoor: Sendable {
     let port: Int
     let client: HTTPClient
     let authority: [UInt8]
+    let log: LogSink
+    let group: ServiceGroup
 
     static let password = "correct horse battery staple"
     /// Made once: Argon2id is slow on purpose.
@@ -30,7 +33,8 @@ final class OpenDoor: Sendable {
     static func person(_ role: Role) -> PersonID { try! PersonID("p-\(role.rawValue)") }
 
     fileprivate init(
-        gateway: Gateway, folder: URL, clock: ManualClock, port: Int, client: HTTPClient, authority: [UInt8]
+        gateway: Gateway, folder: URL, clock: ManualClock, port: Int, client: HTTPClient, authority: [UInt8],
+        log: LogSink, group: ServiceGroup
     ) {
         self.gateway = gateway
         self.folder = folder
@@ -38,6 +42,9 @@ final class OpenDoor: Sendable {
         self.port = port
         self.client = client
         self.authority = authority
+        self.log = log
+        self.group = group
+        log.keepOut(Self.password)
     }
 
     fileprivate static func makeGateway(_ folder: URL, _ clock: ManualClock) async throws -> Gateway {
@@ -79,6 +86,7 @@ final class OpenDoor: Sendable {
         var request = HTTPClientRequest(url: "https://127.0.0.1:\(port)\(path)")
         request.method = .init(rawValue: method)
         for (name, value) in headers { request.headers.add(name: name, value: value) }
+        for secret in [token, cookie] { secret.map(log.keepOut) }
         if let token { request.headers.add(name: "Authorization", value: "Bearer \(token)") }
         if let cookie { request.headers.add(name: "Cookie", value: "__Host-sekisho=\(cookie)") }
         if let body { request.body = .bytes(ByteBuffer(string: body)) }
@@ -119,12 +127,39 @@ final class OpenDoor: Sendable {
     }
 }
 
+/// Every line that a door logs, at the lowest level, and what none of them may hold: over all tests of this target.
+final class LogSink: Sendable {
+    private struct State {
+        var lines: [String] = []
+        var secrets: Set<String> = []
+    }
+
+    private let state = Mutex(State())
+
+    func take(_ line: [UInt8]) {
+        let text = String(decoding: line, as: UTF8.self)
+        state.withLock { $0.lines.append(text) }
+    }
+
+    /// Short words may stand in a line by chance.
+    func keepOut(_ secret: String) { if secret.utf8.count >= 5 { state.withLock { _ = $0.secrets.insert(secret) } } }
+
+    var lines: [String] { state.withLock(\.lines) }
+
+    /// The lines that hold what they may not.
+    var leaks: [String] {
+        state.withLock { state in
+            state.lines.filter { line in state.secrets.contains { line.contains($0) } }
+        }
+    }
+}
+
 struct Unexpected: Error { let words: String }
 
 /// Opens a door in a folder of its own, lets `body` knock, and closes it in good order.
 func withOpenDoor(
-    logger: Logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
     change: (inout DoorSettings) -> Void = { _ in },
+    pages: any PageWriter = PlainPages(),
     register: (Routes) throws -> Void = { _ in },
     _ body: (OpenDoor) async throws -> Void
 ) async throws {
@@ -132,13 +167,17 @@ func withOpenDoor(
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: folder) }
     let clock = ManualClock(SystemClock().now())
+    let log = LogSink()
+    let logger = Logger(label: "sekisho") { label in
+        LogLines(label: label, level: .trace, clock: clock) { log.take($0) }
+    }
     let gateway = try await OpenDoor.makeGateway(folder, clock)
     let certificate = try await gateway.issueDoorCertificate(names: ["127.0.0.1", "localhost"])
     var settings = DoorSettings(certificate: certificate.chain, key: certificate.key)
     settings.port = 0
     settings.machineAuthority = certificate.authority
     change(&settings)
-    let service = try await WebService(gateway, settings, logger: logger, register: register)
+    let service = try await WebService(gateway, settings, logger: logger, pages: pages, register: register)
     let group = ServiceGroup(
         configuration: .init(services: [.init(service: service)], logger: logger))
     let running = Task { try await group.run() }
@@ -149,12 +188,15 @@ func withOpenDoor(
     let client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
     let door = OpenDoor(
         gateway: gateway, folder: folder, clock: clock, port: await service.boundPort, client: client,
-        authority: certificate.authority)
+        authority: certificate.authority, log: log, group: group)
+    log.keepOut(folder.path)
+    for role in Role.allCases { log.keepOut(OpenDoor.person(role).text) }
     var failure: (any Error)?
     do { try await body(door) } catch { failure = error }
     try await client.shutdown()
     await group.triggerGracefulShutdown()
     try await running.value
     await gateway.close()
+    #expect(log.leaks.isEmpty, "the log holds \(log.leaks)")
     if let failure { throw failure }
 }

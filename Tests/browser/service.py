@@ -24,7 +24,7 @@ DATASET = "demo:kg1-ancestry"
 SPECIFICATION = "model: gcn\nhidden: [8]\nepochs: {epochs}\nlearning_rate: 0.01\nfeatures: standard\n"
 
 
-def write_data(folder, people=240, features=6, groups=3, seed=7):
+def write_data(folder, people=300, features=6, groups=3, seed=7):
     """People in `groups` groups, linked mostly within their group."""
     folder.mkdir(parents=True)
     random.seed(seed)
@@ -65,7 +65,7 @@ class Service:
         self.environment = {**os.environ, "SEKISHO_HOME": str(self.folder / "home"),
                             "SEKISHO_KEY_FILE": str(self.folder / "home.key"), "LC_ALL": "C.UTF-8"}
 
-    def sekisho(self, *arguments, home=True, status=0):
+    def sekisho(self, *arguments, status=0):
         done = subprocess.run([BIN / "sekisho", *map(str, arguments)], env=self.environment, capture_output=True,
                               text=True, timeout=120)
         assert done.returncode == status, f"sekisho {arguments[:2]}: {done.returncode} {done.stdout}{done.stderr}"

@@ -41,7 +41,7 @@ package struct API: Sendable {
             try await audit(call, caller.person)
         case .apiPolicies, .apiPolicyLint, .apiPolicyActivate: try await policies(call, caller.person)
         case .apiPeople, .apiPerson, .apiPersonAdd, .apiTokens, .apiTokenCreate, .apiTokenRevoke:
-            try await people(call, caller.person)
+            try await people(call, caller)
         case .apiNodes, .apiNodeAdd, .apiNodeReinstate: try await nodes(call, caller.person)
         default: throw Problem.notFound("there is nothing at this address")
         }
@@ -421,7 +421,8 @@ extension API {
             ])
     }
 
-    private func people(_ call: APICall, _ person: PersonID) async throws -> APIReply {
+    private func people(_ call: APICall, _ caller: APICaller) async throws -> APIReply {
+        let person = caller.person
         var query = try Fields(query: call.query)
         switch call.route {
         case .apiPeople:
@@ -448,6 +449,8 @@ extension API {
             let scopes: Set<Scope> = try fields.choices("scopes")
             let seconds = try fields.optionalNumber("valid_seconds", in: 60...31_622_400) ?? 86_400
             try fields.finish()
+            // What a token may not do, none that it makes may.
+            if let own = caller.scopes, !scopes.isSubset(of: own) { throw Problem.scopeMissing }
             let (key, text) = try await gateway.createToken(
                 for: person, scopes: scopes, validSeconds: seconds, by: person)
             var members = key.json.objectValue ?? [:]
