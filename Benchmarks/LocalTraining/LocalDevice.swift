@@ -2,7 +2,7 @@ import DeviceNode
 package import FabricProtocol
 package import Sealing
 import Synchronization
-import Training
+package import Training
 import Vocabulary
 
 /// The node's executor in this process, on windows in this process: no network, but every byte still crosses sealed.
@@ -34,9 +34,10 @@ package final class LocalDevice: TrainingDevice {
     }
 
     /// The plaintext of a checkpoint's windows, as the device stored them.
-    package func parts(of checkpoint: Checkpoint, parameters: Int) throws -> [Checkpoint.Part: [UInt8]] {
-        var parts: [Checkpoint.Part: [UInt8]] = [:]
-        for part in Checkpoint.Part.allCases {
+    package func parts(of checkpoint: TrainingCheckpoint, parameters: Int) throws -> [TrainingCheckpoint.Part: [UInt8]]
+    {
+        var parts: [TrainingCheckpoint.Part: [UInt8]] = [:]
+        for part in TrainingCheckpoint.Part.allCases {
             parts[part] = try results.open(
                 windows.bytes(part.resultWindow), window: part.resultWindow,
                 byteCount: part.byteCount(parameters: parameters), sealed: checkpoint.sealed)
@@ -45,7 +46,7 @@ package final class LocalDevice: TrainingDevice {
     }
 
     /// Gives the device another one's state to go on from. Once.
-    package func give(_ parts: [Checkpoint.Part: [UInt8]]) throws {
+    package func give(_ parts: [TrainingCheckpoint.Part: [UInt8]]) throws {
         for (part, plaintext) in parts {
             windows.give(try state.seal(plaintext, window: part.stateWindow), part.stateWindow)
         }

@@ -69,8 +69,10 @@ package struct AuditExport {
         }
         let identity = try TrailIdentity(parsing: String(decoding: text.dropLast(), as: UTF8.self))
         try bag.add(TrailFiles.identity, text)
+        let handovers = try trail.read(TrailFiles.periods)
+        if let handovers { try bag.add(TrailFiles.periods, handovers) }
         try bag.add("VERIFY.md", Array(verifyText.utf8))
-        return (identity, try SignedCheckpoint(parsing: note, by: identity))
+        return (identity, try SignedCheckpoint(parsing: note, in: SigningPeriods(identity, parsing: handovers ?? [])))
     }
 
     // MARK: Reading
@@ -106,6 +108,7 @@ package struct AuditExport {
             }
             return index
         }
+        let periods = try SigningPeriods(identity, parsing: disk.read(Self.payload + TrailFiles.periods) ?? [])
         var ledger = EraLedger()
         var opened: OpenedEra?
         var report = LogReport()
@@ -116,7 +119,7 @@ package struct AuditExport {
             do {
                 let hash = Merkle.leafHash(leaf)
                 let proof = try LogProof(parsing: text)
-                let head = try proof.verified(hash, by: identity)
+                let head = try proof.verified(hash, in: periods)
                 guard proof.index == index, report.head ?? head == head else {
                     throw LogError(.wrongProof, "the proof is of another entry or head")
                 }

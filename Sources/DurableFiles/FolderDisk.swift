@@ -110,16 +110,19 @@ package final class FolderDisk: Disk {
     }
 
     package func write(_ bytes: [UInt8], to path: String, offset: Int) throws(DiskError) {
-        try Self.write(handles.descriptor(for: path, opening: full(path)), bytes, offset: offset)
+        let handle = try handles.handle(for: path, opening: full(path))
+        defer { withExtendedLifetime(handle) {} }
+        try Self.write(handle.descriptor, bytes, offset: offset)
     }
 
     package func sync(_ path: String) throws(DiskError) {
-        let descriptor = try handles.descriptor(for: path, opening: full(path))
-        guard fdatasync(descriptor) == 0 else { throw Self.error() }
+        let handle = try handles.handle(for: path, opening: full(path))
+        defer { withExtendedLifetime(handle) {} }
+        guard fdatasync(handle.descriptor) == 0 else { throw Self.error() }
         // A file that was removed or moved away takes every write and sync without complaint.
         var written = stat()
         var named = stat()
-        guard fstat(descriptor, &written) == 0 else { throw Self.error() }
+        guard fstat(handle.descriptor, &written) == 0 else { throw Self.error() }
         guard stat(full(path), &named) == 0, named.st_dev == written.st_dev, named.st_ino == written.st_ino else {
             throw .gone
         }
@@ -132,9 +135,11 @@ package final class FolderDisk: Disk {
     }
 
     package func erase(_ path: String) throws(DiskError) {
-        guard let bytes = try read(path) else { return }
-        try write([UInt8](repeating: 0, count: bytes.count), to: path, offset: 0)
-        try sync(path)
+        guard let byteCount = try byteCount(of: path) else { return }
+        let handle = try Handle(full(path))
+        defer { withExtendedLifetime(handle) {} }
+        try Self.write(handle.descriptor, [UInt8](repeating: 0, count: byteCount), offset: 0)
+        guard fdatasync(handle.descriptor) == 0 else { throw Self.error() }
         try remove(path)
         try Self.syncFolder(of: full(path))
     }
@@ -200,33 +205,38 @@ package final class FolderDisk: Disk {
     }
 }
 
-/// The descriptors that stay open: those written to, and the lock's. Only the one writer asks for and drops them.
+/// An open file; closed when nobody uses it any more.
+private final class Handle: Sendable {
+    let descriptor: Int32
+
+    init(_ path: String) throws(DiskError) {
+        descriptor = open(path, O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else { throw .failed }
+    }
+
+    deinit { if descriptor >= 0 { close(descriptor) } }
+}
+
+/// The files that stay open: those written to, and the lock. One that is dropped here stays open for whoever is just
+/// writing to it.
 private final class Handles: Sendable {
     private static let writtenMax = 4
-    private let written = Mutex<[String: Int32]>([:])
+    private let written = Mutex<[String: Handle]>([:])
     private let lock = Mutex<Int32>(-1)
 
-    func descriptor(for path: String, opening full: String) throws(DiskError) -> Int32 {
-        if let descriptor = written.withLock({ $0[path] }) { return descriptor }
-        let descriptor = open(full, O_RDWR | O_CLOEXEC)
-        guard descriptor >= 0 else { throw .failed }
+    func handle(for path: String, opening full: String) throws(DiskError) -> Handle {
+        if let handle = written.withLock({ $0[path] }) { return handle }
+        let handle = try Handle(full)
         written.withLock {
-            if $0.count == Self.writtenMax {
-                for old in $0.values { close(old) }
-                $0.removeAll()
-            }
-            $0[path] = descriptor
+            if $0.count >= Self.writtenMax { $0.removeAll() }
+            $0[path] = handle
         }
-        return descriptor
+        return handle
     }
 
     func keepLock(_ descriptor: Int32) { lock.withLock { $0 = descriptor } }
 
-    func drop(_ path: String) {
-        if let descriptor = written.withLock({ $0.removeValue(forKey: path) }) { close(descriptor) }
-    }
+    func drop(_ path: String) { written.withLock { $0[path] = nil } }
 
-    deinit {
-        for descriptor in written.withLock({ Array($0.values) }) + [lock.withLock { $0 }] { close(descriptor) }
-    }
+    deinit { lock.withLock { if $0 >= 0 { close($0) } } }
 }

@@ -1,4 +1,5 @@
 package import PolicyEngine
+import Training
 import Vocabulary
 
 /// The first checks of a release: what may leave is listed, everything else is refused.

@@ -209,7 +209,7 @@ extension Gateway {
             }
             return DeviceSession(
                 gpu: gpu, lease: record, attempt: attempt,
-                spills: SpillStores())
+                spills: SpillStores(folder: home.folder.path))
         } catch {
             if error.code == .refused {
                 throw StageFailure.refused(stage, [Self.code(of: error)], error.publicDescription)
@@ -247,9 +247,9 @@ extension Gateway {
         try ledger.record(
             Event(.runPlanned, .done).with {
                 $0.detail = [
-                    "plan": .string(plan.digest.hex), "cut": .string(plan.cut.title(chunks: plan.chunks)),
-                    "predicted_microseconds_per_epoch": .integer(Int64(plan.forecast.secondsPerEpoch * 1e6)),
-                    "predicted_fetch_per_epoch": .integer(Int64(plan.forecast.fetchedBytesPerEpoch)),
+                    "plan": .string(plan.digest.hex), "cut": .string(plan.title),
+                    "predicted_microseconds_per_epoch": .integer(Int64(plan.secondsPerEpoch * 1e6)),
+                    "predicted_fetch_per_epoch": .integer(Int64(plan.fetchedBytesPerEpoch)),
                     "tiers": Self.tiers(of: plan, limit: deviceLimit(run, session)),
                 ]
                 $0.payload = [
@@ -271,7 +271,7 @@ extension Gateway {
     /// The same plan for the same run, device and recorded link: planning is pure, so it is made again, not stored.
     private func trainingPlan(
         _ run: RunCase, _ session: DeviceSession, stage: RunStage
-    ) async throws -> (ModelSpec, TrainingPlan, RunImage) {
+    ) async throws -> (ModelSpec, RunPlan, RunImage) {
         guard let specification = RunFacts(run)?.specification else {
             throw StageFailure.failed(stage, "request-unreadable", "the recorded request cannot be read")
         }
@@ -287,19 +287,15 @@ extension Gateway {
         let rate = planned?["bytes_per_second"]?.integerValue ?? Int64(clamping: link.bytesPerSecond)
         let roundTrip = planned?["rtt_nanoseconds"]?.integerValue ?? Int64(clamping: link.roundTripNanoseconds)
         let budget = Budget(
-            deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax,
+            deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax, ssdBytes: ssdBytesMax,
             link: LinkRates(
                 bytesPerSecond: Double(max(rate, 1)), roundTripSeconds: Double(roundTrip) / 1e9))
-        do throws(PlanError) {
-            return (
-                specification,
-                try Planner.plan(
-                    model: specification.shape(features: image.shape.features, classes: image.shape.classes),
-                    image: image.shape, budget: budget),
-                image
-            )
-        } catch {
+        do {
+            return (specification, try specification.plan(image: image.shape, budget: budget), image)
+        } catch let error as PlanError {
             throw StageFailure.refused(stage, [error.code.rawValue], error.publicDescription)
+        } catch let error as TrainingError {
+            throw StageFailure.failed(stage, error.code.rawValue, error.publicDescription)
         }
     }
 
@@ -308,21 +304,23 @@ extension Gateway {
     }
 
     /// What each tier holds at the plan's peak, for the report's picture.
-    private static func tiers(of plan: TrainingPlan, limit: Int) -> JSON {
-        let always = plan.buffers.filter { $0.lifetime == nil }
-        let fixed = always.reduce(0) { $0 + $1.byteCount }
+    private static func tiers(of plan: RunPlan, limit: Int) -> JSON {
+        let fixed = plan.wholeRunBytes
         let image = plan.image.recipe.sections.reduce(0) { $0 + plan.image.byteCount($1) }
         func part(_ name: String, _ bytes: Int) -> JSON { ["name": .string(name), "bytes": .integer(Int64(bytes))] }
         return [
             [
                 "tier": "device", "limit": .integer(Int64(limit)),
                 "parts": [
-                    part("whole run", fixed), part("sweeps", max(plan.forecast.deviceBytes - fixed, 0)),
+                    part("whole run", fixed), part("sweeps", max(plan.deviceBytes - fixed, 0)),
                 ],
             ],
             [
                 "tier": "enclave host",
-                "parts": [part("run image", image), part("spilled tensors", plan.forecast.hostBytes)],
+                "parts": [part("run image", image), part("spilled tensors", plan.epoch.forecast.hostBytes)],
+            ],
+            [
+                "tier": "enclave SSD", "parts": [part("spilled tensors", plan.epoch.forecast.ssdBytes)],
             ],
         ]
     }
@@ -342,8 +340,7 @@ extension Gateway {
         }
         let model: TrainedModel
         do {
-            let trainer = try Trainer(
-                spec: specification, plan: plan, trainingByClass: image.shape.trainingByClass)
+            let trainer = Trainer(spec: specification, plan: plan)
             let resumed = try await checkpoint(of: run, trainer, session)
             let device = AttachedDevice(
                 gpu: session.gpu, image: image, spills: session.spills, state: resumed?.state ?? [:]
@@ -354,7 +351,8 @@ extension Gateway {
                 return try await openResult(sealed, run: run, session: session)
             }
             model = try await trainer.train(on: device, from: resumed?.checkpoint, rule: checkpointRule) {
-                try await self.keep($0, of: run.id, session)
+                @Sendable checkpoint in
+                try await self.keep(checkpoint, of: run.id, session)
             } report: { @Sendable report in
                 try await self.record(report, of: run.id, specification, labelled: image.shape.labelled)
             }
@@ -383,21 +381,21 @@ extension Gateway {
     /// full for example, starts at the first epoch, and comes to the same weights.
     private func checkpoint(
         of run: RunCase, _ trainer: Trainer, _ session: DeviceSession
-    ) async throws -> (checkpoint: Checkpoint, state: [UInt16: [UInt8]])? {
+    ) async throws -> (checkpoint: TrainingCheckpoint, state: [UInt16: [UInt8]])? {
         guard session.spills.takeFirstUse(), let stored = try await vault.checkpoint(run: run.id) else { return nil }
-        guard let checkpoint = stored.facts["training"].flatMap(Checkpoint.init(json:)),
+        guard let checkpoint = stored.facts["training"].flatMap(TrainingCheckpoint.init(json:)),
             let fence = stored.facts["fence"]?.integerValue.flatMap(UInt64.init(exactly:)),
             let attempt = stored.facts["attempt"]?.integerValue.flatMap(UInt32.init(exactly:)),
             fence < session.gpu.fence.number
         else { throw TrainingError(.badCheckpoint, "the run's checkpoint cannot be read") }
-        let parameters = trainer.plan.model.parameters.count
+        let parameters = trainer.plan.parameters.count
         let receipt = try ledger.receipt(for: session.lease)
         let (now, nowAttempt) = (session.gpu.fence, session.attempt)
         let state = try await vault.withRunKey(run: run.id, receipt: receipt, trail: settings.trail) { key in
             let old = ResultWindow(runKey: key, run: run.id, fence: Fence(fence), attempt: attempt)
             let new = StateWindows(runKey: key, run: run.id, fence: now, attempt: nowAttempt)
             var state: [UInt16: [UInt8]] = [:]
-            for part in Checkpoint.Part.allCases {
+            for part in TrainingCheckpoint.Part.allCases {
                 let plaintext = try old.open(
                     stored.windows[part.resultWindow] ?? [], window: part.resultWindow,
                     byteCount: part.byteCount(parameters: parameters), sealed: checkpoint.sealed)
@@ -414,9 +412,9 @@ extension Gateway {
         return (checkpoint, state)
     }
 
-    private func keep(_ checkpoint: Checkpoint, of run: RunID, _ session: DeviceSession) async throws {
+    private func keep(_ checkpoint: TrainingCheckpoint, of run: RunID, _ session: DeviceSession) async throws {
         var windows: [UInt16: [UInt8]] = [:]
-        for part in Checkpoint.Part.allCases {
+        for part in TrainingCheckpoint.Part.allCases {
             windows[part.resultWindow] = try session.spills.bytes(of: part.resultWindow)
         }
         try await vault.storeCheckpoint(
@@ -470,21 +468,29 @@ extension Gateway {
     ) throws -> [ShownFigure] {
         let run = try runCase(id)
         return try ProgressQuestion.Figure.allCases.compactMap { figure in
-            // How many people are behind a figure is the vault's word, not the device's.
-            let split: Split = figure == .loss ? .train : .validation
-            let question = ProgressQuestion(
-                dataset: run.dataset, run: id, viewer: run.researcher, figure: figure,
-                cohort: labelled[Int(split.rawValue)])
-            let (decision, policies) = try decide(.progress(question))
-            guard case .permit(let permit) = decision else { return nil }
-            try ledger.record(
-                decisionEvent(.progressShown, .progress(question), decision, policies), in: .run(id),
-                key: RunCase.Key.shown(figure.rawValue))
-            let step = permit.obligations.first { $0.code == .roundThousandths }.flatMap { Double($0.value) } ?? 1
+            guard let step = try roundingShown(figure, of: run, labelled: labelled) else { return nil }
             let value = figure == .loss ? min(report.trainingLoss, 1e6) : score
             return ShownFigure(
-                name: figure.rawValue, thousandths: Int((value * 1000 / max(step, 1)).rounded() * max(step, 1)))
+                name: figure.rawValue, thousandths: Int((value * 1000 / step).rounded() * step))
         }
+    }
+
+    /// The step in thousandths to which policy rounds a figure for the run's researcher; `nil` where it hides it. That it
+    /// is shown is recorded.
+    /// - Parameter labelled: how many labelled rows each split of the run image has, by the vault's word.
+    func roundingShown(_ figure: ProgressQuestion.Figure, of run: RunCase, labelled: [Int]) throws -> Double? {
+        // How many people are behind a figure is the vault's word, not the device's.
+        let split: Split = figure == .loss ? .train : .validation
+        let question = ProgressQuestion(
+            dataset: run.dataset, run: run.id, viewer: run.researcher, figure: figure,
+            cohort: labelled[Int(split.rawValue)])
+        let (decision, policies) = try decide(.progress(question))
+        guard case .permit(let permit) = decision else { return nil }
+        try ledger.record(
+            decisionEvent(.progressShown, .progress(question), decision, policies), in: .run(run.id),
+            key: RunCase.Key.shown(figure.rawValue))
+        let step = permit.obligations.first { $0.code == .roundThousandths }.flatMap { Double($0.value) } ?? 1
+        return max(step, 1)
     }
 
     private func storeCandidate(

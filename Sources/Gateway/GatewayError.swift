@@ -35,6 +35,9 @@ package struct GatewayError: Error, Equatable, CustomStringConvertible {
         self.code = code
         self.publicDescription = publicDescription
     }
+
+    /// What a gateway elsewhere said.
+    package init(told code: Code, _ publicDescription: String) { self.init(code, publicDescription) }
 }
 
 extension GatewayError {

@@ -83,7 +83,7 @@ package enum RunProgress: Sendable, Equatable {
 }
 
 /// How a run ended.
-package enum RunEnd: String, Sendable, Equatable {
+package enum RunEnd: String, CaseIterable, Sendable, Equatable {
     case released, refused, failed, cancelled
 }
 

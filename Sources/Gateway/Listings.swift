@@ -285,7 +285,7 @@ extension Gateway {
         }
     }
 
-    private func review(of request: AccessRequest, by person: PersonRecord) throws -> ReviewEntry? {
+    func review(of request: AccessRequest, by person: PersonRecord) throws -> ReviewEntry? {
         guard request.finalDecision == nil, maySee(request, person),
             let missing = try? approvalsMissing(request)
         else { return nil }
@@ -299,7 +299,7 @@ extension Gateway {
             revision: Revision(request.file))
     }
 
-    private func review(of run: RunCase, by person: PersonRecord) throws -> ReviewEntry? {
+    func review(of run: RunCase, by person: PersonRecord) throws -> ReviewEntry? {
         guard let checked = run.file[RunCase.Key.checked], let missing = approvalsMissing(run), mayOpen(run, person)
         else { return nil }
         return ReviewEntry(
@@ -316,9 +316,11 @@ extension Gateway {
             let candidate = run.file[RunCase.Key.checked]?.detail["candidate"]?.stringValue,
             let release = try? policy(for: run.dataset).release
         else { return nil }
-        return ApprovalsMissing(
-            count: max(release.reviewers.value - run.votes(on: candidate).count(where: \.approves), 1),
-            roles: release.roles.value)
+        let votes = run.votes(on: candidate)
+        let approvals = votes.count(where: \.approves)
+        // One rejection decides; so does the last approval. From then on the gateway has it.
+        guard approvals == votes.count, approvals < release.reviewers.value else { return nil }
+        return ApprovalsMissing(count: release.reviewers.value - approvals, roles: release.roles.value)
     }
 }
 

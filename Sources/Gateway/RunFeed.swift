@@ -20,12 +20,24 @@ package struct EpochProgress: Sendable, Equatable {
     package let secondsLeft: Int
     /// Only what the policy lets this viewer see, rounded as it says.
     package let figures: [ShownFigure]
+
+    package init(epoch: Int, epochs: Int, secondsLeft: Int, figures: [ShownFigure]) {
+        self.epoch = epoch
+        self.epochs = epochs
+        self.secondsLeft = secondsLeft
+        self.figures = figures
+    }
 }
 
 /// A figure that was shown before the release, in thousandths.
 package struct ShownFigure: Sendable, Equatable {
     package let name: String
     package let thousandths: Int
+
+    package init(name: String, thousandths: Int) {
+        self.name = name
+        self.thousandths = thousandths
+    }
 }
 
 /// Who follows which run. What is not taken in time is dropped, oldest first: each event tells where the run is, so

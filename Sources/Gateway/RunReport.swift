@@ -114,19 +114,7 @@ struct RunReport {
     private static func hundredths(_ value: Double) -> String { "\((value * 100).rounded() / 100)" }
 
     private var memoryPicture: (String, String, String)? {
-        guard let tiers = run.file[RunCase.Key.planned]?.detail["tiers"]?.arrayValue else { return nil }
-        let rows = tiers.compactMap { tier -> (name: String, parts: [(name: String, bytes: Int)], limit: Int?)? in
-            guard let name = tier["tier"]?.stringValue, let parts = tier["parts"]?.arrayValue else { return nil }
-            return (
-                name,
-                parts.compactMap { part in
-                    guard let name = part["name"]?.stringValue, let bytes = part["bytes"]?.integerValue else {
-                        return nil
-                    }
-                    return (name, Int(bytes))
-                }, tier["limit"]?.integerValue.map(Int.init)
-            )
-        }
+        let rows = run.memoryTiers
         guard !rows.isEmpty else { return nil }
         let words = rows.map { row in
             let used = Picture.bytes(row.parts.map(\.bytes).reduce(0, +))

@@ -1,4 +1,6 @@
 import AuditTrail
+package import Foundation
+import GPUFabric
 import GraphVault
 package import Sealing
 package import Vocabulary
@@ -27,40 +29,34 @@ extension Gateway {
     package func createToken(
         for person: PersonID, scopes: Set<Scope>, validSeconds: Int64, by actor: PersonID
     ) throws -> (AccessKey, text: String) {
-        let secret = RandomBytes.array(AccessKey.secretBytes)
+        guard actor == person else { throw GatewayError(.refused, "people make tokens for themselves only") }
+        try checkKey(for: person, scopes, validSeconds)
+        var secret = RandomBytes.array(AccessKey.secretBytes)
+        defer { wipe(&secret) }
         let proof = try SecretProof.ofToken(secret)
         let key = try issueKey(
             .token, for: person, scopes: scopes, validSeconds: validSeconds, by: actor, payload: proof.members)
         return (key, "\(AccessKey.textPrefix)\(key.id.text)-\(Hex.encode(secret))")
     }
 
-    /// Lets a machine that proves itself with this client certificate act for `person`.
-    package func enrolCertificate(
-        _ fingerprint: Digest, for person: PersonID, scopes: Set<Scope>, validSeconds: Int64, by actor: PersonID
-    ) throws -> AccessKey {
-        try require(actor, anyOf: [.operatorRole])
-        return try issueKey(
-            .certificate(fingerprint), for: person, scopes: scopes, validSeconds: validSeconds, by: actor, payload: [:])
+    private func checkKey(for person: PersonID, _ scopes: Set<Scope>, _ validSeconds: Int64) throws {
+        _ = try self.person(person)
+        guard !scopes.isEmpty else { throw GatewayError(.usage, "a token or certificate needs at least one scope") }
+        guard (1...AccessKey.validSecondsMax).contains(validSeconds) else {
+            throw GatewayError(.usage, "a token or certificate is valid for at least a second and at most 366 days")
+        }
+        let usable = directory.keys(of: person).count { $0.isUsable(at: clock.now()) }
+        guard usable < AccessKey.perPersonMax else {
+            throw GatewayError(
+                .usage, "\(person) has \(AccessKey.perPersonMax) tokens and certificates; revoke one first")
+        }
     }
 
     private func issueKey(
         _ kind: AccessKey.Kind, for person: PersonID, scopes: Set<Scope>, validSeconds: Int64, by actor: PersonID,
         payload: [String: JSON]
     ) throws -> AccessKey {
-        _ = try self.person(person)
-        if case .token = kind, actor != person {
-            throw GatewayError(.refused, "people make tokens for themselves only")
-        }
-        guard !scopes.isEmpty else { throw GatewayError(.usage, "a token or certificate needs at least one scope") }
-        guard (1...AccessKey.validSecondsMax).contains(validSeconds) else {
-            throw GatewayError(
-                .usage, "a token or certificate is valid for at least a second and at most 366 days")
-        }
         let now = clock.now()
-        guard directory.keys(of: person).count(where: { $0.isUsable(at: now) }) < AccessKey.perPersonMax else {
-            throw GatewayError(
-                .usage, "\(person) has \(AccessKey.perPersonMax) tokens and certificates; revoke one first")
-        }
         let key = AccessKey(
             id: AccessKey.freshID(), kind: kind, person: person, scopes: scopes, created: now,
             expires: now.adding(seconds: validSeconds), revoked: false)
@@ -115,6 +111,58 @@ extension Gateway {
                 $0.actor = person
                 $0.reasons = [reason.rawValue]
             }, in: .gateway, key: ledger.freshKey("signed-out"))
+    }
+
+    // MARK: - The door's own certificates
+
+    /// What the door shows to clients when its operator has configured no certificate: issued for this start by an
+    /// authority of the home's own, whose fingerprint people compare once.
+    package struct DoorCertificate: Sendable {
+        /// PEM.
+        package let chain: [UInt8]
+        /// PEM; never written anywhere.
+        package let key: [UInt8]
+        /// PEM of the authority, which clients trust and which signs machines' certificates.
+        package let authority: [UInt8]
+        package let authorityFingerprint: Digest
+    }
+
+    package func issueDoorCertificate(names: [String]) throws -> DoorCertificate {
+        do {
+            let authority = try doorAuthority()
+            let (chain, key) = try authority.issueServer(names: names, now: clock.now())
+            return DoorCertificate(
+                chain: chain, key: key, authority: try authority.pem,
+                authorityFingerprint: try authority.fingerprint)
+        } catch let error as FabricError { throw GatewayError(fabric: error) }
+    }
+
+    /// Makes the folder with which a machine proves who it is, and lets it act for `person`.
+    package func enrolMachine(
+        for person: PersonID, scopes: Set<Scope>, validSeconds: Int64, into folder: URL, by actor: PersonID
+    ) throws -> AccessKey {
+        try require(actor, anyOf: [.operatorRole])
+        try checkKey(for: person, scopes, validSeconds)
+        do {
+            let certificate = try doorAuthority().issueMachine(
+                "machine \(person)", into: folder.path, now: clock.now(), validSeconds: Int(validSeconds))
+            return try issueKey(
+                .certificate(certificate), for: person, scopes: scopes, validSeconds: validSeconds, by: actor,
+                payload: [:])
+        } catch let error as FabricError { throw GatewayError(fabric: error) }
+    }
+
+    private func doorAuthority() throws -> CertificateAuthority {
+        let folder = home.pki.appendingPathComponent("door").path
+        if let authority = try? CertificateAuthority(folder: folder, sealing: fabricKeys) { return authority }
+        let event = { (outcome: AuditOutcome) in
+            Event(.pkiInitialised, outcome).with { $0.detail = ["authority": "door"] }
+        }
+        try ledger.record(event(.intent), in: .gateway, key: ledger.freshKey("door"))
+        let authority = try CertificateAuthority.create(
+            in: folder, name: "Sekisho door", sealing: fabricKeys, now: clock.now())
+        try ledger.record(event(.done), in: .gateway, key: ledger.freshKey("door"))
+        return authority
     }
 
     /// A key for what only the door seals and opens again, such as a form that waits for its person to sign in.

@@ -6,7 +6,7 @@ package import Vocabulary
 package struct ModelCard: Sendable {
     package let json: JSON
 
-    init(spec: ModelSpec, plan: TrainingPlan, weights: Digest, best: EpochReport, last: EpochReport) {
+    init(spec: ModelSpec, plan: RunPlan, weights: Digest, best: EpochReport, last: EpochReport) {
         var members: [String: JSON] = [
             "specification": spec.canonical,
             "specificationDigest": .string(spec.digest.hex),
@@ -16,10 +16,10 @@ package struct ModelCard: Sendable {
             "classes": .integer(Int64(plan.image.classes)),
             "tensors": .object(
                 Dictionary(
-                    uniqueKeysWithValues: plan.model.parameters.entries.map { entry in
+                    uniqueKeysWithValues: plan.parameters.entries.map { entry in
                         (entry.name, .array(entry.tensorShape.map { .integer(Int64($0)) }))
                     })),
-            "orders": .array((1...plan.model.layers).map { .string(plan.model.order($0).rawValue) }),
+            "orders": .array(spec.orders(plan.image).map { .string($0.rawValue) }),
             "epochs": .integer(Int64(last.epoch)),
             "bestEpoch": .integer(Int64(best.epoch)),
             "chosenBy": .string(spec.metric.rawValue),
@@ -84,6 +84,12 @@ package struct ModelCard: Sendable {
 }
 
 extension ModelSpec {
+    /// Whether each layer sums over neighbours before or after its product with the weights.
+    fileprivate func orders(_ image: ImageShape) -> [ModelShape.Order] {
+        let shape = shape(features: image.features, classes: image.classes)
+        return (1...shape.layers).map { model == .gcn || model == .sage ? shape.order($0) : .transformFirst }
+    }
+
     /// Counts, the task's figure in thousandths, and the mean loss in millionths.
     fileprivate func figures(_ figures: Completion.Figures) -> JSON {
         var members: [String: JSON] = [
@@ -100,9 +106,4 @@ extension ModelSpec {
         }
         return .object(members)
     }
-}
-
-extension ParameterLayout.Entry {
-    /// Biases and other vectors have one dimension.
-    var tensorShape: [Int] { rows == 1 && role != .weight && role != .root ? [columns] : [rows, columns] }
 }

@@ -7,7 +7,7 @@ extension ModelSpec {
     package static func window(of section: ImageSection) -> UInt16 { UInt16(section.rawValue) }
     /// Window of what a tier of the enclave keeps for the device.
     package static func window(of tier: Spill.Tier) -> UInt16 { tier == .host ? 16 : 17 }
-    /// Windows 53 to 62 are those of checkpoints (`Checkpoint.Part`).
+    /// Windows 53 to 62 are those of checkpoints (`TrainingCheckpoint.Part`).
     package static let resultWindow: UInt16 = 63
     /// Slots of the two reports in a completion.
     package static let trainingSlot: UInt8 = 0
@@ -59,7 +59,7 @@ private struct Emitter {
                     Program.Window(
                         id: ModelSpec.resultWindow, direction: .write, purpose: .result,
                         byteCount: plan.model.parameters.count * 4)
-                ] + Checkpoint.Part.windows(plan.model.parameters))
+                ] + TrainingCheckpoint.Part.windows(parameters: plan.model.parameters.count))
         order = CommandOrder(plan)
     }
 
@@ -219,7 +219,7 @@ private struct Emitter {
 
     /// What a checkpoint holds replaces what the first epoch makes.
     mutating func emitResume() {
-        for part in Checkpoint.Part.allCases {
+        for part in TrainingCheckpoint.Part.allCases {
             let transfer = transfer(part, part.stateWindow)
             append(
                 .fetch(transfer), .resume,
@@ -228,7 +228,7 @@ private struct Emitter {
     }
 
     mutating func emitCheckpoint() {
-        for part in Checkpoint.Part.allCases {
+        for part in TrainingCheckpoint.Part.allCases {
             let transfer = transfer(part, part.resultWindow)
             append(
                 .store(transfer), .checkpoint,
@@ -236,7 +236,7 @@ private struct Emitter {
         }
     }
 
-    private func transfer(_ part: Checkpoint.Part, _ window: UInt16) -> Transfer {
+    private func transfer(_ part: TrainingCheckpoint.Part, _ window: UInt16) -> Transfer {
         Transfer(
             window: window, windowOffset: 0, byteCount: part.byteCount(parameters: model.parameters.count),
             place: place(part.role))
@@ -723,17 +723,7 @@ private struct Emitter {
     }
 }
 
-extension ModelSpec.Metric {
-    fileprivate var rule: KeepBest.Rule {
-        switch self {
-        case .validationAccuracy: .accuracy
-        case .validationF1: .microF1
-        case .validationLoss: .loss
-        }
-    }
-}
-
-extension Checkpoint.Part {
+extension TrainingCheckpoint.Part {
     fileprivate var role: TrainingPlan.Fixed {
         switch self {
         case .parameters: .parameters
@@ -741,16 +731,6 @@ extension Checkpoint.Part {
         case .secondMoments: .secondMoments
         case .best: .best
         case .bestState: .bestState
-        }
-    }
-
-    fileprivate static func windows(_ parameters: ParameterLayout) -> [Program.Window] {
-        allCases.flatMap { part in
-            let byteCount = part.byteCount(parameters: parameters.count)
-            return [
-                Program.Window(id: part.resultWindow, direction: .write, purpose: .result, byteCount: byteCount),
-                Program.Window(id: part.stateWindow, direction: .read, purpose: .state, byteCount: byteCount),
-            ]
         }
     }
 }

@@ -50,14 +50,17 @@ package struct TrainedModel: Sendable {
 /// its first epoch or from a checkpoint, ends in the same weights.
 package struct Trainer: Sendable {
     package let spec: ModelSpec
-    package let plan: TrainingPlan
-    package let program: Program
+    package let plan: RunPlan
+    package var program: Program { plan.program }
+
+    package init(spec: ModelSpec, plan: RunPlan) {
+        self.spec = spec
+        self.plan = plan
+    }
 
     /// - Parameter trainingByClass: training nodes of each class; needed for balanced class weights only.
     package init(spec: ModelSpec, plan: TrainingPlan, trainingByClass: [Int]? = nil) throws(TrainingError) {
-        self.spec = spec
-        self.plan = plan
-        program = try spec.program(for: plan, trainingByClass: trainingByClass)
+        self.init(spec: spec, plan: try RunPlan(spec, plan, trainingByClass: trainingByClass))
     }
 
     /// Trains to the end, to the patience's end or to cancellation.
@@ -68,8 +71,8 @@ package struct Trainer: Sendable {
     ///   - save: keeps a checkpoint. The windows that it names hold still until it returns.
     ///   - report: sees every epoch and may throw to stop.
     package func train(
-        on device: some TrainingDevice, from checkpoint: Checkpoint? = nil, rule: CheckpointRule = .usual,
-        save: ((Checkpoint) async throws -> Void)? = nil,
+        on device: some TrainingDevice, from checkpoint: TrainingCheckpoint? = nil, rule: CheckpointRule = .usual,
+        save: ((TrainingCheckpoint) async throws -> Void)? = nil,
         report: (EpochReport) async throws -> Void = { _ in }
     ) async throws -> TrainedModel {
         let bytes: [UInt8]
@@ -102,7 +105,7 @@ package struct Trainer: Sendable {
             if isSaved, let save, let best {
                 let trained = start.duration(to: .now) / .seconds(1)
                 try await save(
-                    Checkpoint(
+                    TrainingCheckpoint(
                         epoch: epoch, best: best, last: epochReport, specification: spec.digest, plan: plan.digest,
                         seed: spec.seed, sealed: sealed))
                 // What the device spent on storing cannot be told apart; what the enclave spent on keeping can.
@@ -119,7 +122,7 @@ package struct Trainer: Sendable {
         return model(weights, best: best, last: last)
     }
 
-    private func check(_ checkpoint: Checkpoint) throws(TrainingError) {
+    private func check(_ checkpoint: TrainingCheckpoint) throws(TrainingError) {
         guard checkpoint.specification == spec.digest, checkpoint.plan == plan.digest, checkpoint.seed == spec.seed,
             checkpoint.epoch <= spec.epochs
         else { throw TrainingError(.badCheckpoint, "the checkpoint is not one of this specification and plan") }
@@ -148,7 +151,7 @@ package struct Trainer: Sendable {
             epoch: epoch, trainingLoss: trained.train.meanLoss, train: evaluated.train,
             validation: evaluated.validation, test: evaluated.test, isBest: best.improved, seconds: seconds,
             work: completion.work)
-        let windows = Checkpoint.Part.allCases.map(\.resultWindow)
+        let windows = TrainingCheckpoint.Part.allCases.map(\.resultWindow)
         return (report, completion.sealed.filter { windows.contains($0.window) })
     }
 
@@ -187,7 +190,7 @@ package struct Trainer: Sendable {
         let evaluated = completion.scores.first { $0.slot == ModelSpec.evaluationSlot }
         guard evaluated?.train == best.train, evaluated?.validation == best.validation, evaluated?.test == best.test
         else { throw TrainingError(.badWeights, "the exported weights do not come to their epoch's figures") }
-        let count = plan.model.parameters.count
+        let count = plan.parameters.count
         let bytes = try await device.opened(
             window: ModelSpec.resultWindow, byteCount: count * 4,
             sealed: completion.sealed.filter { $0.window == ModelSpec.resultWindow })
@@ -225,7 +228,7 @@ extension ModelSpec {
 
 extension Trainer {
     private func model(_ weights: [Float], best: EpochReport, last: EpochReport) -> TrainedModel {
-        let tensors = plan.model.parameters.entries.map { entry in
+        let tensors = plan.parameters.entries.map { entry in
             Safetensors.Tensor(
                 name: entry.name, shape: entry.tensorShape,
                 values: Array(weights[entry.offset..<entry.offset + entry.count]))
@@ -241,5 +244,9 @@ extension Trainer {
 
 extension TrainingPlan {
     /// SHA-256 of the plan's canonical form, with its name in front.
-    package var digest: Digest { SHA256.hash(Array("sekisho training plan v1\n".utf8) + json.canonical) }
+    package var digest: Digest { Self.digest(json) }
+
+    static func digest(_ json: JSON) -> Digest {
+        SHA256.hash(Array("sekisho training plan v1\n".utf8) + json.canonical)
+    }
 }

@@ -104,7 +104,7 @@ package struct PlanError: Error, Equatable, CustomStringConvertible {
     package let neededHostBytes: Int
     package let neededSSDBytes: Int
 
-    init(
+    package init(
         _ code: Code, _ publicDescription: String, neededDeviceBytes: Int = 0, neededHostBytes: Int = 0,
         neededSSDBytes: Int = 0
     ) {

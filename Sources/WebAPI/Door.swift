@@ -36,7 +36,9 @@ package final class Door: Sendable {
         let summary = context.summary
         var request = request
         summary.set { $0.route = route }
-        context.language = Language(accepting: request.headers[.acceptLanguage])
+        context.language =
+            Self.cookie(Language.cookie, of: request).flatMap(Language.init)
+            ?? Language(accepting: request.headers[.acceptLanguage])
         let asked = try await whoAsks(request, route, context)
         context.identity = asked.identity
         if let means = asked.identity?.means { summary.set { $0.means = means } }
@@ -79,10 +81,12 @@ package final class Door: Sendable {
     }
 
     /// The session's cookie, if exactly one well-formed one was sent.
-    static func cookie(_ request: Request) -> String? {
+    static func cookie(_ request: Request) -> String? { cookie(sessionCookie, of: request) }
+
+    private static func cookie(_ name: String, of request: Request) -> String? {
         let all = request.headers[values: .cookie].flatMap { $0.split(separator: ";") }.compactMap { pair in
             let parts = pair.drop { $0 == " " }.split(separator: "=", maxSplits: 1)
-            return parts.count == 2 && parts[0] == sessionCookie ? String(parts[1]) : nil
+            return parts.count == 2 && parts[0] == name ? String(parts[1]) : nil
         }
         return all.count == 1 ? all[0] : nil
     }

@@ -58,6 +58,13 @@ extension Problem {
     package static let badForm = Problem(
         status: 400, code: "bad-form", title: "The form cannot be read",
         detail: "It is not a well-formed form in UTF-8 with at most 256 fields. Nothing was done; open the page again.")
+    package static let headersTooLarge = Problem(
+        status: 431, code: "headers-too-large", title: "The request's headers are too long",
+        detail:
+            "Nothing was done. Send at most 8 KiB in one header and 32 KiB in all; deleting this site's cookies helps.")
+    package static let notHTTP = Problem(
+        status: 400, code: "not-http", title: "This is not HTTP",
+        detail: "The request cannot be read. Nothing was done; the connection is closed.")
     package static let mediaType = Problem(
         status: 415, code: "media-type", title: "The body has the wrong type",
         detail: "Nothing was done. Send application/json to the API, and forms from the pages.")
@@ -121,13 +128,16 @@ extension Problem {
             case .unavailable: (503, "Something needed is not available")
             case .trailFull: (503, "The audit trail has no room")
             case .busy: (503, "Busy")
+            case .changed: (412, "It has changed")
+            case .keyReused: (422, "The idempotency key was used before")
             }
         let code =
             switch error.code {
             case .usage: "invalid"
             case .notFound: "not-found"
             case .trailFull: "trail-full"
-            case .refused, .integrity, .unavailable, .busy: error.code.rawValue
+            case .keyReused: "key-reused"
+            case .refused, .integrity, .unavailable, .busy, .changed: error.code.rawValue
             }
         let words = error.publicDescription
         self.init(

@@ -27,6 +27,17 @@ package struct DoorSettings: Sendable {
     var perAccount = RateLimits.Rate(perSecond: 100, burst: 400)
     var perAddress = RateLimits.Rate(perSecond: 50, burst: 200)
 
+    package mutating func setSessions(idleSeconds: Int, absoluteSeconds: Int) {
+        sessions.idleSeconds = Int64(idleSeconds)
+        sessions.absoluteSeconds = Int64(absoluteSeconds)
+    }
+
+    /// Four seconds' worth may come at once: a page loads in a burst.
+    package mutating func setRates(accountPerSecond: Int, addressPerSecond: Int) {
+        perAccount = RateLimits.Rate(perSecond: Double(accountPerSecond), burst: Double(4 * accountPerSecond))
+        perAddress = RateLimits.Rate(perSecond: Double(addressPerSecond), burst: Double(4 * addressPerSecond))
+    }
+
     var machines: Bool { machineAuthority != nil }
 
     package init(certificate: [UInt8], key: [UInt8]) {
@@ -52,6 +63,7 @@ package struct WebService: Service {
         SignInRoutes.register(routes)
         try register(routes)
         let http = HTTP1Channel.Configuration(
+            additionalChannelHandlers: [ParseFaults()],
             idleTimeout: .seconds(Int64(settings.idleSeconds)),
             httpDecoderConfiguration: .init(
                 maxHeaderFieldSize: 8 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 64))

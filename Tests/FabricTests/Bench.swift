@@ -145,7 +145,8 @@ final class TestTrail: Sendable {
         tree.append(Merkle.leafHash(leaf))
         let head = try Checkpoint(origin: identity.origin, size: tree.size, root: tree.root).signed(by: key)
         return Receipt(
-            index: 1, head: head, proof: tree.inclusionProof(index: 1, size: 2), leaf: leaf, opening: opening
+            index: 1, head: head, periods: SigningPeriods(identity), proof: tree.inclusionProof(index: 1, size: 2),
+            leaf: leaf, opening: opening
         ).bytes
     }
 

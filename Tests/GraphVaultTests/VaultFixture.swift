@@ -23,7 +23,7 @@ final class TestTrail: Sendable {
         var tree = MerkleTree()
         tree.append(Merkle.leafHash(leaf))
         let head = try Checkpoint(origin: identity.origin, size: 1, root: tree.root).signed(by: key)
-        return Receipt(index: 0, head: head, proof: [], leaf: leaf, opening: opening)
+        return Receipt(index: 0, head: head, periods: SigningPeriods(identity), proof: [], leaf: leaf, opening: opening)
     }
 
     func runPermit(_ run: RunID, _ dataset: DatasetID, _ version: VersionID, root: Digest) throws -> Receipt {

@@ -35,9 +35,11 @@ let rooms: [Room] = [
     Room("StrictYAML", ["Vocabulary"], packages: ["Yams"]),
     Room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
     // Both ends of the fabric meet in their transport: sockets, the control connection and the sealed lanes.
-    Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"], standard: acting),
+    Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"], standard: acting),
     // Parts.
-    Room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog"], packages: ["GRDB"], standard: acting),
+    Room(
+        "GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], packages: ["GRDB"], standard: acting
+    ),
     Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], standard: acting),
     Room(
         "GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport"],
@@ -53,18 +55,24 @@ let rooms: [Room] = [
         [
             "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
             "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
-        ], packages: ["GRDB", "Mustache"], standard: acting),
+            // The trail's witnesses are asked over HTTP.
+        ], packages: ["GRDB", "Mustache", "AsyncHTTPClient", "NIOCore", "NIOHTTP1"], standard: acting),
     // Doors.
+    // The pages' files, embedded: text and nothing else.
+    Room("WebResources"),
     Room(
-        "WebAPI", ["Vocabulary", "Sealing", "Gateway"],
+        "WebAPI", ["Vocabulary", "Sealing", "Gateway", "WebResources"],
         packages: [
-            "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOSSL", "Mustache", "Logging",
-            "Metrics", "CoreMetrics", "ServiceLifecycle",
+            "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOHTTP1",
+            "NIOHTTPTypes", "NIOSSL", "Mustache", "Logging", "Metrics", "CoreMetrics", "ServiceLifecycle",
         ],
         standard: acting),
     Room(
         "sekisho", ["Vocabulary", "Gateway", "WebAPI"],
-        packages: ["ArgumentParser", "AsyncHTTPClient", "Configuration", "Logging", "ServiceLifecycle"],
+        packages: [
+            "ArgumentParser", "AsyncHTTPClient", "NIOCore", "NIOHTTP1", "NIOSSL", "Configuration", "Logging",
+            "ServiceLifecycle",
+        ],
         standard: acting),
     Room("sekisho-node", ["Vocabulary", "DeviceNode"], packages: ["ArgumentParser", "Logging"], standard: acting),
 ]

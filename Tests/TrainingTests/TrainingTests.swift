@@ -73,7 +73,7 @@ import Vocabulary
         _ spec: ModelSpec, _ image: LocalImage, _ key: borrowing SecretBytes, cut: Cut? = nil, budget: Budget = roomy,
         threads: Int = 1, report: (EpochReport) async throws -> Void = { _ in }
     ) async throws -> TrainedModel {
-        let shape = spec.shape(features: image.shape.features, classes: image.shape.classes)
+        let shape = spec.shape(for: image.shape)
         let plan =
             try cut.map { try Planner.plan(model: shape, image: image.shape, budget: budget, cut: $0) }
             ?? Planner.plan(model: shape, image: image.shape, budget: budget)
@@ -122,7 +122,7 @@ import Vocabulary
     }
 
     /// Positions in the parameter array and values, as the safetensors file has them.
-    static func values(_ model: TrainedModel, _ layout: ParameterLayout) throws -> [(Int, Float)] {
+    static func values(_ model: TrainedModel, _ layout: ReferenceTwin.Layout) throws -> [(Int, Float)] {
         let bytes = model.weights
         let headerBytes = bytes.prefix(8).enumerated().reduce(0) { $0 | Int($1.element) << (8 * $1.offset) }
         let header = try JSON(parsing: Array(bytes[8..<8 + headerBytes]))
@@ -146,17 +146,17 @@ import Vocabulary
         let spec = Self.spec(&random, epochs: 5)
         let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
         let plan = try Planner.plan(
-            model: spec.shape(features: image.shape.features, classes: image.shape.classes), image: image.shape,
+            model: spec.shape(for: image.shape), image: image.shape,
             budget: Self.roomy)
         let trainer = try Trainer(spec: spec, plan: plan, trainingByClass: image.trainingByClass)
         func device(fence: UInt64) throws -> LocalDevice {
             try LocalDevice(image, memoryBytes: plan.forecast.deviceBytes, runKey: key, threads: 1, fence: fence)
         }
         let first = try device(fence: 1)
-        var kept: [(Checkpoint, [Checkpoint.Part: [UInt8]])] = []
+        var kept: [(TrainingCheckpoint, [TrainingCheckpoint.Part: [UInt8]])] = []
         let whole = try await trainer.train(on: first, rule: .everyEpoch) { checkpoint in
             // As it comes back from where it is kept.
-            let read = try #require(Checkpoint(json: try JSON(parsing: checkpoint.json.canonical)))
+            let read = try #require(TrainingCheckpoint(json: try JSON(parsing: checkpoint.json.canonical)))
             kept.append((read, try first.parts(of: read, parameters: plan.model.parameters.count)))
         }
         #expect(kept.map(\.0.epoch) == [1, 2, 3, 4, 5])
@@ -214,7 +214,7 @@ import Vocabulary
             classes: Int.random(in: 2...9, using: &random))
         let spec = Self.spec(&random, epochs: 3)
         let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
-        let shape = spec.shape(features: graph.features, classes: graph.classes)
+        let shape = spec.shape(for: image.shape)
         let reference = try await Self.train(spec, image, key, threads: 1)
         let choices = Planner.choices(model: shape, image: image.shape)
         var cuts = [
@@ -282,8 +282,8 @@ import Vocabulary
                 == Self.values(stopped, layout(long, image)).map(\.1))
     }
 
-    private func layout(_ spec: ModelSpec, _ image: LocalImage) -> ParameterLayout {
-        spec.shape(features: image.shape.features, classes: image.shape.classes).parameters
+    private func layout(_ spec: ModelSpec, _ image: LocalImage) -> ReferenceTwin.Layout {
+        ReferenceTwin.Layout(spec, image.shape)
     }
 
     @Test("a cancelled task ends a run between epochs")

@@ -1,5 +1,5 @@
 package import Gateway
-import Foundation
+package import Foundation
 import Sealing
 import Vocabulary
 
@@ -37,10 +37,11 @@ package struct API: Sendable {
             .apiRunCancel, .apiRunResume:
             try await runs(call, caller.person)
         case .apiReleases, .apiRelease, .apiReleaseReview, .apiReleaseTake: try await releases(call, caller.person)
-        case .apiAuditRecords, .apiAuditRecord, .apiAuditTrace, .apiAuditExport: try await audit(call, caller.person)
+        case .apiAuditRecords, .apiAuditSearch, .apiAuditRecord, .apiAuditTrace, .apiAuditExport:
+            try await audit(call, caller.person)
         case .apiPolicies, .apiPolicyLint, .apiPolicyActivate: try await policies(call, caller.person)
         case .apiPeople, .apiPerson, .apiPersonAdd, .apiTokens, .apiTokenCreate, .apiTokenRevoke:
-            try await people(call, caller.person)
+            try await people(call, caller)
         case .apiNodes, .apiNodeAdd, .apiNodeReinstate: try await nodes(call, caller.person)
         default: throw Problem.notFound("there is nothing at this address")
         }
@@ -333,14 +334,18 @@ extension API {
                 ])
         case .apiAuditExport: return try await export(call, person)
         default:
-            var query = try Fields(query: call.query)
-            let after = try query.optionalNumber("after", in: 0...JSON.integerMax)
-            let limit = try query.optionalNumber("limit", in: 1...1000) ?? 100
+            // A person of the data must not be named in an address, where logs and histories keep it.
+            let isPosted = call.route == .apiAuditSearch
+            if isPosted { try call.expectNoQuery() }
+            var fields = try isPosted ? Fields(body: call.body) : Fields(query: call.query)
+            let after = try fields.optionalNumber("after", in: 0...JSON.integerMax)
+            let limit = try fields.optionalNumber("limit", in: 1...1000) ?? 100
             var pairs: [(String, String)] = []
-            for name in AuditQuery.Field.allCases.map(\.rawValue) + ["from", "to"] {
-                if let value = try query.optionalText(name, lengthMax: 256) { pairs.append((name, value)) }
+            let names = AuditQuery.Field.allCases.filter { isPosted || $0 != .subject }
+            for name in names.map(\.rawValue) + ["from", "to"] {
+                if let value = try fields.optionalText(name, lengthMax: 256) { pairs.append((name, value)) }
             }
-            try query.finish()
+            try fields.finish()
             let question: AuditQuery
             do { question = try AuditQuery(parsing: pairs) } catch let error as GatewayError { throw Problem(error) }
             let page = try await gateway.searchAudit(
@@ -416,7 +421,8 @@ extension API {
             ])
     }
 
-    private func people(_ call: APICall, _ person: PersonID) async throws -> APIReply {
+    private func people(_ call: APICall, _ caller: APICaller) async throws -> APIReply {
+        let person = caller.person
         var query = try Fields(query: call.query)
         switch call.route {
         case .apiPeople:
@@ -443,6 +449,8 @@ extension API {
             let scopes: Set<Scope> = try fields.choices("scopes")
             let seconds = try fields.optionalNumber("valid_seconds", in: 60...31_622_400) ?? 86_400
             try fields.finish()
+            // What a token may not do, none that it makes may.
+            if let own = caller.scopes, !scopes.isSubset(of: own) { throw Problem.scopeMissing }
             let (key, text) = try await gateway.createToken(
                 for: person, scopes: scopes, validSeconds: seconds, by: person)
             var members = key.json.objectValue ?? [:]

@@ -1,5 +1,5 @@
-import Gateway
-import Vocabulary
+package import Gateway
+package import Vocabulary
 
 // The API's words for what the gateway tells: `openapi.yaml` describes each. Members are there even where they are
 // null, so that a reader need not guess what a missing one means.
@@ -193,6 +193,41 @@ extension RunEvent {
         case .held(let error): ["event": "held", "code": .string(error.code.rawValue), "why": .string("\(error)")]
         case .waiting(let who): ["event": "waiting", "waiting_for": .string(who)]
         case .closed(let end): ["event": "closed", "end": .string(end.rawValue)]
+        }
+    }
+}
+
+extension RunEvent {
+    /// Reads what `json` writes.
+    package init?(_ json: JSON?) {
+        guard let json, let name = json["event"]?.stringValue else { return nil }
+        func number(_ name: String) -> Int? { json[name]?.integerValue.map(Int.init) }
+        switch name {
+        case "stage":
+            guard let stage = json["stage"]?.stringValue.flatMap(RunStage.init) else { return nil }
+            self = .stage(stage)
+        case "epoch":
+            guard let epoch = number("epoch"), let epochs = number("epochs"), let left = number("seconds_left"),
+                let figures = json["figures"]?.arrayValue
+            else { return nil }
+            self = .epoch(
+                EpochProgress(
+                    epoch: epoch, epochs: epochs, secondsLeft: left,
+                    figures: figures.compactMap { figure in
+                        guard let name = figure["name"]?.stringValue, let value = figure["thousandths"]?.integerValue
+                        else { return nil }
+                        return ShownFigure(name: name, thousandths: Int(value))
+                    }))
+        case "held":
+            guard let code = json["code"]?.stringValue.flatMap(GatewayError.Code.init),
+                let why = json["why"]?.stringValue
+            else { return nil }
+            self = .held(GatewayError(told: code, why))
+        case "waiting": self = .waiting(for: json["waiting_for"]?.stringValue ?? "")
+        case "closed":
+            guard let end = json["end"]?.stringValue.flatMap(RunEnd.init) else { return nil }
+            self = .closed(end)
+        default: return nil
         }
     }
 }

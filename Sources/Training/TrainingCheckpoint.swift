@@ -7,7 +7,7 @@ package import Vocabulary
 ///
 /// What random numbers the rest of the run draws follows from the specification's seed and the epoch, so a run that goes
 /// on from here ends in the same weights, bit for bit, as one that was never interrupted.
-package struct Checkpoint: Sendable {
+package struct TrainingCheckpoint: Sendable {
     /// The last epoch that was trained, from 1.
     package let epoch: Int
     package let best: EpochReport
@@ -29,10 +29,20 @@ package struct Checkpoint: Sendable {
         package var stateWindow: UInt16 { 58 + UInt16(rawValue) }
 
         package func byteCount(parameters: Int) -> Int { self == .bestState ? KeepBest.stateBytes : parameters * 4 }
+
+        static func windows(parameters: Int) -> [Program.Window] {
+            allCases.flatMap { part in
+                let byteCount = part.byteCount(parameters: parameters)
+                return [
+                    Program.Window(id: part.resultWindow, direction: .write, purpose: .result, byteCount: byteCount),
+                    Program.Window(id: part.stateWindow, direction: .read, purpose: .state, byteCount: byteCount),
+                ]
+            }
+        }
     }
 }
 
-extension Checkpoint {
+extension TrainingCheckpoint {
     package var json: JSON {
         [
             "format": "sekisho-checkpoint-1", "epoch": .integer(Int64(epoch)), "best": best.json, "last": last.json,
@@ -159,6 +169,17 @@ package struct StateWindows: Sendable {
             }
         } catch { throw TrainingError(.badCheckpoint, "the checkpoint could not be sealed for the device") }
         return sealed
+    }
+}
+
+extension ModelSpec.Metric {
+    /// What the device goes by when it keeps the best weights.
+    var rule: KeepBest.Rule {
+        switch self {
+        case .validationAccuracy: .accuracy
+        case .validationF1: .microF1
+        case .validationLoss: .loss
+        }
     }
 }
 
