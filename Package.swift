@@ -172,7 +172,8 @@ let package = Package(
         tests(
             "WebAPITests",
             [
-                "WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient, httpTypes, nioCore, nioSSL,
+                "WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient, httpTypes, nioCore, nioHTTP1,
+                nioSSL,
                 logging, lifecycle,
             ]),
     ]
