@@ -112,6 +112,7 @@ extension Gateway {
         by reviewer: PersonID
     ) throws {
         let run = try runCase(id)
+        try requireOpening(of: run, by: reviewer)
         try require(run.file, toBe: revision)
         guard run.nextStage == .review, let checked = run.file[RunCase.Key.checked],
             let candidate = checked.detail["candidate"]?.stringValue
@@ -183,6 +184,7 @@ extension Gateway {
     /// The released artefacts, for the researcher whose run it was. Each taking is recorded before it happens.
     package func takeRelease(of id: RunID, by person: PersonID) async throws -> [Artefact] {
         let run = try runCase(id)
+        try requireSight(of: run, by: person)
         guard person == run.researcher else {
             throw GatewayError(.refused, "only the run's own researcher takes its release")
         }

@@ -19,6 +19,7 @@ package struct RunDriver: Sendable {
     package func run(onFailure: @escaping @Sendable (RunID, any Error) -> Void = { _, _ in }) async throws {
         for run in try await gateway.runs() where !run.isClosed { gateway.due.add(run.id) }
         await withTaskGroup { group in
+            group.addTask { await gateway.keepTrail() }
             for _ in 0..<runsAtOnce {
                 group.addTask {
                     while let id = await gateway.due.next() {
@@ -133,6 +134,7 @@ extension Gateway {
     /// Has a run worked on again, after its cause for standing still is mended.
     package func resume(_ id: RunID, by person: PersonID) throws {
         let run = try runCase(id)
+        try requireSight(of: run, by: person)
         if person != run.researcher { try require(person, anyOf: [.operatorRole]) }
         due.add(id)
     }
@@ -140,6 +142,7 @@ extension Gateway {
     /// Ends a run at its next epoch or stage: the device is scrubbed and given back, and nothing is released.
     package func cancelRun(_ id: RunID, by person: PersonID) throws {
         let run = try runCase(id)
+        try requireSight(of: run, by: person)
         if person != run.researcher { try require(person, anyOf: [.operatorRole, .dataCustodian]) }
         guard !run.isClosed, run.file[RunCase.Key.releaseDecided] == nil else {
             throw GatewayError(.usage, "run \(id) is past the point where it can be cancelled")

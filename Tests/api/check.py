@@ -131,10 +131,11 @@ class Enclave:
         port_file.unlink(missing_ok=True)
         self.service = self.start("service", [
             self.binaries / "sekisho", "serve", "--home", self.home, "--key-file", self.key, "--host", "127.0.0.1",
-            "--port", 0, "--port-file", port_file])
+            "--port", 0, "--port-file", port_file, "--set", "limits.account-per-second=100000", "--set",
+            "limits.address-per-second=100000"])
         port = self.wait_for(port_file, self.service, "service")
         self.url = f"https://127.0.0.1:{port}"
-        self.authority = self.home / "pki" / "door" / "authority.pem"
+        self.authority = self.home / "pki" / "door" / "ca.pem"
 
     def stop_service(self):
         self.service.terminate()
