@@ -150,6 +150,8 @@ private struct Builder {
     private let widths: [Int]
     private var fixed: [String: UInt16] = [:]
     private var free: [Range<Int>] = []
+    /// A range that is taken again is the same buffer: a program has room for some thousands.
+    private var numbers: [Program.Buffer: UInt16] = [:]
     private var lastOfQueue: [FabricProtocol.Operation.Queue: UInt32] = [:]
     private var flags: DoorbellFlags = []
     private var kept: [Kept] = []
@@ -193,7 +195,10 @@ private struct Builder {
             free.removeLast()
         }
         peakBytes = max(peakBytes, offset + size)
-        program.buffers.append(Program.Buffer(offset: offset, byteCount: bytes))
+        let buffer = Program.Buffer(offset: offset, byteCount: bytes)
+        if let known = numbers[buffer] { return known }
+        program.buffers.append(buffer)
+        numbers[buffer] = UInt16(program.buffers.count - 1)
         return UInt16(program.buffers.count - 1)
     }
 
