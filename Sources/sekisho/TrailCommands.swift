@@ -21,7 +21,7 @@ struct TrailCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                let witnesses = try await gateway.setWitnesses(URL(fileURLWithPath: file), by: actor.person)
+                let witnesses = try await gateway.setWitnesses(URL(fileURLWithPath: file), by: actor.required)
                 return Answer(
                     ["witnesses": .array(witnesses.map(JSON.string))],
                     ["\(witnesses.count) witnesses will be asked, by a serving gateway once an hour."])
@@ -37,7 +37,7 @@ struct TrailCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                let result = try await gateway.cosign(by: actor.person)
+                let result = try await gateway.cosign(by: actor.required)
                 return Answer(
                     [
                         "size": .integer(Int64(result.size)),
@@ -57,7 +57,7 @@ struct TrailCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                let key = try await gateway.rotateTrailKey(by: actor.person)
+                let key = try await gateway.rotateTrailKey(by: actor.required)
                 return Answer(
                     ["key": .string(key)],
                     ["Heads are signed by a new key from here on. Tell every witness (`add-log`):", key])
@@ -76,7 +76,7 @@ struct TrailCommand: AsyncParsableCommand {
         @OptionGroup var actor: ActorOption
 
         func run() async throws {
-            try await options.withGateway(reanchoring: actor.person) { _ in
+            try await options.withGateway(reanchoring: actor.required) { _ in
                 Answer(["done": true], ["The anchor is made anew from the trail's newest head."])
             }
         }
