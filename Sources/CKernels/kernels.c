@@ -9,6 +9,8 @@
 // Functions that pass vectors are all inlined, so how a call would pass them does not matter.
 #pragma clang diagnostic ignored "-Wpsabi"
 
+typedef float v4 __attribute__((vector_size(16)));
+typedef float v8 __attribute__((vector_size(32)));
 typedef float v16 __attribute__((vector_size(64)));
 typedef float v16u __attribute__((vector_size(64), aligned(4)));
 typedef int32_t i16 __attribute__((vector_size(64)));

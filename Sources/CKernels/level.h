@@ -53,9 +53,92 @@ INLINE v16 NAME(load_part)(const float *p, size_t n) {
 INLINE void NAME(store_part)(float *p, v16 v, size_t n) { memcpy(p, &v, n * sizeof(float)); }
 #endif
 
+INLINE v16 NAME(load_some)(const float *p, size_t n) { return n == 16 ? NAME(load)(p) : NAME(load_part)(p, n); }
+INLINE void NAME(store_some)(float *p, v16 v, size_t n) {
+  if (n == 16)
+    NAME(store)(p, v);
+  else
+    NAME(store_part)(p, v, n);
+}
+
 INLINE v16 NAME(fma)(v16 a, v16 b, v16 c) { return __builtin_elementwise_fma(a, b, c); }
 INLINE v16 NAME(splat)(float x) { return (v16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 INLINE v16 NAME(choose)(i16 mask, v16 a, v16 b) { return (v16)(((i16)a & mask) | ((i16)b & ~mask)); }
+
+// MARK: Exponentials and sums of lanes
+
+// (e^r − 1 − r) / r² for |r| ≤ ln 2 / 2.
+INLINE v16 NAME(exp_series)(v16 r) {
+  v16 p = NAME(splat)(1.9875691500e-4f);
+  p = NAME(fma)(p, r, NAME(splat)(1.3981999507e-3f));
+  p = NAME(fma)(p, r, NAME(splat)(8.3334519073e-3f));
+  p = NAME(fma)(p, r, NAME(splat)(4.1665795894e-2f));
+  p = NAME(fma)(p, r, NAME(splat)(1.6666665459e-1f));
+  return NAME(fma)(p, r, NAME(splat)(5.0000001201e-1f));
+}
+
+// e^x for x ≤ 0, 0 below −87; within 2 units in the last place (Cody & Waite reduction, Cephes' polynomial).
+INLINE v16 NAME(exp)(v16 x) {
+  i16 alive = x > -87.0f;
+  v16 shifted = NAME(fma)(x, NAME(splat)(1.44269504f), NAME(splat)(12582912.0f));
+  v16 n = shifted - 12582912.0f;
+  v16 r = NAME(fma)(n, NAME(splat)(-0.693359375f), x);
+  r = NAME(fma)(n, NAME(splat)(2.12194440e-4f), r);
+  v16 y = NAME(fma)(NAME(exp_series)(r), r * r, r) + 1.0f;
+  // 2^n straight into the exponent: the low bits of `shifted` hold n.
+  u16 exponent = ((u16)shifted << 23);
+  y = (v16)((u16)y + exponent);
+  // A number that is not one stays that, so that the loss shows it.
+  return NAME(choose)(alive | (x != x), NAME(choose)((i16)(x != x), x, y), (v16){0});
+}
+
+// e^x − 1 for x ≤ 0, −1 below −87, without losing what is small.
+INLINE v16 NAME(expm1)(v16 x) {
+  v16 shifted = NAME(fma)(x, NAME(splat)(1.44269504f), NAME(splat)(12582912.0f));
+  v16 n = shifted - 12582912.0f;
+  v16 r = NAME(fma)(n, NAME(splat)(-0.693359375f), x);
+  r = NAME(fma)(n, NAME(splat)(2.12194440e-4f), r);
+  v16 q = NAME(fma)(NAME(exp_series)(r), r * r, r);
+  v16 scale = (v16)((u16)NAME(splat)(1.0f) + ((u16)shifted << 23));
+  v16 y = NAME(fma)(q, scale, scale - 1.0f);
+  i16 alive = x > -87.0f;
+  return NAME(choose)(alive | (x != x), y, NAME(splat)(-1.0f));
+}
+
+// ln x for 1 ≤ x ≤ 2 in every lane: the series of sk_log.
+INLINE v16 NAME(log)(v16 x) {
+  i16 upper = x > 1.41421356f;
+  v16 m = NAME(choose)(upper, x * 0.5f, x) - 1.0f, e = (v16)((i16)NAME(splat)(1.0f) & upper);
+  v16 z = m * m, p = NAME(splat)(7.0376836292e-2f);
+  p = NAME(fma)(p, m, NAME(splat)(-1.1514610310e-1f));
+  p = NAME(fma)(p, m, NAME(splat)(1.1676998740e-1f));
+  p = NAME(fma)(p, m, NAME(splat)(-1.2420140846e-1f));
+  p = NAME(fma)(p, m, NAME(splat)(1.4249322787e-1f));
+  p = NAME(fma)(p, m, NAME(splat)(-1.6668057665e-1f));
+  p = NAME(fma)(p, m, NAME(splat)(2.0000714765e-1f));
+  p = NAME(fma)(p, m, NAME(splat)(-2.4999993993e-1f));
+  p = NAME(fma)(p, m, NAME(splat)(3.3333331174e-1f));
+  v16 y = m * z * p;
+  y = NAME(fma)(e, NAME(splat)(-2.12194440e-4f), y);
+  y = NAME(fma)(z, NAME(splat)(-0.5f), y);
+  return NAME(fma)(e, NAME(splat)(0.693359375f), m + y);
+}
+
+// Σ of sixteen lanes in a fixed order: halves onto each other.
+INLINE float NAME(lane_sum)(v16 v) {
+  v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  v4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+  v4 c = b + __builtin_shufflevector(b, b, 2, 3, 2, 3);
+  return c[0] + c[1];
+}
+
+INLINE float NAME(lane_max)(v16 v) {
+  float part[16];
+  memcpy(part, &v, sizeof part);
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; i++) part[i] = part[i] < part[i + width] ? part[i + width] : part[i];
+  return part[0];
+}
 
 // MARK: Counter-based random words
 
@@ -151,24 +234,76 @@ static void NAME(dropout)(float *matrix, size_t stride, size_t columns, const sk
   }
 }
 
-// One step on one row; `kind` is a constant after inlining. Vectors of operands come from `other`, or are all `same`.
+// One step on one row; `kind` is a constant after inlining. Operands come from `other`, or are all `same`, or both.
 INLINE void NAME(step_row)(int kind, float *x, const float *other, float same, size_t columns) {
   for (size_t column = 0; column < columns; column += 16) {
     size_t n = columns - column < 16 ? columns - column : 16;
     v16 v = n == 16 ? NAME(load)(x + column) : NAME(load_part)(x + column, n);
     v16 o = NAME(splat)(same);
-    if (other) o = n == 16 ? NAME(load)(other + column) : NAME(load_part)(other + column, n);
+    if (other) o = NAME(load_some)(other + column, n);
     switch (kind) {
       case SK_STEP_ADD: v = v + o; break;
       case SK_STEP_SCALE: v = v * o; break;
       // What is no number stays that, so that the loss shows it.
       case SK_STEP_RELU: v = (v16)((i16)v & ~(i16)(v <= 0.0f)); break;
       case SK_STEP_RELU_GRADIENT: v = (v16)((i16)v & ~(i16)(o <= 0.0f)); break;
+      case SK_STEP_ELU: v = NAME(choose)((i16)(v > 0.0f), v, NAME(expm1)(v)); break;
+      case SK_STEP_ELU_GRADIENT: v = NAME(choose)((i16)(o <= 0.0f), v * (o + 1.0f), v); break;
+      case SK_STEP_ADD_HEADS: v = NAME(fma)(NAME(splat)(same), o, v); break;
     }
     if (n == 16)
       NAME(store)(x + column, v);
     else
       NAME(store_part)(x + column, v, n);
+  }
+}
+
+// The first n lanes of sixteen; 0 in the others.
+INLINE v16 NAME(first_lanes)(v16 v, size_t n) {
+  const i16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return n == 16 ? v : (v16)((i16)v & (i16)(lane < (int32_t)n));
+}
+
+// Mean of a row and the inverse of its deviation.
+static void NAME(moments)(const float *x, size_t columns, float epsilon, float *mean, float *inverse) {
+  v16 sum = {0}, squares = {0};
+  for (size_t column = 0; column < columns; column += 16)
+    sum += NAME(load_some)(x + column, columns - column < 16 ? columns - column : 16);
+  *mean = NAME(lane_sum)(sum) / (float)columns;
+  for (size_t column = 0; column < columns; column += 16) {
+    size_t n = columns - column < 16 ? columns - column : 16;
+    v16 d = NAME(first_lanes)(NAME(load_some)(x + column, n) - *mean, n);
+    squares = NAME(fma)(d, d, squares);
+  }
+  *inverse = 1.0f / __builtin_sqrtf(NAME(lane_sum)(squares) / (float)columns + epsilon);
+}
+
+static void NAME(normalise_row)(float *x, size_t columns, float epsilon) {
+  float mean, inverse;
+  NAME(moments)(x, columns, epsilon, &mean, &inverse);
+  for (size_t column = 0; column < columns; column += 16) {
+    size_t n = columns - column < 16 ? columns - column : 16;
+    NAME(store_some)(x + column, (NAME(load_some)(x + column, n) - mean) * inverse, n);
+  }
+}
+
+static void NAME(normalise_gradient_row)(float *g, const float *x, size_t columns, float epsilon) {
+  float mean, inverse;
+  NAME(moments)(x, columns, epsilon, &mean, &inverse);
+  v16 sum = {0}, along = {0};
+  for (size_t column = 0; column < columns; column += 16) {
+    size_t n = columns - column < 16 ? columns - column : 16;
+    v16 v = NAME(load_some)(g + column, n);
+    sum += v;
+    // Where a row ends, v is 0.
+    along = NAME(fma)(v, NAME(first_lanes)((NAME(load_some)(x + column, n) - mean) * inverse, n), along);
+  }
+  float shift = NAME(lane_sum)(sum) / (float)columns, slope = NAME(lane_sum)(along) / (float)columns;
+  for (size_t column = 0; column < columns; column += 16) {
+    size_t n = columns - column < 16 ? columns - column : 16;
+    v16 normal = (NAME(load_some)(x + column, n) - mean) * inverse;
+    v16 v = NAME(load_some)(g + column, n) - shift;
+    NAME(store_some)(g + column, NAME(fma)(normal, NAME(splat)(-slope), v) * inverse, n);
   }
 }
 
@@ -191,6 +326,20 @@ static void NAME(apply)(const sk_chain *chain, float *matrix, size_t stride, siz
         case SK_STEP_RELU: NAME(step_row)(SK_STEP_RELU, x, NULL, 0, columns); break;
         case SK_STEP_RELU_GRADIENT:
           NAME(step_row)(SK_STEP_RELU_GRADIENT, x, values + row * step->stride, 0, columns);
+          break;
+        case SK_STEP_SCALE_COLUMNS: NAME(step_row)(SK_STEP_SCALE, x, values, 0, columns); break;
+        case SK_STEP_ELU: NAME(step_row)(SK_STEP_ELU, x, NULL, 0, columns); break;
+        case SK_STEP_ELU_GRADIENT:
+          NAME(step_row)(SK_STEP_ELU_GRADIENT, x, values + row * step->stride, 0, columns);
+          break;
+        case SK_STEP_NORMALISE: NAME(normalise_row)(x, columns, step->constant); break;
+        case SK_STEP_NORMALISE_GRADIENT:
+          NAME(normalise_gradient_row)(x, values + row * step->stride, columns, step->constant);
+          break;
+        case SK_STEP_ADD_HEADS:
+          for (size_t head = 0, width = columns / step->heads; head < step->heads; head++)
+            NAME(step_row)(SK_STEP_ADD_HEADS, x + head * width, step->vector + head * width,
+                           values[row * step->stride + head], width);
           break;
       }
     }
@@ -318,6 +467,383 @@ static void NAME(aggregate)(const sk_aggregate *g, size_t begin, size_t end) {
     }
     NAME(apply)(&g->chain, g->target, g->target_stride, g->width, first, stop);
   }
+}
+
+// MARK: Attention over neighbours
+
+// Edges whose weights are computed at once, a multiple of sixteen.
+enum { NAME(EDGES) = 64, NAME(HEADS_MAX) = 64 };
+
+// Numbers of a few edges, [EDGES, padded heads] each, and one vector more where the last edge's heads end.
+typedef struct {
+  size_t padded;  // 1, 2, 4, 8 or a multiple of 16
+  float *weight;  // after dropout
+  float *plain;   // before
+  float *leak;    // derivative of the score by its sum: 1 or the slope
+  float *part;    // dots, then the score's gradient
+} NAME(edges);
+
+enum { NAME(EDGE_FLOATS) = NAME(EDGES) * NAME(HEADS_MAX) + 16 };
+
+INLINE NAME(edges) NAME(edges_in)(const sk_attention *g, float *scratch) {
+  size_t padded = 1;
+  while (padded < g->heads && padded < 16) padded *= 2;
+  if (g->heads > 16) padded = (g->heads + 15) / 16 * 16;
+  // Padding is read, though never used.
+  memset(scratch, 0, 4 * NAME(EDGE_FLOATS) * sizeof(float));
+  return (NAME(edges)){padded, scratch, scratch + NAME(EDGE_FLOATS), scratch + 2 * NAME(EDGE_FLOATS),
+                       scratch + 3 * NAME(EDGE_FLOATS)};
+}
+
+// The numbers of one end for each of `count` edges: out[edge, head].
+INLINE void NAME(gather_heads)(sk_rows from, const uint32_t *list, size_t count, uint32_t first, size_t heads,
+                               size_t padded, float *out) {
+  for (size_t e = 0; e < count; e++) {
+    const float *values = from.values + (size_t)(list[e] - first) * from.stride;
+    for (size_t h = 0; h < heads; h++) out[e * padded + h] = values[h];
+  }
+}
+
+// One node's numbers, as often as edges share a vector: [16] or [padded].
+INLINE void NAME(repeat_heads)(const float *values, size_t heads, size_t padded, float *out) {
+  size_t width = padded < 16 ? 16 : padded;
+  for (size_t i = 0; i < width; i++) out[i] = i % padded < heads ? values[i % padded] : 0.0f;
+}
+
+// Which weights live: out[edge, head] becomes 1 / (1 − p) or 0 times what it was.
+static void NAME(drop_edges)(const sk_attention *g, size_t row, const uint32_t *list, size_t count, size_t padded,
+                             float *weights) {
+  uint64_t others[16], same[16] = {0};
+  uint32_t words[64], graph_row = g->first_row + (uint32_t)row;
+  for (size_t e = 0; e < count; e += 16) {
+    size_t edges = count - e < 16 ? count - e : 16;
+    for (size_t i = 0; i < 16; i++) others[i] = list[e + (i < edges ? i : 0)];
+    for (size_t h = 0; h < g->heads;) {
+      uint32_t head = g->first_head + (uint32_t)h;
+      size_t some = 4 - head % 4 < g->heads - h ? 4 - head % 4 : g->heads - h;
+      uint32_t stream = g->stream + ((1 + head / 4) << 24);
+      if (g->rows_are_targets)
+        NAME(philox16)(others, 0, same, graph_row, g->chain.epoch, stream, g->chain.seed, words);
+      else
+        NAME(philox16)(same, graph_row, others, 0, g->chain.epoch, stream, g->chain.seed, words);
+      for (size_t i = 0; i < edges; i++)
+        for (size_t k = 0; k < some; k++) {
+          float *w = weights + (e + i) * padded + h + k;
+          *w = words[4 * i + head % 4 + k] >= g->threshold ? *w * g->keep : 0.0f;
+        }
+      h += some;
+    }
+  }
+}
+
+// The row's own numbers, repeated.
+typedef struct {
+  float scores[NAME(HEADS_MAX)], highest[NAME(HEADS_MAX)], inverse[NAME(HEADS_MAX)], dots[NAME(HEADS_MAX)];
+} NAME(own);
+
+INLINE void NAME(own_numbers)(const sk_attention *g, size_t row, size_t padded, NAME(own) *own) {
+  sk_rows scores = g->rows_are_targets ? g->target_scores : g->source_scores;
+  NAME(repeat_heads)(scores.values + row * scores.stride, g->heads, padded, own->scores);
+  if (!g->rows_are_targets) return;
+  NAME(repeat_heads)(g->highest.values + row * g->highest.stride, g->heads, padded, own->highest);
+  NAME(repeat_heads)(g->inverse.values + row * g->inverse.stride, g->heads, padded, own->inverse);
+  if (g->dots.values) NAME(repeat_heads)(g->dots.values + row * g->dots.stride, g->heads, padded, own->dots);
+}
+
+INLINE v16 NAME(leaky)(v16 x, float slope) { return NAME(choose)((i16)(x > 0.0f), x, x * slope); }
+
+// The weights of up to EDGES edges of one row; with `differentiates` also what their gradient needs.
+INLINE void NAME(edge_weights)(const sk_attention *g, size_t row, const uint32_t *list, size_t count,
+                               const NAME(own) *own, const NAME(edges) *edges, int differentiates) {
+  const size_t padded = edges->padded, lanes = count * padded;
+  float *weight = edges->weight, *plain = edges->plain;
+  if (g->rows_are_targets) {
+    NAME(gather_heads)(g->source_scores, list, count, g->other_first, g->heads, padded, weight);
+    for (size_t i = 0; i < lanes; i += 16) {
+      size_t k = padded <= 16 ? 0 : i % padded;
+      v16 x = NAME(load)(own->scores + k) + NAME(load)(weight + i);
+      v16 e = NAME(exp)(NAME(leaky)(x, g->slope) - NAME(load)(own->highest + k)) * NAME(load)(own->inverse + k);
+      NAME(store)(weight + i, e);
+      if (differentiates)
+        NAME(store)(edges->leak + i, NAME(choose)((i16)(x > 0.0f), NAME(splat)(1.0f), NAME(splat)(g->slope)));
+    }
+  } else {
+    NAME(gather_heads)(g->target_scores, list, count, g->other_first, g->heads, padded, weight);
+    NAME(gather_heads)(g->highest, list, count, g->other_first, g->heads, padded, plain);
+    NAME(gather_heads)(g->inverse, list, count, g->other_first, g->heads, padded, edges->leak);
+    for (size_t i = 0; i < lanes; i += 16) {
+      size_t k = padded <= 16 ? 0 : i % padded;
+      v16 x = NAME(load)(weight + i) + NAME(load)(own->scores + k);
+      v16 e = NAME(exp)(NAME(leaky)(x, g->slope) - NAME(load)(plain + i)) * NAME(load)(edges->leak + i);
+      NAME(store)(weight + i, e);
+      NAME(store)(edges->leak + i, NAME(choose)((i16)(x > 0.0f), NAME(splat)(1.0f), NAME(splat)(g->slope)));
+    }
+  }
+  if (differentiates) memcpy(plain, weight, lanes * sizeof(float));
+  if (g->drops) NAME(drop_edges)(g, row, list, count, padded, weight);
+}
+
+// Adds the edges' numbers to `sum` [padded], one after the other.
+INLINE void NAME(sum_edges)(const float *numbers, size_t count, size_t padded, float *sum) {
+  for (size_t k = 0; k < padded; k += 16) {
+    v16 s = NAME(load)(sum + k);
+    // With fewer than sixteen heads the upper lanes add what belongs to later edges; nobody reads them.
+    for (size_t e = 0; e < count; e++) s += NAME(load)(numbers + e * padded + k);
+    NAME(store)(sum + k, s);
+  }
+}
+
+// The neighbours of a row that lie at the other end.
+INLINE const uint32_t *NAME(neighbours_at)(const sk_attention *g, size_t row, size_t *count) {
+  const uint32_t *list = g->neighbours + (g->pointers[row] - g->edge_base);
+  size_t all = g->pointers[row + 1] - g->pointers[row];
+  if (g->covers_all) {
+    *count = all;
+    return list;
+  }
+  size_t low = NAME(lower_bound)(list, all, g->other_first);
+  *count = NAME(lower_bound)(list + low, all - low, (uint64_t)g->other_first + g->other_rows);
+  return list + low;
+}
+
+static void NAME(attention_scale)(const sk_attention *g, size_t begin, size_t end, float *scratch) {
+  const NAME(edges) edges = NAME(edges_in)(g, scratch);
+  const size_t padded = edges.padded;
+  for (size_t row = begin; row < end; row++) {
+    size_t count;
+    const uint32_t *list = NAME(neighbours_at)(g, row, &count);
+    float own[NAME(HEADS_MAX)], highest[NAME(HEADS_MAX)], sum[NAME(HEADS_MAX)] = {0};
+    NAME(repeat_heads)(g->target_scores.values + row * g->target_scores.stride, g->heads, padded, own);
+    for (size_t h = 0; h < NAME(HEADS_MAX); h++) highest[h] = -__builtin_inff();
+    for (size_t e = 0; e < count; e += NAME(EDGES)) {
+      size_t some = count - e < NAME(EDGES) ? count - e : NAME(EDGES);
+      NAME(gather_heads)(g->source_scores, list + e, some, g->other_first, g->heads, padded, edges.weight);
+      for (size_t i = 0; i < some; i++)
+        for (size_t k = 0; k < padded; k += 16) {
+          v16 x = NAME(leaky)(NAME(load)(own + k) + NAME(load)(edges.weight + i * padded + k), g->slope);
+          v16 h = NAME(load)(highest + k);
+          NAME(store)(highest + k, NAME(choose)((i16)(x > h), x, h));
+        }
+    }
+    // Lanes beyond the padded heads have seen other edges.
+    NAME(repeat_heads)(highest, g->heads, padded, highest);
+    for (size_t e = 0; e < count; e += NAME(EDGES)) {
+      size_t some = count - e < NAME(EDGES) ? count - e : NAME(EDGES);
+      if (count > NAME(EDGES))
+        NAME(gather_heads)(g->source_scores, list + e, some, g->other_first, g->heads, padded, edges.weight);
+      for (size_t i = 0; i < some * padded; i += 16) {
+        size_t k = padded <= 16 ? 0 : i % padded;
+        v16 x = NAME(leaky)(NAME(load)(own + k) + NAME(load)(edges.weight + i), g->slope);
+        NAME(store)(edges.weight + i, NAME(exp)(x - NAME(load)(highest + k)));
+      }
+      NAME(sum_edges)(edges.weight, some, padded, sum);
+    }
+    for (size_t h = 0; h < g->heads; h++) {
+      g->highest.values[row * g->highest.stride + h] = count ? highest[h] : 0.0f;
+      g->inverse.values[row * g->inverse.stride + h] = count ? 1.0f / sum[h] : 0.0f;
+    }
+  }
+}
+
+// Which head each column of a vector belongs to: all one, or each its own.
+typedef struct {
+  int is_mixed;
+  uint32_t first;
+  int32_t after[16];  // heads after the first, lane by lane
+} NAME(vector_heads);
+
+INLINE NAME(vector_heads) NAME(heads_of)(size_t column, size_t width, size_t head_width) {
+  NAME(vector_heads) heads;
+  heads.first = (uint32_t)(column / head_width);
+  for (size_t i = 0; i < 16; i++) {
+    size_t at = column + i < width ? column + i : width - 1;
+    heads.after[i] = (int32_t)(at / head_width - heads.first);
+  }
+  heads.is_mixed = heads.after[15] != 0;
+  return heads;
+}
+
+// The weight of each column of a vector, from an edge's weights by head.
+INLINE v16 NAME(spread)(const float *weights, const NAME(vector_heads) *heads, int mixed) {
+  if (!mixed) return NAME(splat)(weights[heads->first]);
+#if LEVEL == 2
+  return (v16)_mm512_permutexvar_ps(_mm512_loadu_si512(heads->after), _mm512_loadu_ps(weights + heads->first));
+#else
+  v16 v;
+  for (int i = 0; i < 16; i++) v[i] = weights[heads->first + (size_t)heads->after[i]];
+  return v;
+#endif
+}
+
+// target += Σ weight · row of `from`, `vectors` vectors of it, the last of them `last` wide. `vectors`, `part` and
+// `mixed` are constants after inlining.
+INLINE void NAME(attend_row)(const float *from, size_t stride, uint32_t first, const uint32_t *list, size_t count,
+                             const float *weights, size_t padded, const NAME(vector_heads) *heads, float *target,
+                             int vectors, int part, size_t last, int mixed) {
+  v16 sum[AGGREGATE_VECTORS];
+  for (int i = 0; i < vectors; i++) sum[i] = NAME(load_some)(target + 16 * i, part && i == vectors - 1 ? last : 16);
+  const size_t ahead = vectors >= 8 ? 4 : vectors >= 4 ? 8 : 16;
+  for (size_t e = 0; e < count; e++) {
+    const float *row = from + (size_t)(list[e] - first) * stride;
+    if (e + ahead < count) {
+      const float *later = from + (size_t)(list[e + ahead] - first) * stride;
+      for (int i = 0; i < vectors; i++) __builtin_prefetch(later + 16 * i);
+    }
+    for (int i = 0; i < vectors; i++) {
+      v16 x = NAME(load_some)(row + 16 * i, part && i == vectors - 1 ? last : 16);
+      sum[i] = NAME(fma)(NAME(spread)(weights + e * padded, heads + i, mixed), x, sum[i]);
+    }
+  }
+  for (int i = 0; i < vectors; i++) NAME(store_some)(target + 16 * i, sum[i], part && i == vectors - 1 ? last : 16);
+}
+
+// All columns of it.
+INLINE void NAME(attend_edges)(const sk_attention *g, sk_rows from, const uint32_t *list, size_t count,
+                               const float *weights, size_t padded, const NAME(vector_heads) *heads, int mixed,
+                               float *target) {
+  const size_t width = g->heads * g->head_width;
+  for (size_t column = 0; column < width;) {
+    size_t left = width - column, vectors = (left + 15) / 16;
+#define CALL(n, part, last, mixed)                                                                              \
+  NAME(attend_row)(from.values + column, from.stride, g->other_first, list, count, weights, padded, heads + column / 16, \
+                   target + column, n, part, last, mixed)
+#define CASE(n)                                       \
+  case n:                                             \
+    if (mixed) {                                      \
+      size_t last = left >= 16 * n ? 16 : left - 16 * (n - 1); \
+      CALL(n, 1, last, 1);                            \
+    } else if (left >= 16 * n) {                      \
+      CALL(n, 0, 16, 0);                              \
+    } else {                                          \
+      CALL(n, 1, left - 16 * (n - 1), 0);             \
+    }                                                 \
+    column += 16 * n;                                 \
+    break;
+#if AGGREGATE_VECTORS == 16
+    switch (vectors >= 16 ? 16 : vectors >= 8 ? 8 : vectors) {
+      CASE(16) CASE(8) CASE(7) CASE(6) CASE(5) CASE(4) CASE(3) CASE(2) CASE(1)
+    }
+#elif AGGREGATE_VECTORS == 4
+    switch (vectors >= 4 ? 4 : vectors) { CASE(4) CASE(3) CASE(2) CASE(1) }
+#else
+    switch (vectors >= 2 ? 2 : vectors) { CASE(2) CASE(1) }
+#endif
+#undef CASE
+#undef CALL
+  }
+}
+
+// Heads of every vector of a row; they lie in the scratch behind the edges' numbers. Says whether any is mixed.
+INLINE int NAME(lay_heads)(const sk_attention *g, float *scratch, NAME(vector_heads) **heads) {
+  const size_t width = g->heads * g->head_width;
+  *heads = (NAME(vector_heads) *)(scratch + 4 * NAME(EDGE_FLOATS));
+  int mixed = 0;
+  for (size_t column = 0; column < width; column += 16) {
+    (*heads)[column / 16] = NAME(heads_of)(column, width, g->head_width);
+    mixed |= (*heads)[column / 16].is_mixed;
+  }
+  return mixed;
+}
+
+static void NAME(attend)(const sk_attention *g, size_t begin, size_t end, float *scratch) {
+  const NAME(edges) edges = NAME(edges_in)(g, scratch);
+  NAME(vector_heads) * heads;
+  const int mixed = NAME(lay_heads)(g, scratch, &heads);
+  const size_t width = g->heads * g->head_width, block = NAME(block_rows)(width);
+  for (size_t first = begin; first < end; first += block) {
+    size_t stop = first + block < end ? first + block : end;
+    for (size_t row = first; row < stop; row++) {
+      float *target = g->target.values + row * g->target.stride;
+      if (!g->accumulates) memset(target, 0, width * sizeof(float));
+      size_t count;
+      const uint32_t *list = NAME(neighbours_at)(g, row, &count);
+      if (count == 0) continue;
+      NAME(own) own;
+      NAME(own_numbers)(g, row, edges.padded, &own);
+      for (size_t e = 0; e < count; e += NAME(EDGES)) {
+        size_t some = count - e < NAME(EDGES) ? count - e : NAME(EDGES);
+        NAME(edge_weights)(g, row, list + e, some, &own, &edges, 0);
+        NAME(attend_edges)(g, g->source, list + e, some, edges.weight, edges.padded, heads, mixed, target);
+      }
+    }
+    NAME(apply)(&g->chain, g->target.values, g->target.stride, width, first, stop);
+  }
+}
+
+// Σ x · y over one head.
+INLINE float NAME(dot)(const float *x, const float *y, size_t width) {
+  v16 sum = {0};
+  for (size_t k = 0; k < width; k += 16) {
+    size_t n = width - k < 16 ? width - k : 16;
+    sum = NAME(fma)(NAME(load_some)(x + k, n), NAME(load_some)(y + k, n), sum);
+  }
+  return NAME(lane_sum)(sum);
+}
+
+static void NAME(attention_gradient)(const sk_attention *g, size_t begin, size_t end, float *scratch) {
+  const NAME(edges) edges = NAME(edges_in)(g, scratch);
+  NAME(vector_heads) * heads;
+  const int mixed = NAME(lay_heads)(g, scratch, &heads);
+  const size_t width = g->heads * g->head_width, padded = edges.padded;
+  const sk_rows here = g->rows_are_targets ? g->gradient : g->source, there = g->rows_are_targets ? g->source : g->gradient;
+  // Rows of the other end are read twice, so a few of them at a time, that the first cache can hold.
+  size_t least = 6144 / (width + 1) / 16 * 16;
+  const size_t block = least < 16 ? 16 : least < NAME(EDGES) ? least : NAME(EDGES);
+  for (size_t row = begin; row < end; row++) {
+    float *target = g->target.values ? g->target.values + row * g->target.stride : NULL;
+    float *score = g->score_gradient.values + row * g->score_gradient.stride;
+    float sum[NAME(HEADS_MAX)] = {0};
+    if (g->accumulates)
+      for (size_t h = 0; h < g->heads; h++) sum[h] = score[h];
+    else if (target)
+      memset(target, 0, width * sizeof(float));
+    size_t count;
+    const uint32_t *list = NAME(neighbours_at)(g, row, &count);
+    NAME(own) own;
+    NAME(own_numbers)(g, row, padded, &own);
+    const float *mine = here.values + row * here.stride;
+    for (size_t first = 0; first < count; first += block) {
+      size_t some = count - first < block ? count - first : block;
+      const uint32_t *few = list + first;
+      NAME(edge_weights)(g, row, few, some, &own, &edges, 1);
+      for (size_t e = 0; e < some; e++) {
+        const float *other = there.values + (size_t)(few[e] - g->other_first) * there.stride;
+        if (first + e + 4 < count) {
+          const float *later = there.values + (size_t)(list[first + e + 4] - g->other_first) * there.stride;
+          for (size_t k = 0; k < width; k += 16) __builtin_prefetch(later + k);
+        }
+        for (size_t h = 0; h < g->heads; h++)
+          edges.part[e * padded + h] = NAME(dot)(mine + h * g->head_width, other + h * g->head_width, g->head_width);
+      }
+      // c = (α̃ · dot − α · d) · leak.
+      if (g->rows_are_targets) {
+        for (size_t i = 0; i < some * padded; i += 16) {
+          v16 d = NAME(load)(own.dots + (padded <= 16 ? 0 : i % padded));
+          v16 c = NAME(load)(edges.weight + i) * NAME(load)(edges.part + i) - NAME(load)(edges.plain + i) * d;
+          NAME(store)(edges.part + i, c * NAME(load)(edges.leak + i));
+        }
+      } else {
+        for (size_t e = 0; e < some; e++) {
+          const float *d = g->dots.values + (size_t)(few[e] - g->other_first) * g->dots.stride;
+          for (size_t h = 0; h < g->heads; h++) {
+            size_t i = e * padded + h;
+            edges.part[i] = (edges.weight[i] * edges.part[i] - edges.plain[i] * d[h]) * edges.leak[i];
+          }
+        }
+      }
+      NAME(sum_edges)(edges.part, some, padded, sum);
+      if (target) NAME(attend_edges)(g, g->gradient, few, some, edges.weight, padded, heads, mixed, target);
+    }
+    for (size_t h = 0; h < g->heads; h++) score[h] = sum[h];
+  }
+}
+
+static void NAME(head_dots)(const sk_head_dots *p, size_t begin, size_t end) {
+  for (size_t row = begin; row < end; row++)
+    for (size_t h = 0; h < p->heads; h++)
+      p->target[row * p->target_stride + h] =
+          NAME(dot)(p->x + row * p->x_stride + h * p->head_width, p->y + row * p->y_stride + h * p->head_width,
+                    p->head_width);
 }
 
 // MARK: Dense products
@@ -508,129 +1034,177 @@ static void NAME(tile_product)(const sk_tile_product *p, size_t begin, size_t en
   }
 }
 
+// The factor of each of the n columns from `column` on, in one row.
+INLINE v16 NAME(factor)(const sk_tile_column_sum *p, const float *factors, size_t column, size_t n) {
+  if (!p->heads) return NAME(load_some)(factors + column, n);
+  size_t width = p->columns / p->heads, head = column / width;
+  if ((column + n - 1) / width == head) return NAME(splat)(factors[head]);
+  float each[16] = {0};
+  for (size_t i = 0; i < n; i++) each[i] = factors[(column + i) / width];
+  return NAME(load)(each);
+}
+
 static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, size_t end) {
   float *sums = p->stack + p->levels * p->columns;
   uint64_t tile = p->first_tile;
   for (size_t first = 0; first < p->rows; first += SK_TILE_ROWS, tile++) {
     size_t rows = p->rows - first < SK_TILE_ROWS ? p->rows - first : SK_TILE_ROWS;
     const float *a = p->a + first * p->a_stride;
+    const float *factors = p->factors ? p->factors + first * p->factors_stride : NULL;
     size_t column = begin;
     for (; column + 64 <= end; column += 64) {
       v16 sum[4] = {{0}};
       for (size_t row = 0; row < rows; row++)
-        for (int i = 0; i < 4; i++) sum[i] += NAME(load)(a + row * p->a_stride + column + 16 * i);
+        for (int i = 0; i < 4; i++) {
+          v16 v = NAME(load)(a + row * p->a_stride + column + 16 * i);
+          if (factors)
+            sum[i] = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column + 16 * i, 16), sum[i]);
+          else
+            sum[i] += v;
+        }
       for (int i = 0; i < 4; i++) NAME(store)(sums + column + 16 * i, sum[i]);
     }
     for (; column < end; column += 16) {
       size_t n = end - column < 16 ? end - column : 16;
       v16 sum = {0};
-      for (size_t row = 0; row < rows; row++) sum += NAME(load_part)(a + row * p->a_stride + column, n);
-      NAME(store_part)(sums + column, sum, n);
+      for (size_t row = 0; row < rows; row++) {
+        v16 v = NAME(load_some)(a + row * p->a_stride + column, n);
+        if (factors)
+          sum = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column, n), sum);
+        else
+          sum += v;
+      }
+      NAME(store_some)(sums + column, sum, n);
     }
     NAME(push_tile)(p->stack, p->levels, p->columns, tile, begin, end);
   }
 }
 
-// MARK: Softmax cross-entropy
+// MARK: Losses
 
-// e^x for x ≤ 0, 0 below −87; within 2 units in the last place (Cody & Waite reduction, Cephes' polynomial).
-INLINE v16 NAME(exp)(v16 x) {
-  i16 alive = x > -87.0f;
-  v16 shifted = NAME(fma)(x, NAME(splat)(1.44269504f), NAME(splat)(12582912.0f));
-  v16 n = shifted - 12582912.0f;
-  v16 r = NAME(fma)(n, NAME(splat)(-0.693359375f), x);
-  r = NAME(fma)(n, NAME(splat)(2.12194440e-4f), r);
-  v16 p = NAME(splat)(1.9875691500e-4f);
-  p = NAME(fma)(p, r, NAME(splat)(1.3981999507e-3f));
-  p = NAME(fma)(p, r, NAME(splat)(8.3334519073e-3f));
-  p = NAME(fma)(p, r, NAME(splat)(4.1665795894e-2f));
-  p = NAME(fma)(p, r, NAME(splat)(1.6666665459e-1f));
-  p = NAME(fma)(p, r, NAME(splat)(5.0000001201e-1f));
-  v16 y = NAME(fma)(p, r * r, r) + 1.0f;
-  // 2^n straight into the exponent: the low bits of `shifted` hold n.
-  u16 exponent = ((u16)shifted << 23);
-  y = (v16)((u16)y + exponent);
-  // A number that is not one stays that, so that the loss shows it.
-  return NAME(choose)(alive | (x != x), NAME(choose)((i16)(x != x), x, y), (v16){0});
-}
-
-// Σ of sixteen lanes in a fixed order.
-INLINE float NAME(lane_sum)(v16 v) {
-  float part[16];
-  memcpy(part, &v, sizeof part);
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; i++) part[i] += part[i + width];
-  return part[0];
-}
-
-INLINE float NAME(lane_max)(v16 v) {
-  float part[16];
-  memcpy(part, &v, sizeof part);
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; i++) part[i] = part[i] < part[i + width] ? part[i + width] : part[i];
-  return part[0];
-}
-
-static int64_t NAME(loss)(const sk_loss *p, size_t begin, size_t end, sk_tile_figures *figures) {
+// Softmax cross-entropy of one row.
+INLINE void NAME(class_loss)(const sk_loss *p, size_t row, size_t split, float *gradient, sk_tile_figures *figure) {
   float weights[4096 + 16];
   const i16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const size_t classes = p->classes;
+  const int32_t label = p->labels[row];
+  const float *z = p->outputs + row * p->outputs_stride;
+  v16 highest = NAME(splat)(z[0]);
+  for (size_t i = 0; i < classes; i += 16) {
+    size_t n = classes - i < 16 ? classes - i : 16;
+    v16 v = NAME(load_some)(z + i, n);
+    highest = NAME(choose)((i16)(v > highest) & (i16)(lane < (int32_t)n), v, highest);
+  }
+  float top = NAME(lane_max)(highest);
+  // The lowest-numbered maximum is the prediction.
+  int correct = z[label] == top;
+  for (int32_t i = 0; correct && i < label; i++) correct = z[i] != top;
+  v16 sum = {0};
+  for (size_t i = 0; i < classes; i += 16) {
+    size_t n = classes - i < 16 ? classes - i : 16;
+    // Lanes beyond the classes count nothing.
+    v16 e = NAME(first_lanes)(NAME(exp)(NAME(load_some)(z + i, n) - top), n);
+    NAME(store)(weights + i, e);
+    sum += e;
+  }
+  float total = NAME(lane_sum)(sum);
+  float loss = sk_log(total) - (z[label] - top);
+  float weight = p->class_weights ? p->class_weights[label] : 1.0f;
+  figure->loss[split] += (double)weight * (double)loss;
+  figure->weight[split] += (double)weight;
+  figure->correct[split] += (uint64_t)correct;
+  if (!gradient) return;
+  float share = (float)((double)weight / p->total);
+  const v16 scale = NAME(splat)(share / total);
+  for (size_t i = 0; i < classes; i += 16)
+    NAME(store_some)(gradient + i, NAME(load)(weights + i) * scale, classes - i < 16 ? classes - i : 16);
+  gradient[label] -= share;
+}
+
+// Binary cross-entropy of one row's sigmoids; false if a bit beyond the classes is set.
+INLINE int NAME(bit_loss)(const sk_loss *p, size_t row, size_t split, float *gradient, sk_tile_figures *figure) {
+  const i16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const i16 lane_bit = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+  const size_t classes = p->classes, bytes = (classes + 7) / 8;
+  const uint8_t *bits = p->bits + row * bytes;
+  if (classes % 8 && bits[bytes - 1] >> (classes % 8)) return 0;
+  const float *z = p->outputs + row * p->outputs_stride;
+  const float share = (float)(1.0 / p->total);
+  v16 loss = {0}, weight = {0};
+  i16 right = {0}, predicted = {0}, actual = {0};
+  for (size_t i = 0; i < classes; i += 16) {
+    size_t n = classes - i < 16 ? classes - i : 16;
+    int32_t word = bits[i / 8] | (i / 8 + 1 < bytes ? bits[i / 8 + 1] << 8 : 0);
+    i16 is = (lane_bit & word) != 0;
+    i16 real = (i16)(lane < (int32_t)n);
+    v16 v = NAME(load_some)(z + i, n);
+    v16 w = p->class_weights ? NAME(load_some)(p->class_weights + i, n) : NAME(splat)(1.0f);
+    i16 positive = (i16)(v > 0.0f);
+    // e = exp(−|v|); a number that is none stays that.
+    v16 e = NAME(exp)(NAME(choose)(positive, -v, v));
+    v16 each = (v16)((i16)v & positive) - (v16)((i16)v & is) + NAME(log)(e + 1.0f);
+    each = NAME(choose)((i16)(v != v), v, each);
+    loss += (v16)((i16)(w * each) & real);
+    weight += (v16)((i16)w & real);
+    predicted -= positive & real;
+    actual -= is;
+    right -= positive & is;
+    if (!gradient) continue;
+    v16 sigmoid = NAME(choose)(positive, NAME(splat)(1.0f), e) / (e + 1.0f);
+    v16 one = (v16)((i16)NAME(splat)(1.0f) & is);
+    NAME(store_some)(gradient + i, (sigmoid - one) * (w * share), n);
+  }
+  figure->loss[split] += (double)NAME(lane_sum)(loss);
+  figure->weight[split] += (double)NAME(lane_sum)(weight);
+  for (int i = 0; i < 16; i++) {
+    figure->correct[split] += (uint64_t)right[i];
+    figure->predicted[split] += (uint64_t)predicted[i];
+    figure->actual[split] += (uint64_t)actual[i];
+  }
+  return 1;
+}
+
+// Squared error of one row; false if a value is no finite number.
+INLINE int NAME(value_loss)(const sk_loss *p, size_t row, size_t split, float *gradient, sk_tile_figures *figure) {
+  const float *z = p->outputs + row * p->outputs_stride, *values = p->values + row * p->values_stride;
+  for (size_t i = 0; i < p->classes; i++) {
+    if (!(values[i] - values[i] == 0.0f)) return 0;
+    double weight = p->class_weights ? (double)p->class_weights[i] : 1.0, value = (double)values[i];
+    double error = (double)z[i] - value;
+    figure->loss[split] += weight * error * error;
+    figure->weight[split] += weight;
+    figure->target_sum[split] += weight * value;
+    figure->target_squares[split] += weight * value * value;
+    if (gradient) gradient[i] = (float)(2.0 * weight * error / p->total);
+  }
+  return 1;
+}
+
+static int64_t NAME(loss)(const sk_loss *p, size_t begin, size_t end, sk_tile_figures *figures) {
   for (size_t tile = begin; tile < end; tile++) {
     sk_tile_figures *figure = figures + tile;
     memset(figure, 0, sizeof *figure);
     size_t stop = (tile + 1) * SK_TILE_ROWS < p->rows ? (tile + 1) * SK_TILE_ROWS : p->rows;
     for (size_t row = tile * SK_TILE_ROWS; row < stop; row++) {
       float *gradient = p->gradient ? p->gradient + row * p->gradient_stride : NULL;
-      int32_t label = p->labels[row];
       uint8_t split = p->split[row];
       if (split > SK_SPLITS) return (int64_t)row;
-      if (label < 0 || split == 0) {
-        if (gradient) memset(gradient, 0, classes * sizeof(float));
-        continue;
+      int is_labelled = split > 0 && (!p->labels || p->labels[row] >= 0);
+      float *wanted = is_labelled && split == 1 ? gradient : NULL;
+      if (is_labelled) {
+        int is_valid = 1;
+        if (p->labels) {
+          is_valid = (size_t)p->labels[row] < p->classes;
+          if (is_valid) NAME(class_loss)(p, row, split - 1u, wanted, figure);
+        } else if (p->bits) {
+          is_valid = NAME(bit_loss)(p, row, split - 1u, wanted, figure);
+        } else {
+          is_valid = NAME(value_loss)(p, row, split - 1u, wanted, figure);
+        }
+        if (!is_valid) return (int64_t)row;
+        figure->labelled[split - 1] += 1;
       }
-      if ((size_t)label >= classes) return (int64_t)row;
-      const float *z = p->logits + row * p->logits_stride;
-      v16 highest = NAME(splat)(z[0]);
-      for (size_t i = 0; i < classes; i += 16) {
-        size_t n = classes - i < 16 ? classes - i : 16;
-        v16 v = n == 16 ? NAME(load)(z + i) : NAME(load_part)(z + i, n);
-        highest = NAME(choose)((i16)(v > highest) & (i16)(lane < (int32_t)n), v, highest);
-      }
-      float top = NAME(lane_max)(highest);
-      // The lowest-numbered maximum is the prediction.
-      int correct = z[label] == top;
-      for (int32_t i = 0; correct && i < label; i++) correct = z[i] != top;
-      v16 sum = {0};
-      for (size_t i = 0; i < classes; i += 16) {
-        size_t n = classes - i < 16 ? classes - i : 16;
-        v16 e = NAME(exp)((n == 16 ? NAME(load)(z + i) : NAME(load_part)(z + i, n)) - top);
-        // Lanes beyond the classes count nothing.
-        e = (v16)((i16)e & (i16)(lane < (int32_t)n));
-        NAME(store)(weights + i, e);
-        sum += e;
-      }
-      float total = NAME(lane_sum)(sum);
-      float loss = sk_log(total) - (z[label] - top);
-      float weight = p->class_weights ? p->class_weights[label] : 1.0f;
-      figure->loss[split - 1] += (double)weight * (double)loss;
-      figure->weight[split - 1] += (double)weight;
-      figure->correct[split - 1] += (uint64_t)correct;
-      figure->labelled[split - 1] += 1;
-      if (!gradient) continue;
-      if (split != 1) {
-        memset(gradient, 0, classes * sizeof(float));
-        continue;
-      }
-      float share = (float)((double)weight / p->total);
-      const v16 scale = NAME(splat)(share / total);
-      for (size_t i = 0; i < classes; i += 16) {
-        v16 g = NAME(load)(weights + i) * scale;
-        if (classes - i < 16)
-          NAME(store_part)(gradient + i, g, classes - i);
-        else
-          NAME(store)(gradient + i, g);
-      }
-      gradient[label] -= share;
+      if (gradient && !wanted) memset(gradient, 0, p->classes * sizeof(float));
     }
   }
   return -1;
@@ -666,8 +1240,20 @@ static void NAME(uniform_row)(float *row, size_t columns, float bound, uint64_t 
 }
 
 static const sk_kernels NAME(table) = {
-    LEVEL_NAME,          NAME(map),          NAME(topology_valid),  NAME(aggregate), NAME(product),
-    NAME(tile_product),  NAME(tile_column_sum), NAME(loss),         NAME(adam),      NAME(uniform_row),
+    LEVEL_NAME,
+    NAME(map),
+    NAME(topology_valid),
+    NAME(aggregate),
+    NAME(attention_scale),
+    NAME(attend),
+    NAME(attention_gradient),
+    NAME(head_dots),
+    NAME(product),
+    NAME(tile_product),
+    NAME(tile_column_sum),
+    NAME(loss),
+    NAME(adam),
+    NAME(uniform_row),
 };
 
 #undef MICRO_ROWS

@@ -76,6 +76,28 @@ final class CPUBackend {
                 native.kind = Int32(SK_STEP_ADD)
                 native.values = UnsafePointer(floats(matrix, in: program))
                 native.stride = matrix.stride
+            case .scaleColumns(let place):
+                native.kind = Int32(SK_STEP_SCALE_COLUMNS)
+                native.values = UnsafePointer(floats(place, in: program))
+            case .elu: native.kind = Int32(SK_STEP_ELU)
+            case .eluGradient(let matrix):
+                native.kind = Int32(SK_STEP_ELU_GRADIENT)
+                native.values = UnsafePointer(floats(matrix, in: program))
+                native.stride = matrix.stride
+            case .normalise(let epsilon):
+                native.kind = Int32(SK_STEP_NORMALISE)
+                native.constant = epsilon
+            case .normaliseGradient(let gradient):
+                native.kind = Int32(SK_STEP_NORMALISE_GRADIENT)
+                native.constant = gradient.epsilon
+                native.values = UnsafePointer(floats(gradient.input, in: program))
+                native.stride = gradient.input.stride
+            case .addHeads(let outer):
+                native.kind = Int32(SK_STEP_ADD_HEADS)
+                native.values = UnsafePointer(floats(outer.factors, in: program))
+                native.stride = outer.factors.stride
+                native.vector = UnsafePointer(floats(outer.vector, in: program))
+                native.heads = outer.heads
             }
             return native
         }
@@ -119,32 +141,138 @@ final class CPUBackend {
         }
     }
 
-    /// Whether an aggregation's row pointers and neighbours are a graph's, so that no address can leave its source.
-    func isTopologyValid(_ aggregate: Aggregate, in program: Program) -> Bool {
-        let pointers = UnsafePointer(
-            address(aggregate.rowPointers, in: program).assumingMemoryBound(to: UInt64.self))
-        let neighbours = UnsafePointer(address(aggregate.columns, in: program).assumingMemoryBound(to: UInt32.self))
-        return kernels.pointee.topology_valid(
-            pointers, neighbours, UInt64(aggregate.edgeBase), UInt64(aggregate.edges), UInt64(aggregate.nodes), 0,
-            aggregate.rows) != 0
+    /// Whether row pointers and neighbours are a graph's, so that no address can leave the other end's matrices.
+    func isTopologyValid(_ topology: Neighbours, in program: Program) -> Bool {
+        kernels.pointee.topology_valid(
+            pointers(topology, in: program), neighbours(topology, in: program), UInt64(topology.edgeBase),
+            UInt64(topology.edges), UInt64(topology.nodes), 0, topology.rows) != 0
     }
 
-    /// The topology was found valid before.
+    private func pointers(_ topology: Neighbours, in program: Program) -> UnsafePointer<UInt64> {
+        UnsafePointer(address(topology.rowPointers, in: program).assumingMemoryBound(to: UInt64.self))
+    }
+
+    private func neighbours(_ topology: Neighbours, in program: Program) -> UnsafePointer<UInt32> {
+        UnsafePointer(address(topology.columns, in: program).assumingMemoryBound(to: UInt32.self))
+    }
+
+    /// The topology was found valid before, here and below.
     func aggregate(_ aggregate: Aggregate, _ arguments: DoorbellArguments, in program: Program) {
-        let pointers = address(aggregate.rowPointers, in: program).assumingMemoryBound(to: UInt64.self)
-        withChain(aggregate.steps, firstRow: aggregate.firstRow, arguments, in: program) { chain in
+        let topology = aggregate.neighbours
+        let pointers = pointers(topology, in: program)
+        withChain(aggregate.steps, firstRow: topology.firstRow, arguments, in: program) { chain in
             let native = sk_aggregate(
-                pointers: pointers,
-                neighbours: address(aggregate.columns, in: program).assumingMemoryBound(to: UInt32.self),
-                edge_base: UInt64(aggregate.edgeBase), source: floats(aggregate.source, in: program),
+                pointers: pointers, neighbours: neighbours(topology, in: program),
+                edge_base: UInt64(topology.edgeBase), source: floats(aggregate.source, in: program),
                 source_stride: aggregate.source.stride, source_first: UInt32(aggregate.sourceFirstRow),
                 source_rows: UInt32(aggregate.sourceRows),
-                covers_all: aggregate.sourceFirstRow == 0 && aggregate.sourceRows == aggregate.nodes ? 1 : 0,
+                covers_all: aggregate.sourceFirstRow == 0 && aggregate.sourceRows == topology.nodes ? 1 : 0,
                 target: floats(aggregate.target, in: program), target_stride: aggregate.target.stride,
                 width: aggregate.width, accumulates: aggregate.accumulates ? 1 : 0, chain: chain)
-            pool.onPieces(edgeCuts(pointers, rows: aggregate.rows)) { piece, _ in
+            pool.onPieces(edgeCuts(pointers, rows: topology.rows)) { piece, _ in
                 withUnsafePointer(to: native) { kernels.pointee.aggregate($0, piece.lowerBound, piece.upperBound) }
             }
+        }
+    }
+
+    // MARK: Attention
+
+    func attentionScale(_ scale: AttentionScale, in program: Program) {
+        var native = native(scale.attention, scale.neighbours, 0, scale.neighbours.nodes, in: program)
+        fill(&native, scale.targets, scale.sourceScores, in: program)
+        run(kernels.pointee.attention_scale, native, scale.neighbours)
+    }
+
+    func attend(_ attend: Attend, _ arguments: DoorbellArguments, in program: Program) {
+        withChain(attend.steps, firstRow: attend.neighbours.firstRow, arguments, in: program) { chain in
+            var native = native(
+                attend.attention, attend.neighbours, attend.sourceFirstRow, attend.sourceRows, in: program)
+            fill(&native, attend.targets, attend.sourceScores, in: program)
+            native.source = rows(attend.source, in: program)
+            native.target = rows(attend.target, in: program)
+            native.accumulates = attend.accumulates ? 1 : 0
+            native.chain = chain
+            run(kernels.pointee.attend, native, attend.neighbours)
+        }
+    }
+
+    func attentionGradient(_ gradient: AttentionGradient, _ arguments: DoorbellArguments, in program: Program) {
+        withChain([], firstRow: gradient.neighbours.firstRow, arguments, in: program) { chain in
+            var native = native(
+                gradient.attention, gradient.neighbours, gradient.otherFirstRow, gradient.otherRows, in: program)
+            fill(&native, gradient.targets, gradient.sourceScores, in: program)
+            native.rows_are_targets = gradient.rowsAre == .targets ? 1 : 0
+            native.dots = rows(gradient.dots, in: program)
+            native.gradient = rows(gradient.gradient, in: program)
+            native.source = rows(gradient.source, in: program)
+            if let matrix = gradient.sourceGradient { native.target = rows(matrix, in: program) }
+            native.score_gradient = rows(gradient.scoreGradient, in: program)
+            native.accumulates = gradient.accumulates ? 1 : 0
+            native.chain = chain
+            run(kernels.pointee.attention_gradient, native, gradient.neighbours)
+        }
+    }
+
+    func headDots(_ dots: HeadDots, in program: Program) {
+        let (y, stride) =
+            switch dots.y {
+            case .vector(let place): (floats(place, in: program), 0)
+            case .rows(let matrix): (floats(matrix, in: program), matrix.stride)
+            }
+        let native = sk_head_dots(
+            x: floats(dots.x, in: program), x_stride: dots.x.stride, y: y, y_stride: stride,
+            target: floats(dots.target, in: program), target_stride: dots.target.stride, heads: dots.heads,
+            head_width: dots.headWidth)
+        let least = 1 + (1 << 15) / (dots.heads * dots.headWidth)
+        pool.onPieces(pool.cuts(count: dots.rows, least: least)) { piece, _ in
+            withUnsafePointer(to: native) { kernels.pointee.head_dots($0, piece.lowerBound, piece.upperBound) }
+        }
+    }
+
+    private func rows(_ matrix: Matrix, in program: Program) -> sk_rows {
+        sk_rows(values: floats(matrix, in: program), stride: matrix.stride)
+    }
+
+    private func native(
+        _ attention: Attention, _ topology: Neighbours, _ otherFirstRow: Int, _ otherRows: Int, in program: Program
+    ) -> sk_attention {
+        var native = sk_attention()
+        native.pointers = pointers(topology, in: program)
+        native.neighbours = neighbours(topology, in: program)
+        native.edge_base = UInt64(topology.edgeBase)
+        native.first_row = UInt32(topology.firstRow)
+        native.other_first = UInt32(otherFirstRow)
+        native.other_rows = UInt32(otherRows)
+        native.covers_all = otherFirstRow == 0 && otherRows == topology.nodes ? 1 : 0
+        native.rows_are_targets = 1
+        native.heads = attention.heads
+        native.head_width = attention.headWidth
+        native.slope = attention.slope
+        if let dropout = attention.dropout {
+            native.drops = 1
+            native.threshold = UInt32(Double(dropout.probability) * 0x1p32)
+            native.keep = 1 / (1 - dropout.probability)
+            native.stream = dropout.stream
+            native.first_head = UInt32(dropout.firstColumn)
+        }
+        return native
+    }
+
+    private func fill(
+        _ native: inout sk_attention, _ targets: AttentionTargets, _ sourceScores: Matrix, in program: Program
+    ) {
+        native.target_scores = rows(targets.scores, in: program)
+        native.highest = rows(targets.highest, in: program)
+        native.inverse = rows(targets.inverse, in: program)
+        native.source_scores = rows(sourceScores, in: program)
+    }
+
+    private func run(
+        _ kernel: @convention(c) (UnsafePointer<sk_attention>?, Int, Int, UnsafeMutablePointer<Float>?) -> Void,
+        _ native: sk_attention, _ topology: Neighbours
+    ) {
+        pool.onPieces(edgeCuts(native.pointers, rows: topology.rows)) { piece, thread in
+            withUnsafePointer(to: native) { kernel($0, piece.lowerBound, piece.upperBound, scratch(of: thread)) }
         }
     }
 
@@ -200,8 +328,16 @@ final class CPUBackend {
     }
 
     func tileColumnSum(_ tile: TileColumnSum, in program: Program) {
+        let (factors, heads): (Matrix?, Int) =
+            switch tile.factors {
+            case nil: (nil, 0)
+            case .elements(let matrix): (matrix, 0)
+            case .heads(let matrix, let heads): (matrix, heads)
+            }
         let native = sk_tile_column_sum(
-            a: floats(tile.a, in: program), a_stride: tile.a.stride, columns: tile.columns, rows: tile.rows,
+            a: floats(tile.a, in: program), a_stride: tile.a.stride,
+            factors: factors.map { UnsafePointer(floats($0, in: program)) }, factors_stride: factors?.stride ?? 0,
+            heads: heads, columns: tile.columns, rows: tile.rows,
             first_tile: UInt64(tile.firstRow / ImageShape.tileRows),
             levels: Program.tileLevels(totalRows: tile.totalRows), stack: floats(tile.stack, in: program))
         pool.onPieces(pool.cuts(count: tile.columns, least: 16, alignment: 16, perThread: 1)) { piece, _ in
@@ -221,31 +357,52 @@ final class CPUBackend {
     }
 
     func labelWeight(_ weight: LabelWeight, in program: Program) throws(ExecutorError) {
-        let labels = address(weight.labels, in: program).assumingMemoryBound(to: Int32.self)
         let split = address(weight.split, in: program).assumingMemoryBound(to: UInt8.self)
         let weights = weight.classWeights.map { floats($0, in: program) }
         let total = address(weight.total, in: program).assumingMemoryBound(to: Double.self)
         var sum = weight.accumulates ? total.pointee : 0
-        for row in 0..<weight.rows where split[row] == Split.train.rawValue && labels[row] >= 0 {
-            guard labels[row] < weight.classes else {
-                throw ExecutorError(.label, "row \(row) of the chunk has a label that is no class")
+        switch weight.targets {
+        case .classes(let place):
+            let labels = address(place, in: program).assumingMemoryBound(to: Int32.self)
+            for row in 0..<weight.rows where split[row] == Split.train.rawValue && labels[row] >= 0 {
+                guard labels[row] < weight.classes else {
+                    throw ExecutorError(.label, "row \(row) of the chunk has a label that is no class")
+                }
+                sum += weights.map { Double($0[Int(labels[row])]) } ?? 1
             }
-            sum += weights.map { Double($0[Int(labels[row])]) } ?? 1
+        case .bits, .values:
+            let each =
+                weights.map { weights in (0..<weight.classes).reduce(0) { $0 + Double(weights[$1]) } }
+                ?? Double(weight.classes)
+            for row in 0..<weight.rows where split[row] == Split.train.rawValue { sum += each }
         }
         total.pointee = sum
     }
 
     func loss(_ loss: Loss, in program: Program) throws(ExecutorError) {
         let tiles = Program.tiles(rows: loss.rows)
-        let native = sk_loss(
-            logits: floats(loss.logits, in: program), logits_stride: loss.logits.stride,
-            labels: address(loss.labels, in: program).assumingMemoryBound(to: Int32.self),
-            split: address(loss.split, in: program).assumingMemoryBound(to: UInt8.self),
-            class_weights: loss.classWeights.map { UnsafePointer(floats($0, in: program)) }, rows: loss.rows,
-            classes: loss.classes,
-            total: loss.gradient == nil
-                ? 1 : address(loss.total, in: program).assumingMemoryBound(to: Double.self).pointee,
-            gradient: loss.gradient.map { floats($0, in: program) }, gradient_stride: loss.gradient?.stride ?? 0)
+        var native = sk_loss()
+        native.outputs = UnsafePointer(floats(loss.outputs, in: program))
+        native.outputs_stride = loss.outputs.stride
+        switch loss.targets {
+        case .classes(let place):
+            native.labels = UnsafePointer(address(place, in: program).assumingMemoryBound(to: Int32.self))
+        case .bits(let place):
+            native.bits = UnsafePointer(address(place, in: program).assumingMemoryBound(to: UInt8.self))
+        case .values(let matrix):
+            native.values = UnsafePointer(floats(matrix, in: program))
+            native.values_stride = matrix.stride
+        }
+        native.split = UnsafePointer(address(loss.split, in: program).assumingMemoryBound(to: UInt8.self))
+        native.class_weights = loss.classWeights.map { UnsafePointer(floats($0, in: program)) }
+        native.rows = loss.rows
+        native.classes = loss.classes
+        native.total = 1
+        if let gradient = loss.gradient {
+            native.total = address(loss.total, in: program).assumingMemoryBound(to: Double.self).pointee
+            native.gradient = floats(gradient, in: program)
+            native.gradient_stride = gradient.stride
+        }
         let figures = UnsafeMutableBufferPointer<sk_tile_figures>.allocate(capacity: tiles)
         defer { figures.deallocate() }
         let wrong = UnsafeMutableBufferPointer<Int64>.allocate(capacity: pool.threads)
@@ -258,7 +415,7 @@ final class CPUBackend {
             if row >= 0 { wrong[thread] = row }
         }
         if let row = wrong.first(where: { $0 >= 0 }) {
-            throw ExecutorError(.label, "row \(row) of the chunk has a label or a split that does not exist")
+            throw ExecutorError(.label, "row \(row) of the chunk has a label, a target or a split that cannot be")
         }
         let scores = ScoreTable(address(loss.scores, in: program))
         if loss.firstRow == 0 { scores.clear() }
@@ -294,6 +451,115 @@ final class CPUBackend {
         }
     }
 
+    /// Times the kernels on memory that is free for it, each warm and the faster of two.
+    func measure(_ measure: Measure, in program: Program) -> Completion.Rates {
+        let width = 256
+        let narrow = 16
+        let degree = 16
+        // Of each row: source, target, neighbours and row pointer; less the weight and the stack of its gradient.
+        let weights = width * width
+        let spare =
+            measure.byteCount - weights * 4
+            - Program.tileStackBytes(
+                totalRows: Self.measuredRowsMax, rows: width / 4, columns: width)
+        let rows = min(Self.measuredRowsMax, spare / (2 * width * 4 + degree * 4 + 8) - 1) / degree * degree
+        let base = address(measure.place, in: program)
+        let source = base.assumingMemoryBound(to: Float.self)
+        let target = source + rows * width
+        let weight = target + rows * width
+        let stack = weight + weights
+        let pointers = UnsafeMutableRawPointer(
+            stack + Program.tileStackBytes(totalRows: Self.measuredRowsMax, rows: width / 4, columns: width) / 4
+        ).assumingMemoryBound(to: UInt64.self)
+        let neighbours = UnsafeMutableRawPointer(pointers + rows + 1).assumingMemoryBound(to: UInt32.self)
+        source.update(repeating: 0.5, count: 2 * rows * width + weights)
+        // One neighbour out of each sixteenth of the rows, by a linear congruential generator.
+        var state: UInt64 = 1
+        for row in 0...rows { pointers[row] = UInt64(row * degree) }
+        for edge in 0..<rows * degree {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            let stratum = rows / degree
+            neighbours[edge] = UInt32(edge % degree * stratum + Int(state >> 33) % stratum)
+        }
+        func gather(_ width: Int) -> Double {
+            let native = sk_aggregate(
+                pointers: pointers, neighbours: neighbours, edge_base: 0, source: source, source_stride: width,
+                source_first: 0, source_rows: UInt32(rows), covers_all: 1, target: target, target_stride: width,
+                width: width, accumulates: 0, chain: sk_chain())
+            return Double(rows * degree * width * 4)
+                / seconds {
+                    pool.onPieces(edgeCuts(UnsafePointer(pointers), rows: rows)) { piece, _ in
+                        withUnsafePointer(to: native) {
+                            kernels.pointee.aggregate($0, piece.lowerBound, piece.upperBound)
+                        }
+                    }
+                }
+        }
+        var rates = Completion.Rates()
+        rates.wideGatherBytesPerSecond = gather(width)
+        rates.narrowGatherBytesPerSecond = gather(narrow)
+        rates.copyBytesPerSecond =
+            Double(rows * width * 4)
+            / seconds {
+                pool.onPieces(pool.cuts(count: rows * width, least: 1 << 16)) { piece, _ in
+                    (target + piece.lowerBound).update(from: source + piece.lowerBound, count: piece.count)
+                }
+            }
+        let few = min(rows, 8192)
+        let product = sk_product(
+            a: source, a_stride: width, b: weight, b_stride: width, c: target, c_stride: width, columns: width,
+            inner: width, transposes_b: 0, accumulates: 0, chain: sk_chain())
+        rates.productFlops =
+            Double(2 * few * width * width)
+            / seconds {
+                pool.onPieces(pool.cuts(count: few, least: 168, alignment: 84)) { piece, thread in
+                    withUnsafePointer(to: product) {
+                        kernels.pointee.product($0, piece.lowerBound, piece.upperBound, scratch(of: thread))
+                    }
+                }
+            }
+        let tile = sk_tile_product(
+            a: source, a_stride: width, b: target, b_stride: width, m: width / 4, n: width, rows: few, first_tile: 0,
+            levels: Program.tileLevels(totalRows: few), stack: stack)
+        rates.tileProductFlops =
+            Double(2 * few * width / 4 * width)
+            / seconds {
+                pool.onPieces(pool.cuts(count: width / 4, least: 14, alignment: 14, perThread: 1)) { piece, thread in
+                    withUnsafePointer(to: tile) {
+                        kernels.pointee.tile_product($0, piece.lowerBound, piece.upperBound, scratch(of: thread))
+                    }
+                }
+            }
+        var steps = [sk_step(), sk_step(), sk_step()]
+        steps[0].kind = Int32(SK_STEP_BIAS)
+        steps[0].values = UnsafePointer(weight)
+        steps[1].kind = Int32(SK_STEP_RELU)
+        steps[2].kind = Int32(SK_STEP_DROPOUT)
+        steps[2].threshold = 1 << 31
+        steps[2].constant = 2
+        rates.mapElementsPerSecond = steps.withUnsafeBufferPointer { steps in
+            let map = sk_map(
+                source: source, source_stride: width, target: target, target_stride: width, columns: width,
+                chain: sk_chain(steps: steps.baseAddress, count: steps.count, seed: 1, epoch: 0, first_row: 0))
+            return Double(few * width)
+                / seconds {
+                    pool.onPieces(pool.cuts(count: few, least: 128)) { piece, _ in
+                        withUnsafePointer(to: map) { kernels.pointee.map($0, piece.lowerBound, piece.upperBound) }
+                    }
+                }
+        }
+        return rates
+    }
+
+    private static let measuredRowsMax = 1 << 17
+
+    private func seconds(_ body: () -> Void) -> Double {
+        body()
+        let clock = ContinuousClock()
+        let fastest = min(clock.measure(body), clock.measure(body))
+        return max(Double(fastest.components.attoseconds) * 1e-18 + Double(fastest.components.seconds), 1e-9)
+    }
+
     /// The figures of all rows; `rows` says how many there were.
     func figures(_ place: Place, rows: Int, in program: Program) -> [Completion.Figures] {
         ScoreTable(address(place, in: program)).figures(tiles: UInt64(Program.tiles(rows: rows)))
@@ -305,18 +571,20 @@ final class CPUBackend {
         let validation = figures(keep.scores, rows: rows, in: program)[1]
         let state = address(keep.state, in: program)
         let loss = validation.meanLoss
+        let figure = keep.rule == .microF1 ? validation.microF1 : loss
         let isFirst = state.load(fromByteOffset: 24, as: UInt64.self) != 1
         let isBetter =
             switch keep.rule {
             case .accuracy: validation.correct > state.load(fromByteOffset: 8, as: UInt64.self)
-            case .loss: loss < state.load(as: Double.self)
+            case .loss: figure < state.load(as: Double.self)
+            case .microF1: figure > state.load(as: Double.self)
             }
         var best = Completion.Best()
         // A loss that is no number never wins.
         best.improved = (isFirst || isBetter) && !loss.isNaN
         if best.improved {
             floats(keep.best, in: program).update(from: floats(keep.parameters, in: program), count: keep.count)
-            state.storeBytes(of: loss, as: Double.self)
+            state.storeBytes(of: figure, as: Double.self)
             state.storeBytes(of: validation.correct, toByteOffset: 8, as: UInt64.self)
             state.storeBytes(of: UInt64(arguments.epoch), toByteOffset: 16, as: UInt64.self)
             state.storeBytes(of: 1, toByteOffset: 24, as: UInt64.self)
@@ -359,6 +627,10 @@ private struct ScoreTable {
                 part.weight.pointee += bytes.load(fromByteOffset: (3 + index) * split, as: Double.self)
                 part.correct.pointee += bytes.load(fromByteOffset: (6 + index) * split, as: UInt64.self)
                 part.labelled.pointee += bytes.load(fromByteOffset: (9 + index) * split, as: UInt64.self)
+                part.predicted.pointee += bytes.load(fromByteOffset: (12 + index) * split, as: UInt64.self)
+                part.actual.pointee += bytes.load(fromByteOffset: (15 + index) * split, as: UInt64.self)
+                part.targetSum.pointee += bytes.load(fromByteOffset: (18 + index) * split, as: Double.self)
+                part.targetSquares.pointee += bytes.load(fromByteOffset: (21 + index) * split, as: Double.self)
             }
         }
     }
@@ -371,6 +643,10 @@ private struct ScoreTable {
             figures.weight = part.weight.pointee
             figures.correct = part.correct.pointee
             figures.labelled = part.labelled.pointee
+            figures.predicted = part.predicted.pointee
+            figures.actual = part.actual.pointee
+            figures.targetSum = part.targetSum.pointee
+            figures.targetSquares = part.targetSquares.pointee
             return figures
         }
     }
@@ -378,14 +654,22 @@ private struct ScoreTable {
     private struct Part {
         let levels: UnsafeMutablePointer<Double>
         let weight: UnsafeMutablePointer<Double>
+        let targetSum: UnsafeMutablePointer<Double>
+        let targetSquares: UnsafeMutablePointer<Double>
         let correct: UnsafeMutablePointer<UInt64>
         let labelled: UnsafeMutablePointer<UInt64>
+        let predicted: UnsafeMutablePointer<UInt64>
+        let actual: UnsafeMutablePointer<UInt64>
 
         init(_ base: UnsafeMutableRawPointer) {
             levels = base.assumingMemoryBound(to: Double.self)
             weight = levels + Scores.levels
-            correct = (base + (Scores.levels + 1) * 8).assumingMemoryBound(to: UInt64.self)
+            targetSum = weight + 1
+            targetSquares = weight + 2
+            correct = (base + (Scores.levels + 3) * 8).assumingMemoryBound(to: UInt64.self)
             labelled = correct + 1
+            predicted = correct + 2
+            actual = correct + 3
         }
     }
 }

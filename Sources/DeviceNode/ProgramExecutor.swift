@@ -78,7 +78,7 @@ private final class LoadedProgram: Sendable {
     let queued: [[Int]]
     /// For each command and queue, how many of that queue's commands must have ended before it starts.
     let needs: [[Int]]
-    /// For each aggregation, the number of its topology: the places of its row pointers and neighbours.
+    /// For each command that goes over neighbours, the number of its topology: the places of its row pointers and neighbours.
     let topology: [Int?]
     /// For each command, the topologies that it may overwrite.
     let spoils: [[Int]]
@@ -107,8 +107,8 @@ private final class LoadedProgram: Sendable {
         }
         var known: [Topology: Int] = [:]
         topology = commands.map { command in
-            guard case .aggregate(let aggregate) = command.operation else { return nil }
-            let key = Topology(aggregate)
+            guard let neighbours = command.operation.neighbours else { return nil }
+            let key = Topology(neighbours)
             let number = known[key] ?? known.count
             known[key] = number
             return number
@@ -140,13 +140,13 @@ private final class LoadedProgram: Sendable {
         let edgeBase: Int
         let nodes: Int
 
-        init(_ aggregate: Aggregate) {
-            rowPointers = aggregate.rowPointers
-            columns = aggregate.columns
-            rows = aggregate.rows
-            edges = aggregate.edges
-            edgeBase = aggregate.edgeBase
-            nodes = aggregate.nodes
+        init(_ neighbours: Neighbours) {
+            rowPointers = neighbours.rowPointers
+            columns = neighbours.columns
+            rows = neighbours.rows
+            edges = neighbours.edges
+            edgeBase = neighbours.edgeBase
+            nodes = neighbours.nodes
         }
 
         func pointerRange(in program: Program) -> Range<Int> { range(rowPointers, (rows + 1) * 8, program) }
@@ -274,14 +274,18 @@ private final class Replay {
         case .copy(let copy): backend.copy(copy, in: program)
         case .map(let map): backend.map(map, arguments, in: program)
         case .aggregate(let aggregate):
-            let topology = self.program.topology[index]!
-            if !self.program.isKnownValid(topology) {
-                guard backend.isTopologyValid(aggregate, in: program) else {
-                    throw ExecutorError(.topology, "row pointers or neighbours that are not a graph's")
-                }
-                self.program.noteValid(topology)
-            }
+            try requireTopology(aggregate.neighbours, index)
             backend.aggregate(aggregate, arguments, in: program)
+        case .attentionScale(let scale):
+            try requireTopology(scale.neighbours, index)
+            backend.attentionScale(scale, in: program)
+        case .attend(let attend):
+            try requireTopology(attend.neighbours, index)
+            backend.attend(attend, arguments, in: program)
+        case .attentionGradient(let gradient):
+            try requireTopology(gradient.neighbours, index)
+            backend.attentionGradient(gradient, arguments, in: program)
+        case .headDots(let dots): backend.headDots(dots, in: program)
         case .product(let product): backend.product(product, arguments, in: program)
         case .tileProduct(let tile):
             try take(tile.stack, tile.firstRow, tile.rows)
@@ -305,7 +309,20 @@ private final class Replay {
             let best = backend.keepBest(keep, rows: rows, arguments, in: program)
             note { $0.best = best }
         case .report(let report): try self.report(report)
+        case .measure(let measure):
+            let rates = backend.measure(measure, in: program)
+            note { $0.rates = rates }
         }
+    }
+
+    /// Neighbours lead to addresses, so they are looked at once after whatever may have written them.
+    private func requireTopology(_ neighbours: Neighbours, _ index: Int) throws(ExecutorError) {
+        let topology = program.topology[index]!
+        guard !program.isKnownValid(topology) else { return }
+        guard backend.isTopologyValid(neighbours, in: program.program) else {
+            throw ExecutorError(.topology, "row pointers or neighbours that are not a graph's")
+        }
+        program.noteValid(topology)
     }
 
     private func store(_ transfer: Transfer) throws(ExecutorError) {
@@ -375,5 +392,18 @@ private final class Replay {
     private static func nanoseconds(_ duration: Duration) -> UInt64 {
         let (seconds, attoseconds) = duration.components
         return UInt64(seconds) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
+    }
+}
+
+extension Operation {
+    /// The graph's index that this command follows.
+    fileprivate var neighbours: Neighbours? {
+        switch self {
+        case .aggregate(let aggregate): aggregate.neighbours
+        case .attentionScale(let scale): scale.neighbours
+        case .attend(let attend): attend.neighbours
+        case .attentionGradient(let gradient): gradient.neighbours
+        default: nil
+        }
     }
 }

@@ -76,7 +76,7 @@ package struct Program: Hashable, Sendable {
     }
 
     package static let dependenciesMax = 32
-    package static let stepsMax = 8
+    package static let stepsMax = 24
 
     /// Tiles that `rows` rows of the graph make.
     package static func tiles(rows: Int) -> Int { (rows + ImageShape.tileRows - 1) / ImageShape.tileRows }
@@ -120,6 +120,10 @@ package enum Operation: Hashable, Sendable {
     case copy(Copy)
     case map(RowMap)
     case aggregate(Aggregate)
+    case attentionScale(AttentionScale)
+    case attend(Attend)
+    case attentionGradient(AttentionGradient)
+    case headDots(HeadDots)
     case product(Product)
     case tileProduct(TileProduct)
     case tileColumnSum(TileColumnSum)
@@ -130,6 +134,7 @@ package enum Operation: Hashable, Sendable {
     case initialise(Initialise)
     case keepBest(KeepBest)
     case report(Report)
+    case measure(Measure)
 
     package enum Queue: Int, CaseIterable, Sendable { case fetch, compute, store }
 
@@ -202,6 +207,47 @@ package enum Step: Hashable, Sendable {
     case dropout(Dropout)
     /// x + other [rows, columns].
     case add(Matrix)
+    /// x · s, s [columns].
+    case scaleColumns(Place)
+    /// x where positive, else eˣ − 1.
+    case elu
+    /// x · (output + 1) where `output` [rows, columns] ≤ 0, else x. `output` is elu's, before any dropout.
+    case eluGradient(Matrix)
+    /// (x − μ) / √(σ² + epsilon) over the columns of each row (LayerNorm; Ba et al. 2016), μ and σ² by sixteen
+    /// partial sums, column by column modulo 16, added in a fixed tree. Scale and shift are steps of their own.
+    case normalise(epsilon: Float)
+    /// The gradient of `normalise` of `input` [rows, columns]: (x − mean(x) − x̂ · mean(x · x̂)) / √(σ² + epsilon).
+    case normaliseGradient(NormaliseGradient)
+    /// x + g[row, head] · v[column], g [rows, heads], v [columns]: what `HeadDots` with a vector sends back to x.
+    case addHeads(HeadOuter)
+}
+
+/// See `Step.normaliseGradient`.
+package struct NormaliseGradient: Hashable, Sendable {
+    /// [rows, columns]: what was normalised.
+    package var input: Matrix
+    package var epsilon: Float
+
+    package init(input: Matrix, epsilon: Float) {
+        self.input = input
+        self.epsilon = epsilon
+    }
+}
+
+/// See `Step.addHeads`.
+package struct HeadOuter: Hashable, Sendable {
+    /// [rows, heads]
+    package var factors: Matrix
+    /// A divisor of the columns; head h has columns h · columns / heads and following.
+    package var heads: Int
+    /// `Float32[columns]`
+    package var vector: Place
+
+    package init(factors: Matrix, heads: Int, vector: Place) {
+        self.factors = factors
+        self.heads = heads
+        self.vector = vector
+    }
 }
 
 /// Which elements live, decided by Philox4x32-10 (Salmon et al. 2011): key = seed (low word, high word), counter =
@@ -242,22 +288,39 @@ package struct RowMap: Hashable, Sendable {
     }
 }
 
+/// The neighbours of a run of rows, as the image holds them.
+package struct Neighbours: Hashable, Sendable {
+    /// `UInt64[rows + 1]`: positions in the whole graph's columns.
+    package var rowPointers: Place
+    /// `UInt32[edges]`: columns of the whole graph from position `edgeBase` on, ascending within each row.
+    package var columns: Place
+    package var edgeBase: Int
+    package var edges: Int
+    /// Row of the graph that row 0 is.
+    package var firstRow: Int
+    package var rows: Int
+    /// Nodes of the graph; every neighbour is less.
+    package var nodes: Int
+
+    package init(
+        rowPointers: Place, columns: Place, edgeBase: Int, edges: Int, firstRow: Int, rows: Int, nodes: Int
+    ) {
+        self.rowPointers = rowPointers
+        self.columns = columns
+        self.edgeBase = edgeBase
+        self.edges = edges
+        self.firstRow = firstRow
+        self.rows = rows
+        self.nodes = nodes
+    }
+}
+
 /// target row r (+)= Σ source row j over the neighbours j of r with `sourceFirstRow` ≤ j < + `sourceRows`; then `steps`.
 ///
 /// Per element one chain of additions in ascending j, from +0 or (`accumulates`) from what target holds. So a row
 /// whose sources come in several chunks, ascending, gets the same bits as in one go.
 package struct Aggregate: Hashable, Sendable {
-    /// `UInt64[rows + 1]`, as in the image: positions in the whole graph's columns.
-    package var rowPointers: Place
-    /// `UInt32[edges]`: columns of the whole graph from position `edgeBase` on.
-    package var columns: Place
-    package var edgeBase: Int
-    package var edges: Int
-    /// Row of the graph that target's row 0 is.
-    package var firstRow: Int
-    package var rows: Int
-    /// Nodes of the graph; every neighbour is less.
-    package var nodes: Int
+    package var neighbours: Neighbours
     /// [sourceRows, width]; its row 0 is row `sourceFirstRow` of the graph.
     package var source: Matrix
     package var sourceFirstRow: Int
@@ -269,17 +332,10 @@ package struct Aggregate: Hashable, Sendable {
     package var steps: [Step]
 
     package init(
-        rowPointers: Place, columns: Place, edgeBase: Int, edges: Int, firstRow: Int, rows: Int, nodes: Int,
-        source: Matrix, sourceFirstRow: Int, sourceRows: Int, target: Matrix, width: Int, accumulates: Bool,
-        steps: [Step] = []
+        neighbours: Neighbours, source: Matrix, sourceFirstRow: Int, sourceRows: Int, target: Matrix, width: Int,
+        accumulates: Bool, steps: [Step] = []
     ) {
-        self.rowPointers = rowPointers
-        self.columns = columns
-        self.edgeBase = edgeBase
-        self.edges = edges
-        self.firstRow = firstRow
-        self.rows = rows
-        self.nodes = nodes
+        self.neighbours = neighbours
         self.source = source
         self.sourceFirstRow = sourceFirstRow
         self.sourceRows = sourceRows
@@ -357,8 +413,17 @@ package struct TileProduct: Hashable, Sendable {
 }
 
 /// Adds the tiles' column sums of a [rows, columns] to a stack of partial sums, as `TileProduct` does with products.
+///
+/// With `factors` the sums are of a · factor, one chain of fused multiply-adds a tile.
 package struct TileColumnSum: Hashable, Sendable {
+    package enum Factors: Hashable, Sendable {
+        /// [rows, columns]: one for each element (LayerNorm's scale: the normalised input).
+        case elements(Matrix)
+        /// [rows, heads]: one for each head of a row, `heads` a divisor of the columns (attention's vectors).
+        case heads(Matrix, heads: Int)
+    }
     package var a: Matrix
+    package var factors: Factors?
     package var columns: Int
     package var firstRow: Int
     package var rows: Int
@@ -366,8 +431,11 @@ package struct TileColumnSum: Hashable, Sendable {
     /// `Program.tileStackBytes(totalRows:rows: 1, columns: columns)` bytes. Needs no clearing.
     package var stack: Place
 
-    package init(a: Matrix, columns: Int, firstRow: Int, rows: Int, totalRows: Int, stack: Place) {
+    package init(
+        a: Matrix, factors: Factors? = nil, columns: Int, firstRow: Int, rows: Int, totalRows: Int, stack: Place
+    ) {
         self.a = a
+        self.factors = factors
         self.columns = columns
         self.firstRow = firstRow
         self.rows = rows
@@ -392,10 +460,21 @@ package struct TileFinish: Hashable, Sendable {
     }
 }
 
-/// total (`Float64`) (+)= Σ weight of the label over the chunk's labelled training rows: what the loss is divided by.
+/// What a loss compares the outputs of its rows with; rows whose `Split` is none have no loss.
+package enum Targets: Hashable, Sendable {
+    /// `Int32[rows]`: one class each, or less than 0 for none. Softmax cross-entropy.
+    case classes(Place)
+    /// `UInt8[rows, (classes + 7) / 8]`: bit c mod 8 of byte c / 8 says whether the row has class c; bits beyond the
+    /// classes are 0. Binary cross-entropy of each output's sigmoid.
+    case bits(Place)
+    /// [rows, classes]: finite numbers. Squared error.
+    case values(Matrix)
+}
+
+/// total (`Float64`) (+)= Σ weight over the chunk's labelled training rows: what the loss is divided by. A row weighs
+/// as much as its class, or (bits, values) as much as all its outputs together, so that the mean is over elements.
 package struct LabelWeight: Hashable, Sendable {
-    /// `Int32[rows]`
-    package var labels: Place
+    package var targets: Targets
     /// `UInt8[rows]`, see `Split`.
     package var split: Place
     package var rows: Int
@@ -406,10 +485,10 @@ package struct LabelWeight: Hashable, Sendable {
     package var accumulates: Bool
 
     package init(
-        labels: Place, split: Place, rows: Int, classes: Int, classWeights: Place? = nil, total: Place,
+        targets: Targets, split: Place, rows: Int, classes: Int, classWeights: Place? = nil, total: Place,
         accumulates: Bool
     ) {
-        self.labels = labels
+        self.targets = targets
         self.split = split
         self.rows = rows
         self.classes = classes
@@ -419,14 +498,17 @@ package struct LabelWeight: Hashable, Sendable {
     }
 }
 
-/// Softmax cross-entropy over the chunk's labelled rows, with figures for each split.
+/// A loss over the chunk's labelled rows, its gradient, and figures for each split.
 ///
-/// gradient row = w[label] · (softmax − one-hot) / total for labelled training rows, else 0. The predicted class is
-/// the lowest-numbered maximum. Chunks are bound as those of `TileProduct`.
+/// For labelled training rows, with w the weight of the class or of the output's column; 0 for all others:
+/// - classes: w[label] · (softmax − one-hot) / total; the predicted class is the lowest-numbered maximum.
+/// - bits: w · (sigmoid − bit) / total; a class is predicted where its output is positive.
+/// - values: 2 w · (output − value) / total.
+/// Chunks are bound as those of `TileProduct`.
 package struct Loss: Hashable, Sendable {
     /// [rows, classes]
-    package var logits: Matrix
-    package var labels: Place
+    package var outputs: Matrix
+    package var targets: Targets
     package var split: Place
     package var firstRow: Int
     package var rows: Int
@@ -435,17 +517,17 @@ package struct Loss: Hashable, Sendable {
     package var classWeights: Place?
     /// `Float64`, from `LabelWeight`. Read only when there is a gradient.
     package var total: Place
-    /// [rows, classes]; may be `logits` itself.
+    /// [rows, classes]; may be `outputs` itself.
     package var gradient: Matrix?
     /// `Scores.byteCount` bytes; cleared by the chunk with row 0.
     package var scores: Place
 
     package init(
-        logits: Matrix, labels: Place, split: Place, firstRow: Int, rows: Int, totalRows: Int, classes: Int,
+        outputs: Matrix, targets: Targets, split: Place, firstRow: Int, rows: Int, totalRows: Int, classes: Int,
         classWeights: Place? = nil, total: Place, gradient: Matrix?, scores: Place
     ) {
-        self.logits = logits
-        self.labels = labels
+        self.outputs = outputs
+        self.targets = targets
         self.split = split
         self.firstRow = firstRow
         self.rows = rows
@@ -513,6 +595,8 @@ package struct KeepBest: Hashable, Sendable {
         case accuracy = 1
         /// Strictly lower validation loss.
         case loss = 2
+        /// Strictly higher micro-averaged F₁ of the validation nodes (`Targets.bits`).
+        case microF1 = 3
     }
     package var scores: Place
     package var rule: Rule
@@ -522,7 +606,7 @@ package struct KeepBest: Hashable, Sendable {
     /// `KeepBest.stateBytes`, cleared (`Fill` with 0) before the first epoch.
     package var state: Place
 
-    /// `Float64` best loss, `UInt64` best correct, `UInt64` best epoch, `UInt64` 1 once there is a best.
+    /// `Float64` best loss (or F₁), `UInt64` best correct, `UInt64` best epoch, `UInt64` 1 once there is a best.
     package static let stateBytes = 32
 
     package init(scores: Place, rule: Rule, parameters: Place, best: Place, count: Int, state: Place) {
@@ -549,10 +633,26 @@ package struct Report: Hashable, Sendable {
 }
 
 /// Where `Loss` keeps its figures: for train, validation and test one after the other
-/// `Float64[32]` levels of the loss's fixed tree, `Float64` weight total, `UInt64` correct, `UInt64` labelled.
+/// `Float64[32]` levels of the loss's fixed tree; `Float64` weight, targets' sum and targets' squares; `UInt64` correct,
+/// labelled, predicted and actual (see `Completion.Figures`).
 package enum Scores {
     package static let levels = 32
     package static let splits: [Split] = [.train, .validation, .test]
-    package static let splitBytes = (levels + 3) * 8
+    package static let splitBytes = (levels + 7) * 8
     package static let byteCount = splits.count * splitBytes
+}
+
+/// Times the device's kernels on `byteCount` bytes of memory, which lose what they hold; `Completion.rates` says how
+/// fast they were. Some hundredths of a second.
+package struct Measure: Hashable, Sendable {
+    package var place: Place
+    package var byteCount: Int
+
+    /// Less than this would measure the caches.
+    package static let byteCountMin = 1 << 22
+
+    package init(place: Place, byteCount: Int) {
+        self.place = place
+        self.byteCount = byteCount
+    }
 }

@@ -102,7 +102,38 @@ extension Program {
             if map.source != map.target { try list.read(map.source, map.rows, map.columns) }
             try list.write(map.target, map.rows, map.columns)
             try list.steps(map.steps, on: map.target, map.rows, map.columns)
-        case .aggregate(let aggregate): try list.aggregate(aggregate)
+        case .aggregate(let aggregate):
+            try list.neighbours(aggregate.neighbours, aggregate.sourceFirstRow, aggregate.sourceRows)
+            let rows = aggregate.neighbours.rows
+            try list.read(aggregate.source, aggregate.sourceRows, aggregate.width)
+            try list.write(aggregate.target, rows, aggregate.width)
+            try list.steps(aggregate.steps, on: aggregate.target, rows, aggregate.width)
+        case .attentionScale(let scale):
+            try list.attention(scale.attention)
+            let (rows, nodes, heads) = (scale.neighbours.rows, scale.neighbours.nodes, scale.attention.heads)
+            try list.neighbours(scale.neighbours, 0, nodes)
+            try list.read(scale.targets.scores, rows, heads)
+            try list.read(scale.sourceScores, nodes, heads)
+            try list.write(scale.targets.highest, rows, heads)
+            try list.write(scale.targets.inverse, rows, heads)
+        case .attend(let attend):
+            try list.attention(attend.attention)
+            let rows = attend.neighbours.rows
+            try list.neighbours(attend.neighbours, attend.sourceFirstRow, attend.sourceRows)
+            try list.ends(
+                attend.attention, attend.targets, rows, attend.sourceScores, attend.source, attend.sourceRows)
+            try list.write(attend.target, rows, attend.attention.width)
+            try list.steps(attend.steps, on: attend.target, rows, attend.attention.width)
+        case .attentionGradient(let gradient): try list.attentionGradient(gradient)
+        case .headDots(let dots):
+            try list.heads(dots.heads, of: dots.headWidth)
+            let width = dots.heads * dots.headWidth
+            try list.read(dots.x, dots.rows, width)
+            switch dots.y {
+            case .vector(let place): try list.read(place, bytes: width * 4)
+            case .rows(let matrix): try list.read(matrix, dots.rows, width)
+            }
+            try list.write(dots.target, dots.rows, dots.heads)
         case .product(let product):
             try list.width(product.inner)
             try list.read(product.a, product.rows, product.inner)
@@ -123,6 +154,13 @@ extension Program {
         case .tileColumnSum(let tile):
             try list.chunk(firstRow: tile.firstRow, rows: tile.rows, totalRows: tile.totalRows)
             try list.read(tile.a, tile.rows, tile.columns)
+            switch tile.factors {
+            case nil: break
+            case .elements(let matrix): try list.read(matrix, tile.rows, tile.columns)
+            case .heads(let matrix, let heads):
+                try list.heads(heads, dividing: tile.columns)
+                try list.read(matrix, tile.rows, heads)
+            }
             try list.write(
                 tile.stack,
                 bytes: Program.tileStackBytes(totalRows: tile.totalRows, rows: 1, columns: tile.columns))
@@ -136,12 +174,12 @@ extension Program {
                 finish.stack, bytes: Program.tileLevels(totalRows: finish.totalRows) * finish.count * 4)
             try list.write(finish.target, bytes: finish.count * 4)
         case .labelWeight(let weight):
-            try list.labels(weight.labels, weight.split, weight.rows, weight.classes, weight.classWeights)
+            try list.targets(weight.targets, weight.split, weight.rows, weight.classes, weight.classWeights)
             try list.write(weight.total, bytes: 8, alignment: 8)
         case .loss(let loss):
             try list.chunk(firstRow: loss.firstRow, rows: loss.rows, totalRows: loss.totalRows)
-            try list.labels(loss.labels, loss.split, loss.rows, loss.classes, loss.classWeights)
-            if loss.gradient != loss.logits { try list.read(loss.logits, loss.rows, loss.classes) }
+            try list.targets(loss.targets, loss.split, loss.rows, loss.classes, loss.classWeights)
+            if loss.gradient != loss.outputs { try list.read(loss.outputs, loss.rows, loss.classes) }
             if let gradient = loss.gradient {
                 try list.write(gradient, loss.rows, loss.classes)
                 try list.read(loss.total, bytes: 8, alignment: 8)
@@ -167,6 +205,11 @@ extension Program {
         case .report(let report):
             guard report.totalRows > 0 else { throw ProgramError(.invalid, "no rows") }
             try list.read(report.scores, bytes: Scores.byteCount, alignment: 8)
+        case .measure(let measure):
+            guard measure.byteCount >= Measure.byteCountMin else {
+                throw ProgramError(.invalid, "less memory than a measurement needs")
+            }
+            try list.write(measure.place, bytes: measure.byteCount, alignment: 64)
         }
         try list.checkDisjoint()
         return list.accesses
@@ -245,14 +288,74 @@ private struct AccessList {
         else { throw ProgramError(.invalid, "a chunk that does not start and end on a tile") }
     }
 
-    mutating func labels(
-        _ labels: Place, _ split: Place, _ rows: Int, _ classes: Int, _ classWeights: Place?
+    mutating func targets(
+        _ targets: Targets, _ split: Place, _ rows: Int, _ classes: Int, _ classWeights: Place?
     ) throws(ProgramError) {
         guard rows > 0, rows <= Limits.nodesMax else { throw ProgramError(.invalid, "\(rows) rows") }
         guard classes > 0, classes <= Limits.classesMax else { throw ProgramError(.tooLarge, "\(classes) classes") }
-        try read(labels, bytes: rows * 4)
+        switch targets {
+        case .classes(let place): try read(place, bytes: rows * 4)
+        case .bits(let place): try read(place, bytes: rows * ((classes + 7) / 8), alignment: 1)
+        case .values(let matrix): try read(matrix, rows, classes)
+        }
         try read(split, bytes: rows, alignment: 1)
         if let classWeights { try read(classWeights, bytes: classes * 4) }
+    }
+
+    func heads(_ heads: Int, of headWidth: Int) throws(ProgramError) {
+        guard heads > 0, heads <= Attention.headsMax else {
+            throw ProgramError(.tooLarge, "\(heads) heads; from 1 to \(Attention.headsMax)")
+        }
+        guard headWidth > 0, headWidth <= Limits.featuresMax else {
+            throw ProgramError(.invalid, "a head of \(headWidth) columns")
+        }
+        try width(heads * headWidth)
+    }
+
+    func heads(_ heads: Int, dividing columns: Int) throws(ProgramError) {
+        guard heads > 0, columns.isMultiple(of: heads) else {
+            throw ProgramError(.invalid, "\(columns) columns are not those of \(heads) heads")
+        }
+        try self.heads(heads, of: columns / heads)
+    }
+
+    func attention(_ attention: Attention) throws(ProgramError) {
+        try heads(attention.heads, of: attention.headWidth)
+        guard (0...1).contains(attention.slope) else { throw ProgramError(.invalid, "a slope outside 0 ... 1") }
+        guard let dropout = attention.dropout else { return }
+        try self.dropout(dropout)
+        guard dropout.stream < Attention.streamsMax,
+            dropout.firstColumn + attention.heads <= Attention.headsMax
+        else { throw ProgramError(.invalid, "a dropout of attention beyond its streams or heads") }
+    }
+
+    /// What the two ends of an attention's edges lend it.
+    mutating func ends(
+        _ attention: Attention, _ targets: AttentionTargets, _ targetRows: Int, _ sourceScores: Matrix,
+        _ source: Matrix, _ sourceRows: Int
+    ) throws(ProgramError) {
+        for matrix in [targets.scores, targets.highest, targets.inverse] {
+            try read(matrix, targetRows, attention.heads)
+        }
+        try read(sourceScores, sourceRows, attention.heads)
+        try read(source, sourceRows, attention.width)
+    }
+
+    mutating func attentionGradient(_ gradient: AttentionGradient) throws(ProgramError) {
+        let attention = gradient.attention
+        try self.attention(attention)
+        let rows = gradient.neighbours.rows
+        try neighbours(gradient.neighbours, gradient.otherFirstRow, gradient.otherRows)
+        let (targetRows, sourceRows) =
+            gradient.rowsAre == .targets ? (rows, gradient.otherRows) : (gradient.otherRows, rows)
+        try ends(attention, gradient.targets, targetRows, gradient.sourceScores, gradient.source, sourceRows)
+        try read(gradient.dots, targetRows, attention.heads)
+        try read(gradient.gradient, targetRows, attention.width)
+        try write(gradient.scoreGradient, rows, attention.heads)
+        guard (gradient.sourceGradient != nil) == (gradient.rowsAre == .sources) else {
+            throw ProgramError(.invalid, "features have a gradient where the rows are sources, and only there")
+        }
+        if let matrix = gradient.sourceGradient { try write(matrix, rows, attention.width) }
     }
 
     mutating func transfer(_ transfer: Transfer, stores: Bool) throws(ProgramError) {
@@ -283,20 +386,32 @@ private struct AccessList {
         accesses.append(Access(window: transfer.window, lower: lower, upper: upper, writes: stores))
     }
 
-    mutating func aggregate(_ aggregate: Aggregate) throws(ProgramError) {
-        guard aggregate.nodes > 0, aggregate.nodes <= Limits.nodesMax,
-            aggregate.firstRow + aggregate.rows <= aggregate.nodes,
-            aggregate.sourceFirstRow + aggregate.sourceRows <= aggregate.nodes
+    /// The index of a graph, of whose nodes some lie at the other end.
+    mutating func neighbours(
+        _ neighbours: Neighbours, _ otherFirstRow: Int, _ otherRows: Int
+    ) throws(ProgramError) {
+        guard neighbours.nodes > 0, neighbours.nodes <= Limits.nodesMax,
+            neighbours.firstRow + neighbours.rows <= neighbours.nodes, otherFirstRow + otherRows <= neighbours.nodes
         else { throw ProgramError(.invalid, "rows outside the graph") }
-        guard aggregate.edgeBase <= Limits.edgesMax, aggregate.edges <= Limits.edgesMax else {
+        guard neighbours.edgeBase <= Limits.edgesMax, neighbours.edges <= Limits.edgesMax else {
             throw ProgramError(.tooLarge, "more than \(Limits.edgesMax) edges")
         }
-        guard aggregate.rows > 0 else { throw ProgramError(.invalid, "no rows") }
-        try read(aggregate.rowPointers, bytes: (aggregate.rows + 1) * 8, alignment: 8)
-        if aggregate.edges > 0 { try read(aggregate.columns, bytes: aggregate.edges * 4) }
-        try read(aggregate.source, aggregate.sourceRows, aggregate.width)
-        try write(aggregate.target, aggregate.rows, aggregate.width)
-        try steps(aggregate.steps, on: aggregate.target, aggregate.rows, aggregate.width)
+        guard neighbours.rows > 0 else { throw ProgramError(.invalid, "no rows") }
+        try read(neighbours.rowPointers, bytes: (neighbours.rows + 1) * 8, alignment: 8)
+        if neighbours.edges > 0 { try read(neighbours.columns, bytes: neighbours.edges * 4) }
+    }
+
+    func dropout(_ dropout: Dropout) throws(ProgramError) {
+        guard (0..<1).contains(dropout.probability) else {
+            throw ProgramError(.invalid, "a dropout probability outside 0 ..< 1")
+        }
+        guard dropout.firstColumn <= Limits.featuresMax else {
+            throw ProgramError(.invalid, "a dropout column beyond \(Limits.featuresMax)")
+        }
+    }
+
+    func epsilon(_ epsilon: Float) throws(ProgramError) {
+        guard epsilon > 0, epsilon.isFinite else { throw ProgramError(.invalid, "an epsilon that is not above 0") }
     }
 
     /// The operands of a chain that ends in `target`. A matrix operand may be the target itself, element by element.
@@ -304,20 +419,22 @@ private struct AccessList {
         guard steps.count <= Program.stepsMax else { throw ProgramError(.tooLarge, "too many steps") }
         for step in steps {
             switch step {
-            case .bias(let place): try read(place, bytes: columns * 4)
+            case .bias(let place), .scaleColumns(let place): try read(place, bytes: columns * 4)
             case .scaleRows(let place): try read(place, bytes: rows * 4)
             case .scale(let constant):
                 guard constant.isFinite else { throw ProgramError(.invalid, "a scale that is not finite") }
-            case .relu: break
-            case .reluGradient(let other), .add(let other):
+            case .relu, .elu: break
+            case .reluGradient(let other), .add(let other), .eluGradient(let other):
                 if other != target { try read(other, rows, columns) }
-            case .dropout(let dropout):
-                guard (0..<1).contains(dropout.probability) else {
-                    throw ProgramError(.invalid, "a dropout probability outside 0 ..< 1")
-                }
-                guard dropout.firstColumn <= Limits.featuresMax else {
-                    throw ProgramError(.invalid, "a dropout column beyond \(Limits.featuresMax)")
-                }
+            case .dropout(let dropout): try self.dropout(dropout)
+            case .normalise(let epsilon): try self.epsilon(epsilon)
+            case .normaliseGradient(let gradient):
+                try epsilon(gradient.epsilon)
+                try read(gradient.input, rows, columns)
+            case .addHeads(let outer):
+                try heads(outer.heads, dividing: columns)
+                try read(outer.factors, rows, outer.heads)
+                try read(outer.vector, bytes: columns * 4)
             }
         }
     }

@@ -40,7 +40,7 @@ package struct ProgramError: Error, Hashable, Sendable, CustomStringConvertible 
 extension Program {
     /// "SKPG" and the format's version.
     private static let magic: UInt32 = 0x4750_4B53
-    private static let version: UInt16 = 1
+    private static let version: UInt16 = 2
 
     package func bytes() throws(ProgramError) -> [UInt8] {
         var writer = FieldWriter()
@@ -171,6 +171,14 @@ extension Completion {
         try coder.shortList(&work.byOperation, max: Self.kindsMax, empty: 0) {
             (nanoseconds, coder) throws(ProgramError) in try coder.integer(&nanoseconds)
         }
+        try coder.optional(&rates, empty: Rates()) { (rates, coder) throws(ProgramError) in
+            try coder.double(&rates.copyBytesPerSecond)
+            try coder.double(&rates.wideGatherBytesPerSecond)
+            try coder.double(&rates.narrowGatherBytesPerSecond)
+            try coder.double(&rates.productFlops)
+            try coder.double(&rates.tileProductFlops)
+            try coder.double(&rates.mapElementsPerSecond)
+        }
     }
 }
 
@@ -180,6 +188,10 @@ extension Completion.Figures {
         try coder.double(&weight)
         try coder.integer(&correct)
         try coder.integer(&labelled)
+        try coder.integer(&predicted)
+        try coder.integer(&actual)
+        try coder.double(&targetSum)
+        try coder.double(&targetSquares)
     }
 }
 
@@ -205,83 +217,180 @@ extension Operation {
         case .initialise: 14
         case .keepBest: 15
         case .report: 16
+        case .attentionScale: 17
+        case .attend: 18
+        case .attentionGradient: 19
+        case .headDots: 20
+        case .measure: 21
         }
     }
-    package static let codeMax: UInt8 = 16
+    package static let codeMax: UInt8 = 21
+
+    private var payload: any ProgramField {
+        switch self {
+        case .fetch(let field), .store(let field): field
+        case .fill(let field): field
+        case .copy(let field): field
+        case .map(let field): field
+        case .aggregate(let field): field
+        case .product(let field): field
+        case .tileProduct(let field): field
+        case .tileColumnSum(let field): field
+        case .tileFinish(let field): field
+        case .labelWeight(let field): field
+        case .loss(let field): field
+        case .adam(let field): field
+        case .initialise(let field): field
+        case .keepBest(let field): field
+        case .report(let field): field
+        case .attentionScale(let field): field
+        case .attend(let field): field
+        case .attentionGradient(let field): field
+        case .headDots(let field): field
+        case .measure(let field): field
+        }
+    }
 
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         var kind = code
         try coder.integer(&kind)
         switch kind {
-        case 1, 2:
-            var payload = transfer ?? .empty
-            try payload.code(&coder)
-            self = kind == 1 ? .fetch(payload) : .store(payload)
-        case 3:
-            var payload = if case .fill(let value) = self { value } else { Fill.empty }
-            try payload.code(&coder)
-            self = .fill(payload)
-        case 4:
-            var payload = if case .copy(let value) = self { value } else { Copy.empty }
-            try payload.code(&coder)
-            self = .copy(payload)
-        case 5:
-            var payload = if case .map(let value) = self { value } else { RowMap.empty }
-            try payload.code(&coder)
-            self = .map(payload)
-        case 6:
-            var payload = if case .aggregate(let value) = self { value } else { Aggregate.empty }
-            try payload.code(&coder)
-            self = .aggregate(payload)
-        case 7:
-            var payload = if case .product(let value) = self { value } else { Product.empty }
-            try payload.code(&coder)
-            self = .product(payload)
-        case 8:
-            var payload = if case .tileProduct(let value) = self { value } else { TileProduct.empty }
-            try payload.code(&coder)
-            self = .tileProduct(payload)
-        case 9:
-            var payload = if case .tileColumnSum(let value) = self { value } else { TileColumnSum.empty }
-            try payload.code(&coder)
-            self = .tileColumnSum(payload)
-        case 10:
-            var payload = if case .tileFinish(let value) = self { value } else { TileFinish.empty }
-            try payload.code(&coder)
-            self = .tileFinish(payload)
-        case 11:
-            var payload = if case .labelWeight(let value) = self { value } else { LabelWeight.empty }
-            try payload.code(&coder)
-            self = .labelWeight(payload)
-        case 12:
-            var payload = if case .loss(let value) = self { value } else { Loss.empty }
-            try payload.code(&coder)
-            self = .loss(payload)
-        case 13:
-            var payload = if case .adam(let value) = self { value } else { Adam.empty }
-            try payload.code(&coder)
-            self = .adam(payload)
-        case 14:
-            var payload = if case .initialise(let value) = self { value } else { Initialise.empty }
-            try payload.code(&coder)
-            self = .initialise(payload)
-        case 15:
-            var payload = if case .keepBest(let value) = self { value } else { KeepBest.empty }
-            try payload.code(&coder)
-            self = .keepBest(payload)
-        case 16:
-            var payload = if case .report(let value) = self { value } else { Report.empty }
-            try payload.code(&coder)
-            self = .report(payload)
+        case 1: self = .fetch(try coder.field(payload))
+        case 2: self = .store(try coder.field(payload))
+        case 3: self = .fill(try coder.field(payload))
+        case 4: self = .copy(try coder.field(payload))
+        case 5: self = .map(try coder.field(payload))
+        case 6: self = .aggregate(try coder.field(payload))
+        case 7: self = .product(try coder.field(payload))
+        case 8: self = .tileProduct(try coder.field(payload))
+        case 9: self = .tileColumnSum(try coder.field(payload))
+        case 10: self = .tileFinish(try coder.field(payload))
+        case 11: self = .labelWeight(try coder.field(payload))
+        case 12: self = .loss(try coder.field(payload))
+        case 13: self = .adam(try coder.field(payload))
+        case 14: self = .initialise(try coder.field(payload))
+        case 15: self = .keepBest(try coder.field(payload))
+        case 16: self = .report(try coder.field(payload))
+        case 17: self = .attentionScale(try coder.field(payload))
+        case 18: self = .attend(try coder.field(payload))
+        case 19: self = .attentionGradient(try coder.field(payload))
+        case 20: self = .headDots(try coder.field(payload))
+        case 21: self = .measure(try coder.field(payload))
         default: throw coder.malformed("an unknown operation")
         }
     }
+}
 
-    private var transfer: Transfer? {
+extension Step {
+    private var code: UInt8 {
         switch self {
-        case .fetch(let transfer), .store(let transfer): transfer
-        default: nil
+        case .bias: 1
+        case .scaleRows: 2
+        case .scale: 3
+        case .relu: 4
+        case .reluGradient: 5
+        case .dropout: 6
+        case .add: 7
+        case .scaleColumns: 8
+        case .elu: 9
+        case .eluGradient: 10
+        case .normalise: 11
+        case .normaliseGradient: 12
+        case .addHeads: 13
         }
+    }
+
+    private var payload: (any ProgramField)? {
+        switch self {
+        case .bias(let field), .scaleRows(let field), .scaleColumns(let field): field
+        case .reluGradient(let field), .add(let field), .eluGradient(let field): field
+        case .scale(let field), .normalise(let field): field
+        case .dropout(let field): field
+        case .normaliseGradient(let field): field
+        case .addHeads(let field): field
+        case .relu, .elu: nil
+        }
+    }
+
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        var kind = code
+        try coder.integer(&kind)
+        switch kind {
+        case 1: self = .bias(try coder.field(payload))
+        case 2: self = .scaleRows(try coder.field(payload))
+        case 3: self = .scale(try coder.field(payload))
+        case 4: self = .relu
+        case 5: self = .reluGradient(try coder.field(payload))
+        case 6: self = .dropout(try coder.field(payload))
+        case 7: self = .add(try coder.field(payload))
+        case 8: self = .scaleColumns(try coder.field(payload))
+        case 9: self = .elu
+        case 10: self = .eluGradient(try coder.field(payload))
+        case 11: self = .normalise(epsilon: try coder.field(payload))
+        case 12: self = .normaliseGradient(try coder.field(payload))
+        case 13: self = .addHeads(try coder.field(payload))
+        default: throw coder.malformed("an unknown step")
+        }
+    }
+}
+
+extension Targets {
+    fileprivate static let empty = Targets.classes(.empty)
+
+    private var code: UInt8 {
+        switch self {
+        case .classes: 1
+        case .bits: 2
+        case .values: 3
+        }
+    }
+
+    private var payload: any ProgramField {
+        switch self {
+        case .classes(let field), .bits(let field): field
+        case .values(let field): field
+        }
+    }
+
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        var kind = code
+        try coder.integer(&kind)
+        switch kind {
+        case 1: self = .classes(try coder.field(payload))
+        case 2: self = .bits(try coder.field(payload))
+        case 3: self = .values(try coder.field(payload))
+        default: throw coder.malformed("unknown targets of a loss")
+        }
+    }
+}
+
+extension HeadDots.Other {
+    fileprivate static let empty = HeadDots.Other.vector(.empty)
+
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        var (isMatrix, field) =
+            switch self {
+            case .vector(let place): (false, place as any ProgramField)
+            case .rows(let matrix): (true, matrix as any ProgramField)
+            }
+        try coder.bool(&isMatrix)
+        self = isMatrix ? .rows(try coder.field(field)) : .vector(try coder.field(field))
+    }
+}
+
+extension TileColumnSum.Factors {
+    fileprivate static let empty = TileColumnSum.Factors.elements(.empty)
+
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        var (matrix, heads) =
+            switch self {
+            case .elements(let matrix): (matrix, 0)
+            case .heads(let matrix, let heads): (matrix, heads)
+            }
+        try matrix.code(&coder)
+        // No heads: one factor for each element.
+        try coder.dimension(&heads)
+        self = heads == 0 ? .elements(matrix) : .heads(matrix, heads: heads)
     }
 }
 
@@ -308,70 +417,21 @@ extension Program.Window.Purpose {
     }
 }
 
-extension Place {
-    fileprivate static let empty = Place(buffer: 0)
-    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
-        try coder.integer(&buffer)
-        try coder.size(&offset)
-    }
-}
+// MARK: - Fields
 
-extension Matrix {
-    fileprivate static let empty = Matrix(.empty, stride: 0)
-    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
-        try place.code(&coder)
-        try coder.dimension(&stride)
-    }
-}
-
-extension Step {
-    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
-        var kind: UInt8 =
-            switch self {
-            case .bias: 1
-            case .scaleRows: 2
-            case .scale: 3
-            case .relu: 4
-            case .reluGradient: 5
-            case .dropout: 6
-            case .add: 7
-            }
-        try coder.integer(&kind)
-        switch kind {
-        case 1:
-            var place = if case .bias(let value) = self { value } else { Place.empty }
-            try place.code(&coder)
-            self = .bias(place)
-        case 2:
-            var place = if case .scaleRows(let value) = self { value } else { Place.empty }
-            try place.code(&coder)
-            self = .scaleRows(place)
-        case 3:
-            var constant: Float = if case .scale(let value) = self { value } else { 0 }
-            try coder.float(&constant)
-            self = .scale(constant)
-        case 4: self = .relu
-        case 5:
-            var matrix = if case .reluGradient(let value) = self { value } else { Matrix.empty }
-            try matrix.code(&coder)
-            self = .reluGradient(matrix)
-        case 6:
-            var dropout =
-                if case .dropout(let value) = self { value } else { Dropout(probability: 0, stream: 0) }
-            try coder.float(&dropout.probability)
-            try coder.integer(&dropout.stream)
-            try coder.dimension(&dropout.firstColumn)
-            self = .dropout(dropout)
-        case 7:
-            var matrix = if case .add(let value) = self { value } else { Matrix.empty }
-            try matrix.code(&coder)
-            self = .add(matrix)
-        default: throw coder.malformed("an unknown step")
-        }
-    }
+/// A part of a program; reading starts from the empty one.
+private protocol ProgramField {
+    static var empty: Self { get }
+    mutating func code(_ coder: inout some FieldCoder) throws(ProgramError)
 }
 
 extension FieldCoder {
+    /// Writes the field that `value` is, or reads one of the kind that the bytes have named.
+    fileprivate mutating func field<Field: ProgramField>(_ value: (any ProgramField)?) throws(ProgramError) -> Field {
+        var field = value as? Field ?? .empty
+        try field.code(&self)
+        return field
+    }
     fileprivate mutating func steps(_ steps: inout [Step]) throws(ProgramError) {
         try shortList(&steps, max: Program.stepsMax, empty: .relu) { (step, coder) throws(ProgramError) in
             try step.code(&coder)
@@ -385,7 +445,88 @@ extension FieldCoder {
     }
 }
 
-extension Transfer {
+extension Float: ProgramField {
+    fileprivate static let empty: Float = 0
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) { try coder.float(&self) }
+}
+
+extension Place: ProgramField {
+    fileprivate static let empty = Place(buffer: 0)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try coder.integer(&buffer)
+        try coder.size(&offset)
+    }
+}
+
+extension Matrix: ProgramField {
+    fileprivate static let empty = Matrix(.empty, stride: 0)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try place.code(&coder)
+        try coder.dimension(&stride)
+    }
+}
+
+extension Dropout: ProgramField {
+    fileprivate static let empty = Dropout(probability: 0, stream: 0)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try coder.float(&probability)
+        try coder.integer(&stream)
+        try coder.dimension(&firstColumn)
+    }
+}
+
+extension NormaliseGradient: ProgramField {
+    fileprivate static let empty = NormaliseGradient(input: .empty, epsilon: 0)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try input.code(&coder)
+        try coder.float(&epsilon)
+    }
+}
+
+extension HeadOuter: ProgramField {
+    fileprivate static let empty = HeadOuter(factors: .empty, heads: 0, vector: .empty)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try factors.code(&coder)
+        try coder.dimension(&heads)
+        try vector.code(&coder)
+    }
+}
+
+extension Neighbours: ProgramField {
+    fileprivate static let empty = Neighbours(
+        rowPointers: .empty, columns: .empty, edgeBase: 0, edges: 0, firstRow: 0, rows: 0, nodes: 0)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try rowPointers.code(&coder)
+        try columns.code(&coder)
+        try coder.size(&edgeBase)
+        try coder.size(&edges)
+        try coder.dimension(&firstRow)
+        try coder.dimension(&rows)
+        try coder.dimension(&nodes)
+    }
+}
+
+extension Attention: ProgramField {
+    fileprivate static let empty = Attention(heads: 0, headWidth: 0, slope: 0)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try coder.dimension(&heads)
+        try coder.dimension(&headWidth)
+        try coder.float(&slope)
+        try coder.optional(&dropout, empty: .empty) { (dropout, coder) throws(ProgramError) in try dropout.code(&coder)
+        }
+    }
+}
+
+extension AttentionTargets: ProgramField {
+    fileprivate static let empty = AttentionTargets(scores: .empty, highest: .empty, inverse: .empty)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try scores.code(&coder)
+        try highest.code(&coder)
+        try inverse.code(&coder)
+    }
+}
+
+extension Transfer: ProgramField {
     fileprivate static let empty = Transfer(window: 0, windowOffset: 0, byteCount: 0, place: .empty)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         try coder.integer(&window)
@@ -395,7 +536,7 @@ extension Transfer {
     }
 }
 
-extension Fill {
+extension Fill: ProgramField {
     fileprivate static let empty = Fill(.empty, count: 0)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         try place.code(&coder)
@@ -404,7 +545,7 @@ extension Fill {
     }
 }
 
-extension Copy {
+extension Copy: ProgramField {
     fileprivate static let empty = Copy(source: .empty, target: .empty, rows: 0, columns: 0)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         try source.code(&coder)
@@ -414,7 +555,7 @@ extension Copy {
     }
 }
 
-extension RowMap {
+extension RowMap: ProgramField {
     fileprivate static let empty = RowMap(source: .empty, target: .empty, rows: 0, columns: 0, steps: [])
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         try source.code(&coder)
@@ -426,18 +567,12 @@ extension RowMap {
     }
 }
 
-extension Aggregate {
+extension Aggregate: ProgramField {
     fileprivate static let empty = Aggregate(
-        rowPointers: .empty, columns: .empty, edgeBase: 0, edges: 0, firstRow: 0, rows: 0, nodes: 0, source: .empty,
-        sourceFirstRow: 0, sourceRows: 0, target: .empty, width: 0, accumulates: false)
+        neighbours: .empty, source: .empty, sourceFirstRow: 0, sourceRows: 0, target: .empty, width: 0,
+        accumulates: false)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
-        try rowPointers.code(&coder)
-        try columns.code(&coder)
-        try coder.size(&edgeBase)
-        try coder.size(&edges)
-        try coder.dimension(&firstRow)
-        try coder.dimension(&rows)
-        try coder.dimension(&nodes)
+        try neighbours.code(&coder)
         try source.code(&coder)
         try coder.dimension(&sourceFirstRow)
         try coder.dimension(&sourceRows)
@@ -448,7 +583,69 @@ extension Aggregate {
     }
 }
 
-extension Product {
+extension AttentionScale: ProgramField {
+    fileprivate static let empty = AttentionScale(
+        attention: .empty, neighbours: .empty, targets: .empty, sourceScores: .empty)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try attention.code(&coder)
+        try neighbours.code(&coder)
+        try targets.code(&coder)
+        try sourceScores.code(&coder)
+    }
+}
+
+extension Attend: ProgramField {
+    fileprivate static let empty = Attend(
+        attention: .empty, neighbours: .empty, targets: .empty, sourceScores: .empty, source: .empty, sourceFirstRow: 0,
+        sourceRows: 0, target: .empty, accumulates: false)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try attention.code(&coder)
+        try neighbours.code(&coder)
+        try targets.code(&coder)
+        try sourceScores.code(&coder)
+        try source.code(&coder)
+        try coder.dimension(&sourceFirstRow)
+        try coder.dimension(&sourceRows)
+        try target.code(&coder)
+        try coder.bool(&accumulates)
+        try coder.steps(&steps)
+    }
+}
+
+extension AttentionGradient: ProgramField {
+    fileprivate static let empty = AttentionGradient(
+        attention: .empty, rowsAre: .targets, neighbours: .empty, otherFirstRow: 0, otherRows: 0, targets: .empty,
+        dots: .empty, gradient: .empty, sourceScores: .empty, source: .empty, scoreGradient: .empty, accumulates: false)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try attention.code(&coder)
+        try coder.choice(&rowsAre, "an unknown end")
+        try neighbours.code(&coder)
+        try coder.dimension(&otherFirstRow)
+        try coder.dimension(&otherRows)
+        try targets.code(&coder)
+        try dots.code(&coder)
+        try gradient.code(&coder)
+        try sourceScores.code(&coder)
+        try source.code(&coder)
+        try scoreGradient.code(&coder)
+        try coder.matrix(&sourceGradient)
+        try coder.bool(&accumulates)
+    }
+}
+
+extension HeadDots: ProgramField {
+    fileprivate static let empty = HeadDots(x: .empty, y: .empty, target: .empty, rows: 0, heads: 0, headWidth: 0)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try x.code(&coder)
+        try y.code(&coder)
+        try target.code(&coder)
+        try coder.dimension(&rows)
+        try coder.dimension(&heads)
+        try coder.dimension(&headWidth)
+    }
+}
+
+extension Product: ProgramField {
     fileprivate static let empty = Product(a: .empty, b: .empty, c: .empty, rows: 0, columns: 0, inner: 0)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         try a.code(&coder)
@@ -464,7 +661,7 @@ extension Product {
     }
 }
 
-extension TileProduct {
+extension TileProduct: ProgramField {
     fileprivate static let empty = TileProduct(
         a: .empty, b: .empty, m: 0, n: 0, firstRow: 0, rows: 0, totalRows: 0, stack: .empty)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
@@ -479,11 +676,13 @@ extension TileProduct {
     }
 }
 
-extension TileColumnSum {
+extension TileColumnSum: ProgramField {
     fileprivate static let empty = TileColumnSum(
         a: .empty, columns: 0, firstRow: 0, rows: 0, totalRows: 0, stack: .empty)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         try a.code(&coder)
+        try coder.optional(&factors, empty: .empty) { (factors, coder) throws(ProgramError) in try factors.code(&coder)
+        }
         try coder.dimension(&columns)
         try coder.dimension(&firstRow)
         try coder.dimension(&rows)
@@ -492,7 +691,7 @@ extension TileColumnSum {
     }
 }
 
-extension TileFinish {
+extension TileFinish: ProgramField {
     fileprivate static let empty = TileFinish(stack: .empty, totalRows: 0, count: 0, target: .empty)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         try stack.code(&coder)
@@ -502,11 +701,11 @@ extension TileFinish {
     }
 }
 
-extension LabelWeight {
+extension LabelWeight: ProgramField {
     fileprivate static let empty = LabelWeight(
-        labels: .empty, split: .empty, rows: 0, classes: 0, total: .empty, accumulates: false)
+        targets: .empty, split: .empty, rows: 0, classes: 0, total: .empty, accumulates: false)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
-        try labels.code(&coder)
+        try targets.code(&coder)
         try split.code(&coder)
         try coder.dimension(&rows)
         try coder.dimension(&classes)
@@ -516,13 +715,13 @@ extension LabelWeight {
     }
 }
 
-extension Loss {
+extension Loss: ProgramField {
     fileprivate static let empty = Loss(
-        logits: .empty, labels: .empty, split: .empty, firstRow: 0, rows: 0, totalRows: 0, classes: 0, total: .empty,
+        outputs: .empty, targets: .empty, split: .empty, firstRow: 0, rows: 0, totalRows: 0, classes: 0, total: .empty,
         gradient: nil, scores: .empty)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
-        try logits.code(&coder)
-        try labels.code(&coder)
+        try outputs.code(&coder)
+        try targets.code(&coder)
         try split.code(&coder)
         try coder.dimension(&firstRow)
         try coder.dimension(&rows)
@@ -535,7 +734,7 @@ extension Loss {
     }
 }
 
-extension Adam {
+extension Adam: ProgramField {
     fileprivate static let empty = Adam(
         parameter: .empty, gradient: .empty, firstMoment: .empty, secondMoment: .empty, count: 0, weightDecay: 0)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
@@ -551,7 +750,7 @@ extension Adam {
     }
 }
 
-extension Initialise {
+extension Initialise: ProgramField {
     fileprivate static let empty = Initialise(target: .empty, rows: 0, columns: 0, stream: 0)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         try target.code(&coder)
@@ -561,7 +760,7 @@ extension Initialise {
     }
 }
 
-extension KeepBest {
+extension KeepBest: ProgramField {
     fileprivate static let empty = KeepBest(
         scores: .empty, rule: .accuracy, parameters: .empty, best: .empty, count: 0, state: .empty)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
@@ -574,11 +773,19 @@ extension KeepBest {
     }
 }
 
-extension Report {
+extension Report: ProgramField {
     fileprivate static let empty = Report(scores: .empty, totalRows: 0, slot: 0)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         try scores.code(&coder)
         try coder.dimension(&totalRows)
         try coder.integer(&slot)
+    }
+}
+
+extension Measure: ProgramField {
+    fileprivate static let empty = Measure(place: .empty, byteCount: 0)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try place.code(&coder)
+        try coder.size(&byteCount)
     }
 }

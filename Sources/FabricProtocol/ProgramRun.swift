@@ -13,8 +13,10 @@ package struct DoorbellFlags: OptionSet, Hashable, Sendable {
     package static let export = DoorbellFlags(rawValue: 8)
     /// The state window holds a checkpoint to go on from.
     package static let resume = DoorbellFlags(rawValue: 16)
+    /// What a resumed run goes on from is stored into a result window.
+    package static let checkpoint = DoorbellFlags(rawValue: 32)
 
-    package static let known = DoorbellFlags([.first, .train, .evaluate, .export, .resume])
+    package static let known = DoorbellFlags([.first, .train, .evaluate, .export, .resume, .checkpoint])
 }
 
 /// The numbers that change from epoch to epoch; everything else is in the program.
@@ -43,6 +45,8 @@ package struct Completion: Hashable, Sendable {
     package var best: Best?
     package var sealed: [SealedRun] = []
     package var work: Work = Work()
+    /// What `Measure` found.
+    package var rates: Rates?
 
     package init() {}
 
@@ -59,12 +63,27 @@ package struct Completion: Hashable, Sendable {
         /// Weighted sum of the losses; divide by `weight` for the mean.
         package var lossSum = 0.0
         package var weight = 0.0
+        /// Rows whose class was predicted; with `Targets.bits`, classes that were predicted and are so.
         package var correct: UInt64 = 0
+        /// Rows with a target.
         package var labelled: UInt64 = 0
+        /// With `Targets.bits`: classes predicted, and classes that are so.
+        package var predicted: UInt64 = 0
+        package var actual: UInt64 = 0
+        /// With `Targets.values`: the weighted sums of the values and of their squares.
+        package var targetSum = 0.0
+        package var targetSquares = 0.0
         package init() {}
 
         package var meanLoss: Double { weight > 0 ? lossSum / weight : 0 }
         package var accuracy: Double { labelled > 0 ? Double(correct) / Double(labelled) : 0 }
+        /// Micro-averaged F₁: 2 · true positives / (predicted + actual).
+        package var microF1: Double { predicted + actual > 0 ? 2 * Double(correct) / Double(predicted + actual) : 0 }
+        /// R² against the mean of all values: 1 − Σ error² / Σ (value − mean)².
+        package var determination: Double {
+            let spread = weight > 0 ? targetSquares - targetSum * targetSum / weight : 0
+            return spread > 0 ? 1 - lossSum / spread : 0
+        }
     }
 
     /// What `KeepBest` did.
@@ -103,6 +122,21 @@ package struct Completion: Hashable, Sendable {
         package var peakBytes: UInt64 = 0
         /// Nanoseconds by kind of operation, indexed by its code in the program's bytes.
         package var byOperation: [UInt64] = []
+        package init() {}
+    }
+
+    /// How fast this device's kernels are, on all its threads.
+    package struct Rates: Hashable, Sendable {
+        /// Bytes copied, each read once and written once.
+        package var copyBytesPerSecond = 0.0
+        /// Bytes of source rows gathered by sums over neighbours, rows of 1 KiB, and of 64 bytes.
+        package var wideGatherBytesPerSecond = 0.0
+        package var narrowGatherBytesPerSecond = 0.0
+        /// Floating-point operations of a tall product, and of a weight's gradient.
+        package var productFlops = 0.0
+        package var tileProductFlops = 0.0
+        /// Elements through a row-local chain of bias, relu and dropout.
+        package var mapElementsPerSecond = 0.0
         package init() {}
     }
 

@@ -28,6 +28,9 @@ package struct AuditQuery: Sendable, Equatable {
 
     package init() {}
 
+    /// Asks for the person as records name them.
+    mutating func name(subject pseudonym: String) { conditions[.subject] = pseudonym }
+
     /// Reads `name: value` pairs: the fields above, `from` and `to`. A day as `to` means its last instant. Says which
     /// name or value is wrong, never repeating a subject.
     package init(parsing pairs: some Sequence<(String, String)>) throws {

@@ -42,15 +42,18 @@ extension Gateway {
             throw GatewayError(.usage, "a page of a search has 1 to \(Self.pageMax) records")
         }
         let runs = try await runs(ofSubjectIn: query)
+        // Records name a person by pseudonym only.
+        var sealed = query
+        if let subject = query.conditions[.subject] { sealed.name(subject: pseudonym(of: try SubjectID(subject)).hex) }
         // The page is fixed before its own reading is recorded, so that a search does not find itself.
         let end = cursor ?? trail.size
         try ledger.record(
             Event(.trailRead, .done).with {
                 $0.actor = person
                 $0.detail = ["read": "search", "search": query.recorded]
-                if let subject = query.conditions[.subject] { $0.payload = ["subject": .string(subject)] }
+                if let subject = sealed.conditions[.subject] { $0.payload = ["subject": .string(subject)] }
             }, in: .gateway, key: ledger.freshKey("read"))
-        let found = try ledger.find(query, alsoRuns: runs, below: end, limit: limit + 1)
+        let found = try ledger.find(sealed, alsoRuns: runs, below: end, limit: limit + 1)
         return AuditPage(
             hits: Array(found.prefix(limit)), next: found.count > limit ? found[limit - 1].record.index : nil)
     }

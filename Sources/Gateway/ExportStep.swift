@@ -1,4 +1,5 @@
 import AuditTrail
+import DurableFiles
 package import Foundation
 import Sealing
 import TransparencyLog

@@ -67,7 +67,7 @@ final class Ledger {
     /// Proof for a wall that does not trust this process: the record is durable and says what it says. Only while the
     /// record's era is open.
     func receipt(for record: CaseRecord) throws -> Receipt {
-        do throws(TrailError) { return try trail.receipt(for: record.leafHash) } catch {
+        do throws(TrailError) { return try trail.receipt(for: record.leafHash, at: record.index) } catch {
             throw GatewayError(trail: error)
         }
     }
@@ -126,7 +126,7 @@ final class Ledger {
         } catch {
             // The row must not outlive a leaf that never was. Where the trail does not know whether the leaf is on the
             // disk, the next start asks.
-            if error.code != .poisoned { try? drop(prepared.leafHash) }
+            if ![.poisoned, .lost].contains(error.code) { try? drop(prepared.leafHash) }
             throw GatewayError(trail: error)
         }
     }
@@ -230,7 +230,7 @@ extension Ledger {
             let recordKey: String = row["record_key"],
             let hashBytes: Data = row["leaf_hash"], let leafHash = Digest(hashBytes),
             let index: Int64 = row["trail_index"], let time: Int64 = row["time"], let sealed: Data = row["sealed"],
-            trail.index(of: leafHash) == UInt64(index)
+            trail.holds(leafHash, at: UInt64(index))
         else { throw Self.damaged }
         let nonceBytes = SmallCipher.nonceBytes
         guard
@@ -298,7 +298,7 @@ extension GatewayError {
             self.init(
                 .trailFull,
                 "trail-full: the disk under the trail is full, so nothing new starts; free space and try again")
-        case .poisoned, .closed:
+        case .poisoned, .lost, .closed:
             self.init(.unavailable, "\(error.publicDescription); nothing new starts until the gateway is started again")
         case .busy: self.init(.busy, error.publicDescription)
         case .notFound: self.init(.notFound, error.publicDescription)

@@ -94,10 +94,12 @@ extension Picture {
     }
 
     /// Lines over the epochs, each scaled to the same axis from `low` to `high`.
-    /// - Parameter firstEpoch: what stands at the start of the axis.
+    /// - Parameters:
+    ///   - firstEpoch: what stands at the start of the axis.
+    ///   - lastEpoch: what stands at its end; the number of values where it is left out.
     package static func lines(
         title: String, series: [(name: String, values: [Double])], low: Double, high: Double,
-        firstEpoch: String = "epoch 1", format: (Double) -> String
+        firstEpoch: String = "epoch 1", lastEpoch: Int? = nil, format: (Double) -> String
     ) -> Picture {
         var picture = Picture(title: title, height: 240)
         let left = 60.0
@@ -113,7 +115,7 @@ extension Picture {
         }
         let count = series.map(\.values.count).max() ?? 0
         picture.text(firstEpoch, x: left, y: bottom + 20)
-        picture.text("\(count)", x: right, y: bottom + 20, anchor: "end")
+        picture.text("\(lastEpoch ?? count)", x: right, y: bottom + 20, anchor: "end")
         // Names stand at the ends of their lines, moved apart where they would touch.
         var lastNameAt = -100.0
         let byHeight = series.enumerated().sorted { ($0.element.values.last ?? 0) > ($1.element.values.last ?? 0) }

@@ -19,6 +19,7 @@ package struct RunDriver: Sendable {
     package func run(onFailure: @escaping @Sendable (RunID, any Error) -> Void = { _, _ in }) async throws {
         for run in try await gateway.runs() where !run.isClosed { gateway.due.add(run.id) }
         await withTaskGroup { group in
+            group.addTask { await gateway.keepTrail() }
             for _ in 0..<runsAtOnce {
                 group.addTask {
                     while let id = await gateway.due.next() {

@@ -154,12 +154,13 @@ extension Gateway {
 
     private func doorAuthority() throws -> CertificateAuthority {
         let folder = home.pki.appendingPathComponent("door").path
-        if let authority = try? CertificateAuthority(folder: folder) { return authority }
+        if let authority = try? CertificateAuthority(folder: folder, sealing: fabricKeys) { return authority }
         let event = { (outcome: AuditOutcome) in
             Event(.pkiInitialised, outcome).with { $0.detail = ["authority": "door"] }
         }
         try ledger.record(event(.intent), in: .gateway, key: ledger.freshKey("door"))
-        let authority = try CertificateAuthority.create(in: folder, name: "Sekisho door", now: clock.now())
+        let authority = try CertificateAuthority.create(
+            in: folder, name: "Sekisho door", sealing: fabricKeys, now: clock.now())
         try ledger.record(event(.done), in: .gateway, key: ledger.freshKey("door"))
         return authority
     }

@@ -103,7 +103,52 @@ struct ConsentCommand: AsyncParsableCommand {
 
 struct SubjectCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "subject", abstract: "What happened with a person's data.", subcommands: [History.self])
+        commandName: "subject", abstract: "What happened with a person's data.",
+        subcommands: [History.self, Sections.self, Shred.self])
+
+    struct Sections: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show what the trail says about a person, as long as it can be read. Reading is recorded.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The subject's id in the data set.") var subject: String
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let sections = try await gateway.subjectSections(subject, by: actor.required)
+                return Answer(
+                    .array(sections.map { ["index": .integer(Int64($0.index)), "content": $0.content] }),
+                    sections.isEmpty
+                        ? ["Nothing that can be read."]
+                        : sections.map { "entry \($0.index) \($0.content.canonicalText)" })
+            }
+        }
+    }
+
+    struct Shred: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make what the trail says about a person unreadable, to everyone and in every copy.",
+            discussion: """
+                It takes two people, compliance officers or data custodians: the first asks, the second runs the same
+                command and it is done. All proofs of the trail still verify afterwards.
+                """)
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The subject's id in the data set.") var subject: String
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let progress = try await gateway.shredSubject(subject, by: actor.required)
+                return Answer(
+                    ["shred": .string(progress.rawValue)],
+                    [
+                        progress == .done
+                            ? "What the trail said about this person can no longer be read by anyone."
+                            : "Asked. Within seven days somebody else must run the same command."
+                    ])
+            }
+        }
+    }
 
     struct History: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List the runs whose image held a subject.")

@@ -75,11 +75,13 @@ struct HomeOptions: ParsableArguments {
     }
 
     /// Opens the gateway, lets `body` use it, closes it again and prints what `body` answers.
-    func withGateway(_ body: (Gateway) async throws -> Answer) async throws {
+    func withGateway(
+        reanchoring: PersonID? = nil, _ body: (Gateway) async throws -> Answer
+    ) async throws {
         guard service.server == nil else {
             throw ValidationError("this works on the home itself, on the host of the service; leave --server out")
         }
-        let gateway = try await Gateway(home: homeFolder, key: unsealing())
+        let gateway = try await Gateway(home: homeFolder, key: unsealing(), reanchoring: reanchoring)
         for finding in await gateway.findings { complain(finding, prefix: "note: ") }
         let answer: Answer
         do {

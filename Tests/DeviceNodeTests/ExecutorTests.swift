@@ -220,7 +220,8 @@ import Vocabulary
         builder.add(
             .aggregate(
                 Aggregate(
-                    rowPointers: pointers, columns: columns, edgeBase: 0, edges: 2, firstRow: 0, rows: 2, nodes: 2,
+                    neighbours: Neighbours(
+                        rowPointers: pointers, columns: columns, edgeBase: 0, edges: 2, firstRow: 0, rows: 2, nodes: 2),
                     source: Matrix(source, stride: 2), sourceFirstRow: 0, sourceRows: 2,
                     target: Matrix(target, stride: 2), width: 2, accumulates: false)),
             reads: [pointers, columns, source], writes: [target])
@@ -261,8 +262,9 @@ import Vocabulary
         builder.add(
             .aggregate(
                 Aggregate(
-                    rowPointers: rows, columns: columns, edgeBase: 0, edges: full.count, firstRow: 0, rows: nodes,
-                    nodes: nodes, source: Matrix(source, stride: 1), sourceFirstRow: 0, sourceRows: nodes,
+                    neighbours: Neighbours(
+                        rowPointers: rows, columns: columns, edgeBase: 0, edges: full.count, firstRow: 0, rows: nodes,
+                        nodes: nodes), source: Matrix(source, stride: 1), sourceFirstRow: 0, sourceRows: nodes,
                     target: Matrix(target, stride: 1), width: 1, accumulates: false)),
             reads: [rows, columns, source], writes: [target])
         let rig = try Rig(memoryBytes: builder.memory)

@@ -107,8 +107,9 @@ import Testing
             var result = [Float](repeating: .nan, count: columns)
             for tile in 0..<tiles {
                 let native = sk_tile_column_sum(
-                    a: a.base + tile * 1024 * a.stride, a_stride: a.stride, columns: columns,
-                    rows: min(1024, rows - tile * 1024), first_tile: UInt64(tile), levels: levels, stack: stack)
+                    a: a.base + tile * 1024 * a.stride, a_stride: a.stride, factors: nil, factors_stride: 0,
+                    heads: 0, columns: columns, rows: min(1024, rows - tile * 1024), first_tile: UInt64(tile),
+                    levels: levels, stack: stack)
                 withUnsafePointer(to: native) { kernels.pointee.tile_column_sum($0, 0, columns) }
             }
             sk_tile_finish(stack, UInt64(tiles), columns, &result, 0, columns)
@@ -321,8 +322,9 @@ import Testing
                 // The gradient takes the logits' place.
                 let target = gradient.base
                 let native = sk_loss(
-                    logits: target, logits_stride: gradient.stride, labels: labels.baseCopy, split: split.baseCopy,
-                    class_weights: weights, rows: rows, classes: classes, total: max(exact.weights[0], 1),
+                    outputs: target, outputs_stride: gradient.stride, labels: labels.baseCopy, bits: nil, values: nil,
+                    values_stride: 0, split: split.baseCopy, class_weights: weights, rows: rows, classes: classes,
+                    total: max(exact.weights[0], 1),
                     gradient: target, gradient_stride: gradient.stride)
                 defer {
                     native.labels.deallocate()
@@ -388,8 +390,8 @@ import Testing
                     labels.withUnsafeBufferPointer { labels in
                         split.withUnsafeBufferPointer { split in
                             var native = sk_loss()
-                            native.logits = logits.baseAddress
-                            native.logits_stride = 2
+                            native.outputs = logits.baseAddress
+                            native.outputs_stride = 2
                             native.labels = labels.baseAddress
                             native.split = split.baseAddress
                             native.rows = 3

@@ -143,9 +143,11 @@ struct SmallGCN {
                 builder.add(
                     .aggregate(
                         Aggregate(
-                            rowPointers: pointers, columns: columns, edgeBase: Int(graph.pointers[chunk.lowerBound]),
-                            edges: Int(graph.pointers[chunk.upperBound] - graph.pointers[chunk.lowerBound]),
-                            firstRow: chunk.lowerBound, rows: chunk.count, nodes: nodes,
+                            neighbours: Neighbours(
+                                rowPointers: pointers, columns: columns,
+                                edgeBase: Int(graph.pointers[chunk.lowerBound]),
+                                edges: Int(graph.pointers[chunk.upperBound] - graph.pointers[chunk.lowerBound]),
+                                firstRow: chunk.lowerBound, rows: chunk.count, nodes: nodes),
                             source: Matrix(place, stride: width), sourceFirstRow: source.lowerBound,
                             sourceRows: source.count, target: Matrix(target, stride: width), width: width,
                             accumulates: index > 0, steps: index == chunks.count - 1 ? steps : [])),
@@ -187,7 +189,8 @@ struct SmallGCN {
             builder.add(
                 .labelWeight(
                     LabelWeight(
-                        labels: labelRows, split: splitRows, rows: chunk.count, classes: classes, total: total,
+                        targets: .classes(labelRows), split: splitRows, rows: chunk.count, classes: classes,
+                        total: total,
                         accumulates: chunk.lowerBound > 0)), reads: [labelRows, splitRows], writes: [total])
         }
         let mask = Dropout(probability: dropout, stream: 9)
@@ -222,7 +225,7 @@ struct SmallGCN {
             builder.add(
                 .loss(
                     Loss(
-                        logits: Matrix(out, stride: classes), labels: labelRows, split: splitRows,
+                        outputs: Matrix(out, stride: classes), targets: .classes(labelRows), split: splitRows,
                         firstRow: chunk.lowerBound, rows: chunk.count, totalRows: nodes, classes: classes,
                         total: total, gradient: Matrix(out, stride: classes), scores: scores)),
                 reads: [labelRows, splitRows, total], writes: [out, scores])

@@ -55,7 +55,7 @@ import Vocabulary
             if let program = try? Program(parsing: bytes) {
                 accepted += 1
                 #expect(try program.bytes() == bytes, "seed \(seed)")
-                _ = try? program.checked(memoryBytes: 1 << 20)
+                _ = try? program.checked(memoryBytes: 1 << 23)
             }
             var other = completion
             other[Int.random(in: 0..<other.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
@@ -94,7 +94,7 @@ import Vocabulary
 
     @Test("a program in which everything fits is accepted, and says how far it reaches")
     func accepted() throws {
-        let checked = try Self.everything.checked(memoryBytes: 1 << 20)
+        let checked = try Self.everything.checked(memoryBytes: 1 << 23)
         #expect(checked.peakBytes == Self.everything.buffers.map { $0.offset + $0.byteCount }.max())
         #expect(throws: ProgramError.self) { try Self.everything.checked(memoryBytes: checked.peakBytes - 1) }
     }
@@ -111,9 +111,9 @@ import Vocabulary
                 let uses = Self.reach(of: original.commands[index].operation, in: program, buffer: buffer)
                 guard uses > 0 else { continue }
                 program.buffers[buffer].byteCount = uses
-                #expect(throws: Never.self) { try program.checked(memoryBytes: 1 << 20) }
+                #expect(throws: Never.self) { try program.checked(memoryBytes: 1 << 23) }
                 program.buffers[buffer].byteCount = uses - 1
-                let error = #expect(throws: ProgramError.self) { try program.checked(memoryBytes: 1 << 20) }
+                let error = #expect(throws: ProgramError.self) { try program.checked(memoryBytes: 1 << 23) }
                 #expect(error?.code == .outOfBounds && error?.command == 0, "command \(index), buffer \(buffer)")
             }
         }
@@ -287,10 +287,22 @@ import Vocabulary
             return Place(buffer: UInt16(program.buffers.count - 1), offset: 64)
         }
         func matrix(_ stride: Int) -> Matrix { Matrix(place(), stride: stride) }
+        program.buffers.append(Program.Buffer(offset: 0, byteCount: Measure.byteCountMin))
+        let wide = Place(buffer: 0)
         let steps: [Step] = [
             .bias(place()), .scaleRows(place()), .scale(0.5), .relu, .reluGradient(matrix(7)),
             .dropout(Dropout(probability: 0.5, stream: 3, firstColumn: 8)), .add(matrix(9)),
+            .scaleColumns(place()), .elu, .eluGradient(matrix(7)), .normalise(epsilon: 1e-5),
+            .normaliseGradient(NormaliseGradient(input: matrix(8), epsilon: 1e-5)),
+            .addHeads(HeadOuter(factors: matrix(4), heads: 3, vector: place())),
         ]
+        let neighbours = Neighbours(
+            rowPointers: place(), columns: place(), edgeBase: 100, edges: 30, firstRow: 8, rows: 3, nodes: 40)
+        let attention = Attention(
+            heads: 3, headWidth: 2, slope: 0.2, dropout: Dropout(probability: 0.5, stream: 5, firstColumn: 4))
+        func targets() -> AttentionTargets {
+            AttentionTargets(scores: matrix(3), highest: matrix(4), inverse: matrix(5))
+        }
         let operations: [FabricProtocol.Operation] = [
             .fetch(Transfer(window: 1, windowOffset: 70_000, byteCount: 4000, place: place())),
             .store(Transfer(window: 3, windowOffset: 0, byteCount: 640, place: place())),
@@ -299,7 +311,9 @@ import Vocabulary
             .map(RowMap(source: matrix(6), target: matrix(7), rows: 3, columns: 6, firstRow: 1024, steps: steps)),
             .aggregate(
                 Aggregate(
-                    rowPointers: place(), columns: place(), edgeBase: 100, edges: 30, firstRow: 8, rows: 3, nodes: 40,
+                    neighbours: Neighbours(
+                        rowPointers: place(), columns: place(), edgeBase: 100, edges: 30, firstRow: 8, rows: 3,
+                        nodes: 40),
                     source: matrix(6), sourceFirstRow: 4, sourceRows: 9, target: matrix(7), width: 6,
                     accumulates: true, steps: steps)),
             .product(
@@ -316,11 +330,13 @@ import Vocabulary
             .tileFinish(TileFinish(stack: place(), totalRows: 1044, count: 12, target: place())),
             .labelWeight(
                 LabelWeight(
-                    labels: place(), split: place(), rows: 20, classes: 4, classWeights: place(), total: place(),
+                    targets: .classes(place()), split: place(), rows: 20, classes: 4, classWeights: place(),
+                    total: place(),
                     accumulates: true)),
             .loss(
                 Loss(
-                    logits: matrix(4), labels: place(), split: place(), firstRow: 0, rows: 20, totalRows: 20,
+                    outputs: matrix(4), targets: .classes(place()), split: place(), firstRow: 0, rows: 20,
+                    totalRows: 20,
                     classes: 4, classWeights: place(), total: place(), gradient: matrix(5), scores: place())),
             .adam(
                 Adam(
@@ -331,6 +347,49 @@ import Vocabulary
                 KeepBest(
                     scores: place(), rule: .loss, parameters: place(), best: place(), count: 12, state: place())),
             .report(Report(scores: place(), totalRows: 20, slot: 2)),
+            .attentionScale(
+                AttentionScale(
+                    attention: attention, neighbours: neighbours, targets: targets(), sourceScores: matrix(3))),
+            .attend(
+                Attend(
+                    attention: attention, neighbours: neighbours, targets: targets(), sourceScores: matrix(3),
+                    source: matrix(6), sourceFirstRow: 4, sourceRows: 9, target: matrix(7), accumulates: true,
+                    steps: [.elu])),
+            .attentionGradient(
+                AttentionGradient(
+                    attention: attention, rowsAre: .targets, neighbours: neighbours, otherFirstRow: 4, otherRows: 9,
+                    targets: targets(), dots: matrix(3), gradient: matrix(6), sourceScores: matrix(4),
+                    source: matrix(7), scoreGradient: matrix(3), accumulates: false)),
+            .attentionGradient(
+                AttentionGradient(
+                    attention: attention, rowsAre: .sources, neighbours: neighbours, otherFirstRow: 4, otherRows: 9,
+                    targets: targets(), dots: matrix(3), gradient: matrix(6), sourceScores: matrix(4),
+                    source: matrix(7), scoreGradient: matrix(3), sourceGradient: matrix(8), accumulates: true)),
+            .headDots(
+                HeadDots(x: matrix(6), y: .vector(place()), target: matrix(3), rows: 4, heads: 3, headWidth: 2)),
+            .headDots(
+                HeadDots(x: matrix(6), y: .rows(matrix(7)), target: matrix(3), rows: 4, heads: 3, headWidth: 2)),
+            .tileColumnSum(
+                TileColumnSum(
+                    a: matrix(4), factors: .elements(matrix(5)), columns: 4, firstRow: 0, rows: 20, totalRows: 20,
+                    stack: place())),
+            .tileColumnSum(
+                TileColumnSum(
+                    a: matrix(4), factors: .heads(matrix(5), heads: 2), columns: 4, firstRow: 0, rows: 20,
+                    totalRows: 20, stack: place())),
+            .labelWeight(
+                LabelWeight(
+                    targets: .bits(place()), split: place(), rows: 20, classes: 13, total: place(),
+                    accumulates: false)),
+            .loss(
+                Loss(
+                    outputs: matrix(4), targets: .values(matrix(5)), split: place(), firstRow: 0, rows: 20,
+                    totalRows: 20, classes: 4, total: place(), gradient: matrix(5), scores: place())),
+            .loss(
+                Loss(
+                    outputs: matrix(13), targets: .bits(place()), split: place(), firstRow: 0, rows: 20,
+                    totalRows: 20, classes: 13, total: place(), gradient: nil, scores: place())),
+            .measure(Measure(place: wide, byteCount: Measure.byteCountMin)),
         ]
         for (index, operation) in operations.enumerated() {
             program.commands.append(
@@ -356,6 +415,9 @@ import Vocabulary
         completion.sealed = [Completion.SealedRun(window: 3, firstBlock: 0, blocks: 2, firstCounter: 99)]
         completion.work.byOperation = [1, 2, 3]
         completion.work.fetchedBytes = 1 << 40
+        var rates = Completion.Rates()
+        rates.productFlops = 1e11
+        completion.rates = rates
         return completion
     }()
 
@@ -366,7 +428,7 @@ import Vocabulary
             let middle = (low + high) / 2
             var smaller = program
             smaller.buffers[buffer].byteCount = middle
-            if (try? smaller.checked(memoryBytes: 1 << 20)) == nil { low = middle + 1 } else { high = middle }
+            if (try? smaller.checked(memoryBytes: 1 << 23)) == nil { low = middle + 1 } else { high = middle }
         }
         return low
     }

@@ -159,6 +159,7 @@ struct Unexpected: Error { let words: String }
 /// Opens a door in a folder of its own, lets `body` knock, and closes it in good order.
 func withOpenDoor(
     change: (inout DoorSettings) -> Void = { _ in },
+    pages: any PageWriter = PlainPages(),
     register: (Routes) throws -> Void = { _ in },
     _ body: (OpenDoor) async throws -> Void
 ) async throws {
@@ -176,7 +177,7 @@ func withOpenDoor(
     settings.port = 0
     settings.machineAuthority = certificate.authority
     change(&settings)
-    let service = try await WebService(gateway, settings, logger: logger, register: register)
+    let service = try await WebService(gateway, settings, logger: logger, pages: pages, register: register)
     let group = ServiceGroup(
         configuration: .init(services: [.init(service: service)], logger: logger))
     let running = Task { try await group.run() }

@@ -23,17 +23,26 @@ enum {
   SK_STEP_RELU_GRADIENT = 5,
   SK_STEP_DROPOUT = 6,
   SK_STEP_ADD = 7,
+  SK_STEP_SCALE_COLUMNS = 8,
+  SK_STEP_ELU = 9,
+  SK_STEP_ELU_GRADIENT = 10,
+  SK_STEP_NORMALISE = 11,
+  SK_STEP_NORMALISE_GRADIENT = 12,
+  SK_STEP_ADD_HEADS = 13,
 };
 
-/// One element-wise step. `values`: bias[columns], scale[rows], or a [rows, columns] matrix with `stride`.
+/// One row-local step. `values`: bias or scale [columns], scale [rows], or a [rows, columns] matrix with `stride`; for
+/// SK_STEP_ADD_HEADS factors [rows, heads].
 typedef struct {
   int32_t kind;
   uint32_t stream;
   uint32_t threshold;     // dropout: an element dies when its word is less
   uint32_t first_column;  // dropout: column of the whole matrix that column 0 is
-  float constant;         // scale, or dropout's 1 / (1 - p)
+  float constant;         // scale, dropout's 1 / (1 - p), or what keeps a deviation above 0
   const float *values;
   size_t stride;
+  const float *vector;    // SK_STEP_ADD_HEADS: [columns]
+  size_t heads;           // likewise; a divisor of the columns
 } sk_step;
 
 /// A row-local chain; applied in place.
@@ -70,6 +79,46 @@ typedef struct {
   sk_chain chain;
 } sk_aggregate;
 
+/// Numbers of nodes, row by row.
+typedef struct {
+  float *values;
+  size_t stride;
+} sk_rows;
+
+/// An attention over edges between `rows` and their neighbours. `scores`, `highest`, `inverse` and `dots` are [.., heads],
+/// `gradient` and `source` [.., heads * head_width]; the first row of each is the first of its end.
+typedef struct {
+  const uint64_t *pointers;  // [rows + 1], positions counted from edge_base
+  const uint32_t *neighbours;
+  uint64_t edge_base;
+  uint32_t first_row;                // row of the graph that row 0 is
+  uint32_t other_first, other_rows;  // rows of the graph at the neighbours' end
+  int covers_all;                    // the neighbours' end holds every node
+  int rows_are_targets;
+  size_t heads, head_width;
+  float slope;
+  sk_rows target_scores, highest, inverse, source_scores;
+  sk_rows dots, gradient;  // targets'
+  sk_rows source;          // sources'
+  sk_rows target;          // attend: the output; gradient: that of the sources, or no values
+  sk_rows score_gradient;
+  int accumulates;
+  int drops;
+  uint32_t threshold, stream, first_head;
+  float keep;  // 1 / (1 - p)
+  sk_chain chain;
+} sk_attention;
+
+typedef struct {
+  const float *x;
+  size_t x_stride;
+  const float *y;
+  size_t y_stride;  // 0: the same vector for every row
+  float *target;
+  size_t target_stride;
+  size_t heads, head_width;
+} sk_head_dots;
+
 typedef struct {
   const float *a;
   size_t a_stride;
@@ -99,6 +148,9 @@ typedef struct {
 typedef struct {
   const float *a;
   size_t a_stride;
+  const float *factors;  // or NULL: [rows, columns], or [rows, heads]
+  size_t factors_stride;
+  size_t heads;  // 0: a factor for each element
   size_t columns;
   size_t rows;
   uint64_t first_tile;
@@ -106,16 +158,20 @@ typedef struct {
   float *stack;  // [levels + 1, columns]
 } sk_tile_column_sum;
 
+/// One of `labels`, `bits` ([rows, (classes + 7) / 8] bytes) and `values` says what the outputs should be.
 typedef struct {
-  const float *logits;
-  size_t logits_stride;
+  const float *outputs;
+  size_t outputs_stride;
   const int32_t *labels;
+  const uint8_t *bits;
+  const float *values;
+  size_t values_stride;
   const uint8_t *split;
   const float *class_weights;  // or NULL
   size_t rows;
   size_t classes;
   double total;
-  float *gradient;  // or NULL; may be logits
+  float *gradient;  // or NULL; may be the outputs
   size_t gradient_stride;
 } sk_loss;
 
@@ -125,6 +181,10 @@ typedef struct {
   double weight[SK_SPLITS];
   uint64_t correct[SK_SPLITS];
   uint64_t labelled[SK_SPLITS];
+  uint64_t predicted[SK_SPLITS];
+  uint64_t actual[SK_SPLITS];
+  double target_sum[SK_SPLITS];
+  double target_squares[SK_SPLITS];
 } sk_tile_figures;
 
 typedef struct {
@@ -146,12 +206,17 @@ typedef struct {
   int (*topology_valid)(const uint64_t *pointers, const uint32_t *neighbours, uint64_t edge_base, uint64_t edges,
                         uint64_t nodes, size_t begin, size_t end);
   void (*aggregate)(const sk_aggregate *, size_t begin, size_t end);
-  /// `scratch`: SK_SCRATCH_FLOATS floats, of this call alone.
+  /// Highest score and the inverse of the exponentials' sum of rows [begin, end), over all their neighbours.
+  /// `scratch`, here and below: SK_SCRATCH_FLOATS floats, of this call alone.
+  void (*attention_scale)(const sk_attention *, size_t begin, size_t end, float *scratch);
+  void (*attend)(const sk_attention *, size_t begin, size_t end, float *scratch);
+  void (*attention_gradient)(const sk_attention *, size_t begin, size_t end, float *scratch);
+  void (*head_dots)(const sk_head_dots *, size_t begin, size_t end);
   void (*product)(const sk_product *, size_t begin, size_t end, float *scratch);
   /// Rows [begin, end) of the [m, n] sums.
   void (*tile_product)(const sk_tile_product *, size_t begin, size_t end, float *scratch);
   void (*tile_column_sum)(const sk_tile_column_sum *, size_t begin, size_t end);
-  /// Tiles [begin, end) of the chunk. Returns the first row with a label that is no class, or -1.
+  /// Tiles [begin, end) of the chunk. Returns the first row with a target or a split that cannot be, or -1.
   int64_t (*loss)(const sk_loss *, size_t begin, size_t end, sk_tile_figures *figures);
   void (*adam)(const sk_adam *, size_t begin, size_t end);
   /// Row `row` of a Glorot-uniform matrix.

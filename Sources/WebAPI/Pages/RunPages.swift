@@ -11,7 +11,8 @@ extension Site {
         routes.on(.runsPage) { request, context in try await runs(gateway, request, context) }
         routes.on(.runNewPage) { request, context in
             let grant = request.uri.queryParameters.get("grant").map { String($0.prefix(Limits.identifierBytesMax)) }
-            let preset = RunForm.presets.first { $0.name == request.uri.queryParameters.get("start").map { String($0) } }
+            let start = String(request.uri.queryParameters.get("start") ?? "")
+            let preset = RunForm.presets.first { $0.name == start }
             let typed = Form([
                 (name: "grant", value: grant ?? ""),
                 (name: "specification", value: (preset ?? RunForm.presets[0]).text),

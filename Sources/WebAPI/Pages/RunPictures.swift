@@ -51,8 +51,10 @@ enum RunPictures {
                         "count": "\(loss.values.count)",
                     ]) + rounded
             let svg = Picture.lines(
-                title: "\(words("picture.loss")): \(text)", series: [(words("run.figure.loss"), loss.values)], low: 0,
-                high: max(loss.values.max()!, 0.01), firstEpoch: words("picture.epoch"), format: hundredths)
+                title: "\(words("picture.loss")): \(text)", series: [(words("run.figure.loss"), thinned(loss.values))],
+                low: 0,
+                high: max(loss.values.max()!, 0.01), firstEpoch: words("picture.epoch"),
+                lastEpoch: loss.values.count, format: hundredths)
             pictures.append(picture("picture.loss", svg, text, words))
         }
         let shares = details.curves.filter { $0.name != .loss }.map {
@@ -61,11 +63,19 @@ enum RunPictures {
         if !shares.isEmpty {
             let text = words.list(shares.map { "\($0.name) \(Picture.number($0.values.last!)) %" }) + "." + rounded
             let svg = Picture.lines(
-                title: "\(words("picture.accuracy")): \(text)", series: shares, low: 0, high: 100,
-                firstEpoch: words("picture.epoch"), format: { "\(Picture.number($0)) %" })
+                title: "\(words("picture.accuracy")): \(text)", series: shares.map { ($0.name, thinned($0.values)) },
+                low: 0, high: 100,
+                firstEpoch: words("picture.epoch"), lastEpoch: shares[0].values.count,
+                format: { "\(Picture.number($0)) %" })
             pictures.append(picture("picture.accuracy", svg, text, words))
         }
         return pictures
+    }
+
+    /// At most a few hundred of the values, the last among them: more than a picture has room for would only be sent.
+    private static func thinned(_ values: [Double]) -> [Double] {
+        let step = max((values.count + 299) / 300, 1)
+        return values.indices.filter { ($0 - (values.count - 1)) % step == 0 }.map { values[$0] }
     }
 
     private static func hundredths(_ value: Double) -> String { "\((value * 100).rounded() / 100)" }
