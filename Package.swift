@@ -20,14 +20,27 @@ let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swif
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
 let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
+let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioHTTPTypes = Target.Dependency.product(name: "NIOHTTPTypes", package: "swift-nio-extras")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
+let coreMetrics = Target.Dependency.product(name: "CoreMetrics", package: "swift-metrics")
+
+/// What pages are made of; it travels inside the binary.
+let pageFiles: [Resource] = [
+    .embedInCode("style.css"), .embedInCode("script.js"), .embedInCode("icon.svg"), .embedInCode("messages.en.json"),
+    .embedInCode("messages.ja.json"), .embedInCode("templates"),
+]
 
 /// A room of the design. What it may import is listed here and held by `Tests/LayeringTests`.
-func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+func room(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = []) -> Target {
+    .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -46,8 +59,12 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.5.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.92.0"),
+        .package(url: "https://github.com/apple/swift-nio-extras", from: "1.29.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.36.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
@@ -68,39 +85,46 @@ let package = Package(
         room("Sealing", ["CSodium", "COpenSSL", "Vocabulary"]),
         room("TransparencyLog", ["Vocabulary", "Sealing"]),
         room("FabricProtocol", ["Vocabulary", "Sealing"]),
-        room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"]),
+        room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"]),
+        room("DurableFiles"),
         room("TrainingPlanner", ["Vocabulary"]),
-        room("PolicyEngine", ["Vocabulary", yams]),
+        room("StrictYAML", ["Vocabulary", yams]),
+        room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
 
         // Parts.
-        room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", grdb]),
-        room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog"]),
+        room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles", grdb]),
+        room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"]),
         room(
             "GPUFabric",
             ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", x509, asn1, crypto]),
         room(
             "DeviceNode",
             ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"]),
-        room("Training", ["Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", yams]),
+        room("Training", ["Vocabulary", "Sealing", "StrictYAML", "FabricProtocol", "TrainingPlanner"]),
 
         // Story.
         room(
             "Gateway",
             [
                 "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-                "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache,
+                "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache, httpClient,
+                nioCore, nioHTTP1,
             ]),
 
         // Doors.
+        // A room of its own because it compiles for seconds and changes seldom.
+        room("WebResources", resources: pageFiles),
         room(
             "WebAPI",
             [
-                "Vocabulary", "Sealing", "Gateway", hummingbird, hummingbirdTLS, mustache, logging, metrics, lifecycle,
-            ]),
+                "Vocabulary", "Sealing", "Gateway", "WebResources", hummingbird, hummingbirdCore, hummingbirdTLS,
+                httpTypes, nioCore, nioHTTP1, nioHTTPTypes, nioSSL, mustache, logging, metrics, coreMetrics, lifecycle,
+            ], resources: [.embedInCode("openapi.yaml")]),
         .executableTarget(
             name: "sekisho",
             dependencies: [
-                "Vocabulary", "Gateway", "WebAPI", arguments, httpClient, configuration, logging, lifecycle,
+                "Vocabulary", "Gateway", "WebAPI", arguments, httpClient, nioCore, nioHTTP1, nioSSL, configuration,
+                logging, lifecycle,
             ],
             swiftSettings: strict),
         .executableTarget(
@@ -117,9 +141,15 @@ let package = Package(
             dependencies: ["LocalTraining", "Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner", "Training"],
             path: "Benchmarks/sekisho-bench", swiftSettings: strict),
 
+        // The audit trail's measurements, and the lives that its crash tests end.
+        .executableTarget(
+            name: "trail-bench",
+            dependencies: ["AuditTrail", "DurableFiles", "TransparencyLog", "Sealing", "Vocabulary"],
+            path: "Benchmarks/trail-bench", swiftSettings: strict),
+
         // Tests.
         .target(
-            name: "TestSupport", dependencies: ["Vocabulary", "Sealing"], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["Vocabulary", "Sealing", "DurableFiles"], path: "Tests/TestSupport",
             swiftSettings: strict),
         tests("LayeringTests", []),
         tests("VocabularyTests", ["Vocabulary"]),
@@ -133,9 +163,10 @@ let package = Package(
                 "Vocabulary",
             ]),
         tests("TrainingPlannerTests", ["TrainingPlanner", "Vocabulary"]),
+        tests("StrictYAMLTests", ["StrictYAML", "Vocabulary"]),
         tests("PolicyEngineTests", ["PolicyEngine", "Vocabulary"]),
         tests("GraphVaultTests", ["GraphVault", "TransparencyLog", "Sealing", "Vocabulary"]),
-        tests("AuditTrailTests", ["AuditTrail", "TransparencyLog", "Sealing", "Vocabulary"]),
+        tests("AuditTrailTests", ["AuditTrail", "TransparencyLog", "DurableFiles", "Sealing", "Vocabulary"]),
         tests("DeviceNodeTests", ["DeviceNode", "CKernels", "FabricProtocol", "Sealing", "Vocabulary"]),
         tests(
             "TrainingTests",
@@ -145,9 +176,14 @@ let package = Package(
         tests(
             "GatewayTests",
             [
-                "Gateway", "GraphVault", "AuditTrail", "GPUFabric", "PolicyEngine", "TransparencyLog", "Sealing",
-                "Vocabulary", grdb,
+                "Gateway", "GraphVault", "AuditTrail", "DurableFiles", "GPUFabric", "PolicyEngine", "TransparencyLog",
+                "Sealing", "Vocabulary", grdb,
             ]),
-        tests("WebAPITests", ["WebAPI", "Gateway", "Sealing", "Vocabulary", httpClient]),
+        tests(
+            "WebAPITests",
+            [
+                "WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient, httpTypes, nioCore, nioSSL,
+                logging, lifecycle, yams,
+            ]),
     ]
 )

@@ -2,7 +2,7 @@ import DeviceNode
 package import FabricProtocol
 package import Sealing
 import Synchronization
-import Training
+package import Training
 import Vocabulary
 
 /// The node's executor in this process, on windows in this process: no network, but every byte still crosses sealed.
@@ -10,13 +10,18 @@ package final class LocalDevice: TrainingDevice {
     private let executor: ProgramExecutor
     private let windows: LocalWindows
     private let results: ResultWindow
+    private let state: StateWindows
 
-    package init(_ image: LocalImage, memoryBytes: Int, runKey: borrowing SecretBytes, threads: Int) throws {
+    /// - Parameter fence: another one for each device that goes on with a run.
+    package init(
+        _ image: LocalImage, memoryBytes: Int, runKey: borrowing SecretBytes, threads: Int, fence: UInt64 = 1
+    ) throws {
         windows = LocalWindows(image)
         executor = try ProgramExecutor(
             memory: try DeviceMemory(byteCount: memoryBytes), windows: windows, runKey: runKey, run: image.run,
-            fence: Fence(1), attempt: 0, threads: threads)
-        results = ResultWindow(runKey: runKey, run: image.run, fence: Fence(1), attempt: 0)
+            fence: Fence(fence), attempt: 0, threads: threads)
+        results = ResultWindow(runKey: runKey, run: image.run, fence: Fence(fence), attempt: 0)
+        state = StateWindows(runKey: runKey, run: image.run, fence: Fence(fence), attempt: 0)
     }
 
     package func load(_ program: [UInt8], windows declared: [Program.Window]) async throws -> UInt32 {
@@ -26,6 +31,25 @@ package final class LocalDevice: TrainingDevice {
 
     package func ring(_ program: UInt32, _ arguments: [UInt8]) async throws -> [UInt8] {
         try executor.ring(program, arguments)
+    }
+
+    /// The plaintext of a checkpoint's windows, as the device stored them.
+    package func parts(of checkpoint: TrainingCheckpoint, parameters: Int) throws -> [TrainingCheckpoint.Part: [UInt8]]
+    {
+        var parts: [TrainingCheckpoint.Part: [UInt8]] = [:]
+        for part in TrainingCheckpoint.Part.allCases {
+            parts[part] = try results.open(
+                windows.bytes(part.resultWindow), window: part.resultWindow,
+                byteCount: part.byteCount(parameters: parameters), sealed: checkpoint.sealed)
+        }
+        return parts
+    }
+
+    /// Gives the device another one's state to go on from. Once.
+    package func give(_ parts: [TrainingCheckpoint.Part: [UInt8]]) throws {
+        for (part, plaintext) in parts {
+            windows.give(try state.seal(plaintext, window: part.stateWindow), part.stateWindow)
+        }
     }
 
     package func opened(window: UInt16, byteCount: Int, sealed: [Completion.SealedRun]) async throws -> [UInt8] {
@@ -50,6 +74,8 @@ private final class LocalWindows: WindowMemory {
             written.withLock { $0[window.id] = Array(repeating: 0, count: bytes) }
         }
     }
+
+    func give(_ bytes: [UInt8], _ window: UInt16) { written.withLock { $0[window] = bytes } }
 
     func bytes(_ window: UInt16) -> [UInt8] { written.withLock { $0[window] ?? [] } }
 

@@ -20,22 +20,42 @@ package struct LocalImage: Sendable {
         package let scale: [Float]
         package let labels: [Int32]
         package let split: [UInt8]
+        package let labelSets: [UInt8]
+        package let targets: [Float]
+        package let relations: [ImageShape.Relation]
     }
 
     package init(_ graph: PlainGraph, recipe: ImageRecipe, runKey: borrowing SecretBytes) throws {
         let plain = Self.plain(graph, recipe)
         var labelled = Array(repeating: 0, count: Split.allCases.count)
         var byClass = Array(repeating: 0, count: graph.classes)
-        for (label, split) in zip(plain.labels, plain.split) where label >= 0 {
+        for (row, split) in plain.split.enumerated() {
+            let isTrained = split == Split.train.rawValue
+            switch recipe.target {
+            case .classes:
+                guard plain.labels[row] >= 0 else { continue }
+                if isTrained { byClass[Int(plain.labels[row])] += 1 }
+            case .classSets:
+                guard split != Split.none.rawValue else { continue }
+                for label in 0..<graph.classes where isTrained {
+                    byClass[label] += Int(
+                        plain.labelSets[row * ((graph.classes + 7) / 8) + label / 8] >> (label % 8) & 1)
+                }
+            case .values: guard split != Split.none.rawValue else { continue }
+            }
             labelled[Int(split)] += 1
-            if split == Split.train.rawValue { byClass[Int(label)] += 1 }
         }
         shape = ImageShape(
-            nodes: graph.nodes, edges: plain.columns.count, features: graph.features, classes: graph.classes,
-            labelled: labelled,
-            tileEdges: stride(from: 0, to: graph.nodes, by: ImageShape.tileRows).map { plain.rowPointers[$0] }
-                + [plain.rowPointers[graph.nodes]],
-            recipe: recipe)
+            nodes: graph.nodes, edges: plain.columns.count, features: graph.features,
+            classes: recipe.target == .values ? 1 : graph.classes, labelled: labelled,
+            trainingByClass: recipe.target == .values ? [] : byClass,
+            tileEdges: Self.tiles(graph.nodes).map { row in
+                (0..<max(plain.relations.count, 1)).reduce(0) { sum, relation in
+                    let first = relation * graph.nodes
+                    return sum + plain.rowPointers[first + row] - plain.rowPointers[first]
+                }
+            },
+            relations: plain.relations, recipe: recipe)
         run = try RunID("run-local")
         trainingByClass = byClass
         var sealed: [ImageSection: [UInt8]] = [:]
@@ -49,6 +69,8 @@ package struct LocalImage: Sendable {
                 case .scale: try Self.seal(plain.scale, section, run, runKey)
                 case .labels: try Self.seal(plain.labels, section, run, runKey)
                 case .split: try Self.seal(plain.split, section, run, runKey)
+                case .labelSets: try Self.seal(plain.labelSets, section, run, runKey)
+                case .targets: try Self.seal(plain.targets, section, run, runKey)
                 }
         }
         self.sealed = sealed
@@ -83,24 +105,53 @@ package struct LocalImage: Sendable {
         }
     }
 
+    /// Rows 0, 1024, 2048, …, nodes.
+    private static func tiles(_ nodes: Int) -> [Int] {
+        Array(stride(from: 0, to: nodes, by: ImageShape.tileRows)) + [nodes]
+    }
+
     private static func plain(_ graph: PlainGraph, _ recipe: ImageRecipe) -> Plain {
         var pointers: [UInt64] = [0]
         var columns: [UInt32] = []
         var scale: [Float] = []
-        pointers.reserveCapacity(graph.nodes + 1)
-        columns.reserveCapacity(graph.columns.count + graph.nodes)
-        for row in 0..<graph.nodes {
-            let neighbours = graph.columns[Int(graph.rowPointers[row])..<Int(graph.rowPointers[row + 1])]
-            if recipe.aggregation == .gcn {
-                columns += neighbours.prefix { $0 < row }
-                columns.append(UInt32(row))
-                columns += neighbours.drop { $0 < row }
-                scale.append(Float(1 / Double(neighbours.count + 1).squareRoot()))
-            } else {
-                columns += neighbours
-                scale.append(neighbours.isEmpty ? 0 : Float(1 / Double(neighbours.count)))
+        var relations: [ImageShape.Relation] = []
+        if recipe.aggregation == .rgcn {
+            for predicate in graph.relations.keys.sorted() where recipe.predicates?.contains(predicate) ?? true {
+                for isInverse in [false, true] {
+                    var neighbours = [Set<UInt32>](repeating: [], count: graph.nodes)
+                    for (subject, object) in graph.relations[predicate]! where subject != object {
+                        let (row, column) = isInverse ? (object, subject) : (subject, object)
+                        neighbours[Int(row)].insert(column)
+                    }
+                    let first = pointers.count - 1
+                    let edges = columns.count
+                    for row in neighbours {
+                        columns += row.sorted()
+                        pointers.append(UInt64(columns.count))
+                        scale.append(row.isEmpty ? 0 : Float(1 / Double(row.count)))
+                    }
+                    relations.append(
+                        ImageShape.Relation(
+                            predicate: predicate, isInverse: isInverse, edges: columns.count - edges,
+                            tileEdges: tiles(graph.nodes).map { pointers[first + $0] }))
+                }
             }
-            pointers.append(UInt64(columns.count))
+        } else {
+            pointers.reserveCapacity(graph.nodes + 1)
+            columns.reserveCapacity(graph.columns.count + graph.nodes)
+            for row in 0..<graph.nodes {
+                let neighbours = graph.columns[Int(graph.rowPointers[row])..<Int(graph.rowPointers[row + 1])]
+                if recipe.aggregation.hasSelfLoops {
+                    columns += neighbours.prefix { $0 < row }
+                    columns.append(UInt32(row))
+                    columns += neighbours.drop { $0 < row }
+                    scale.append(Float(1 / Double(neighbours.count + 1).squareRoot()))
+                } else {
+                    columns += neighbours
+                    scale.append(neighbours.isEmpty ? 0 : Float(1 / Double(neighbours.count)))
+                }
+                pointers.append(UInt64(columns.count))
+            }
         }
         let features = normalised(graph, recipe.normalisation)
         let aggregate =
@@ -108,7 +159,8 @@ package struct LocalImage: Sendable {
             ? aggregated(features, graph.features, pointers, columns, scale, recipe.aggregation) : []
         return Plain(
             rowPointers: pointers, columns: columns, features: features, aggregate: aggregate, scale: scale,
-            labels: graph.labels, split: graph.split)
+            labels: graph.labels, split: graph.split, labelSets: graph.labelSets, targets: graph.targets,
+            relations: relations)
     }
 
     private static func normalised(_ graph: PlainGraph, _ rule: FeatureNormalisation) -> [Float] {

@@ -13,6 +13,12 @@ package struct PlainGraph: Sendable {
     package var values: [Float]
     package let labels: [Int32]
     package let split: [UInt8]
+    /// The same edges by predicate, (subject, object), for typed models.
+    package var relations: [String: [(UInt32, UInt32)]] = [:]
+    /// [nodes, ⌈classes / 8⌉] bits, for multi-label tasks; see `ImageSection.labelSets`.
+    package var labelSets: [UInt8] = []
+    /// [nodes], for regression.
+    package var targets: [Float] = []
 
     package init(
         features: Int, classes: Int, rowPointers: [UInt64], columns: [UInt32], values: [Float], labels: [Int32],
@@ -81,16 +87,20 @@ extension PlainGraph {
         guard let edgeHeader = edgeRows.first, let subject = edgeHeader.firstIndex(of: "subject"),
             let object = edgeHeader.firstIndex(of: "object")
         else { throw PlainGraphError(reason: "edges.tsv lacks subject or object") }
+        let predicate = edgeHeader.firstIndex(of: "predicate")
+        var relations: [String: [(UInt32, UInt32)]] = [:]
         let pairs = try edgeRows.dropFirst().map { row in
             guard let a = index[row[subject]], let b = index[row[object]] else {
                 throw PlainGraphError(reason: "an edge names an unknown node")
             }
+            if let predicate { relations[String(row[predicate]), default: []].append((a, b)) }
             return (a, b)
         }
         let (values, width) = try Self.features(folder, nodes: rows.count)
         self.init(
             nodes: rows.count, pairs: pairs, features: width, classes: Int(labels.max() ?? -1) + 1, values: values,
             labels: labels, split: rows.map { (names[$0[split]] ?? Split.none).rawValue })
+        self.relations = relations
     }
 
     /// Raw little-endian arrays as `Benchmarks/training/rmat.py` writes them.

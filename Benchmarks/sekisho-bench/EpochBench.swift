@@ -13,12 +13,16 @@ final class EpochBench {
     private let widths: [Int]
     private let threads: Int
     private var runs: [String: Run] = [:]
+    /// The image of the latest recipe: they are large.
+    private var images: [ImageRecipe: LocalImage] = [:]
     private let key = SecretBytes.random(count: 32)
 
     private struct Run {
         let device: LocalDevice
         let program: UInt32
-        let forecast: TrainingPlan.Forecast
+        let plan: RunPlan
+        /// What everything resident takes beyond the memory that is allowed: at least so much must cross.
+        let leastLinkBytes: Int
         var epoch: UInt32 = 0
     }
 
@@ -32,45 +36,55 @@ final class EpochBench {
         widths = [features, hidden, classes]
     }
 
-    /// What one line asks for: `gcn 3 rows=4096 memory=50 evaluate`, all but the first two words optional.
+    /// What one line asks for: `gcn 3 memory=50 evaluate weights`, all but the first two words optional.
     private struct Question {
-        let aggregation: Aggregation
+        let model: Aggregation
         let epochs: Int
-        /// Rows of a chunk; the planner's choice without.
-        var rows: Int?
         /// Device memory in percent of what everything resident takes.
         var memoryPercent: Int?
+        /// Figures after each epoch, too, as a run has them.
         var evaluates = false
+        /// Trains that many epochs from the start and tells the digest of the weights.
+        var wantsWeights = false
 
         init(_ line: String) throws {
             let words = line.split(separator: " ")
-            guard words.count >= 2, let aggregation = Aggregation(rawValue: String(words[0])),
-                let epochs = Int(words[1])
+            guard words.count >= 2, let model = Aggregation(rawValue: String(words[0])), let epochs = Int(words[1])
             else { throw BenchError(reason: "expected a model and a number of epochs") }
-            self.aggregation = aggregation
+            self.model = model
             self.epochs = epochs
             for word in words.dropFirst(2) {
                 let parts = word.split(separator: "=")
                 switch (parts.first, parts.count == 2 ? Int(parts[1]) : nil) {
-                case ("rows", let value?): rows = value
                 case ("memory", let value?): memoryPercent = value
                 case ("evaluate", nil): evaluates = true
+                case ("weights", nil): wantsWeights = true
                 default: throw BenchError(reason: "unknown option \(word)")
                 }
             }
         }
 
-        var name: String { "\(aggregation) \(rows ?? 0) \(memoryPercent ?? 100)" }
+        var name: String { "\(model) \(memoryPercent ?? 100)" }
     }
 
     func serve() async throws {
         while let line = readLine() {
-            print(try await answer(Question(line)))
+            do {
+                print(try await answer(Question(line)))
+            } catch let error as PlanError {
+                print("{\"refused\": \"\(error.code.rawValue)\"}")
+            }
             fflush(nil)
         }
     }
 
     private func answer(_ question: Question) async throws -> String {
+        if question.wantsWeights {
+            let (spec, image, plan, _) = try plan(question)
+            let device = try LocalDevice(image, memoryBytes: plan.deviceBytes, runKey: key, threads: threads)
+            let model = try await Trainer(spec: spec, plan: plan).train(on: device)
+            return "{\"weights\": \"\(model.weightsDigest.hex)\"}"
+        }
         var run: Run
         if let known = runs[question.name] { run = known } else { run = try await start(question) }
         var seconds: [Double] = []
@@ -82,45 +96,50 @@ final class EpochBench {
         }
         runs[question.name] = run
         let byOperation = work.byOperation.map { String(Double($0 / 1000) / 1000) }.joined(separator: ", ")
-        let forecast = run.forecast
         return """
-            {"seconds": \(seconds), "forecastSeconds": \(forecast.secondsPerEpoch), \
-            "deviceBytes": \(forecast.deviceBytes), "fetchedBytes": \(work.fetchedBytes), \
-            "storedBytes": \(work.storedBytes), "millisecondsByOperation": [\(byOperation)]}
+            {"seconds": \(seconds), "forecastSeconds": \(run.plan.secondsPerEpoch), \
+            "deviceBytes": \(run.plan.deviceBytes), "fetchedBytes": \(work.fetchedBytes), \
+            "storedBytes": \(work.storedBytes), "leastLinkBytes": \(run.leastLinkBytes), \
+            "millisecondsByOperation": [\(byOperation)]}
             """
     }
 
-    private func start(_ question: Question) async throws -> Run {
+    private func plan(_ question: Question) throws -> (ModelSpec, LocalImage, RunPlan, leastLinkBytes: Int) {
         let spec = ModelSpec(
-            model: question.aggregation, hidden: [widths[1]], dropout: Quantity(billionths: 500_000_000),
-            weightDecay: Quantity(billionths: 500_000), epochs: 1)
-        let graph = try PlainGraph(arrays: folder, features: widths[0], classes: widths[2])
-        let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
-        let shape = spec.shape(features: widths[0], classes: widths[2])
-        var plan = try plan(shape, image.shape, question.rows, deviceBytes: 1 << 40)
-        if let percent = question.memoryPercent {
-            plan = try self.plan(
-                shape, image.shape, question.rows, deviceBytes: plan.forecast.deviceBytes * percent / 100)
+            model: question.model, hidden: [widths[1]], attention: .init(heads: 4),
+            dropout: Quantity(billionths: 500_000_000), weightDecay: Quantity(billionths: 500_000),
+            epochs: question.epochs)
+        let image: LocalImage
+        if let known = images[spec.recipe] {
+            image = known
+        } else {
+            image = try LocalImage(
+                PlainGraph(arrays: folder, features: widths[0], classes: widths[2]), recipe: spec.recipe, runKey: key)
+            images = [spec.recipe: image]
         }
+        // The windows are memory of this process, so the link is as fast as copying.
+        func plan(_ deviceBytes: Int) throws -> RunPlan {
+            try spec.plan(
+                image: image.shape,
+                budget: Budget(
+                    deviceBytes: deviceBytes, hostBytes: 1 << 40,
+                    link: LinkRates(bytesPerSecond: 8e9, roundTripSeconds: 1e-6)))
+        }
+        let whole = try plan(1 << 40)
+        guard let percent = question.memoryPercent else { return (spec, image, whole, 0) }
+        let allowed = whole.deviceBytes * percent / 100
+        return (spec, image, try plan(allowed), whole.deviceBytes - allowed)
+    }
+
+    private func start(_ question: Question) async throws -> Run {
+        let (_, image, plan, leastLinkBytes) = try plan(question)
         FileHandle.standardError.write(Data((plan.table + "\n").utf8))
-        let program = try spec.program(for: plan)
-        let device = try LocalDevice(image, memoryBytes: plan.forecast.deviceBytes, runKey: key, threads: threads)
-        let number = try await device.load(try program.bytes(), windows: program.windows)
-        var run = Run(device: device, program: number, forecast: plan.forecast)
+        let device = try LocalDevice(image, memoryBytes: plan.deviceBytes, runKey: key, threads: threads)
+        let number = try await device.load(try plan.program.bytes(), windows: plan.program.windows)
+        var run = Run(device: device, program: number, plan: plan, leastLinkBytes: leastLinkBytes)
         // The first epoch also fetches the image and makes the parameters.
         _ = try await ring(&run, [.first, .train])
         return run
-    }
-
-    private func plan(
-        _ shape: ModelShape, _ image: ImageShape, _ rows: Int?, deviceBytes: Int
-    ) throws -> TrainingPlan {
-        // The windows are memory of this process, so the link is as fast as copying.
-        let budget = Budget(
-            deviceBytes: deviceBytes, hostBytes: 1 << 40,
-            link: LinkRates(bytesPerSecond: 8e9, roundTripSeconds: 1e-6))
-        guard let rows else { return try Planner.plan(model: shape, image: image, budget: budget) }
-        return try Planner.plan(model: shape, image: image, budget: budget, cut: Cut(chunkRows: rows))
     }
 
     private func ring(_ run: inout Run, _ flags: DoorbellFlags) async throws -> Completion {

@@ -1,6 +1,10 @@
-"""Training epochs of ours, DGL and PyG on one R-MAT graph, interleaved in one run; medians.
+"""Training epochs of ours, DGL and PyG on the same graphs, interleaved in one run, with the machine's floor beside them;
+then ours with less memory than everything takes.
 
-usage: bench.py OURS-BINARY PEERS-PYTHON GRAPH-FOLDER [--json] [--rounds N] [--threads N] [--no-pyg]
+usage: bench.py OURS-BINARY PEERS-PYTHON GRAPH-FOLDER… [--models gcn,sage,gat] [--memory 50,25,5] [--rounds N]
+                [--threads N] [--no-pyg] [--json]
+
+A graph folder is what rmat.py or kgx.py writes. R1 to R7 are those of docs/performance.md.
 """
 import argparse
 import json
@@ -12,98 +16,165 @@ import sys
 parser = argparse.ArgumentParser()
 parser.add_argument("ours")
 parser.add_argument("python")
-parser.add_argument("graph")
-parser.add_argument("--json", action="store_true")
+parser.add_argument("graphs", nargs="+")
+parser.add_argument("--models", default="gcn,sage,gat")
+parser.add_argument("--memory", default="50,25,5", help="percent of the working set; empty for none")
 parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--no-pyg", action="store_true")
+parser.add_argument("--json", action="store_true")
 options = parser.parse_args()
-
-meta = json.load(open(f"{options.graph}/meta.json"))
-hidden = 256
-sizes = [str(meta["features"]), str(hidden), str(meta["classes"])]
+models = options.models.split(",")
+shares = [int(share) for share in options.memory.split(",") if share]
 here = os.path.dirname(os.path.abspath(__file__))
 environment = dict(
     os.environ, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS=str(options.threads), DGLBACKEND="pytorch")
-commands = {
-    "ours": [options.ours, "training", options.graph, *sizes, "--threads", str(options.threads)],
-    "dgl": [options.python, f"{here}/peer.py", "dgl", options.graph, *sizes, str(options.threads)],
+TARGETS = {
+    ("dgl", "gcn"): 0.4, ("dgl", "sage"): 0.4, ("dgl", "gat"): 0.35, ("pyg", "gcn"): 0.05,
+    ("slow", 50): 1.3, ("slow", 25): 2.0, "memory": 0.6, "link": 1.1, "floor": 1.5,
 }
-if not options.no_pyg:
-    commands["pyg"] = [options.python, f"{here}/peer.py", "pyg", options.graph, *sizes, str(options.threads)]
-workers = {
-    name: subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
-    for name, command in commands.items()
-}
-
-
-def ask(name, model, count):
-    worker = workers[name]
-    try:
-        worker.stdin.write(f"{model} {count}\n")
-        worker.stdin.flush()
-        line = worker.stdout.readline()
-    except BrokenPipeError:
-        line = ""
-    if not line:
-        sys.exit(f"{name} stopped; run it by hand: {' '.join(commands[name])}")
-    return json.loads(line)
-
-
-def peak_mebibytes(name):
-    with open(f"/proc/{workers[name].pid}/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
-
-
-seconds = {}
-memory = {}
-for model in ("gcn", "sage"):
-    for name in workers:
-        ask(name, model, 1)
-    for _ in range(options.rounds):
-        for name in workers:
-            # PyG takes many times longer; fewer of its epochs keep the run short.
-            answer = ask(name, model, 1 if name == "pyg" else 3)
-            seconds.setdefault((name, model), []).extend(answer["seconds"])
-for name in workers:
-    memory[name] = peak_mebibytes(name)
-for worker in workers.values():
-    worker.stdin.close()
-    worker.wait()
-
-median = {key: statistics.median(values) for key, values in seconds.items()}
-targets = {("dgl", "gcn"): 0.4, ("dgl", "sage"): 0.4, ("pyg", "gcn"): 0.05, ("pyg", "sage"): None}
 rows = []
-for peer in [name for name in workers if name != "ours"]:
-    for model in ("gcn", "sage"):
-        ratio = median["ours", model] / median[peer, model]
-        target = targets[peer, model]
-        rows.append(
-            {
-                "metric": f"epoch seconds, {model}, executor in process on sealed in-memory windows, against {peer}",
-                "ours": round(median["ours", model], 4),
-                "peer": round(median[peer, model], 4),
-                "ratio": round(ratio, 4),
-                "target": target,
-                "ok": None if target is None else ratio <= target,
-            })
-rows.append(
-    {
-        "metric": "peak memory of the process in MiB, against dgl",
-        "ours": round(memory["ours"]), "peer": round(memory["dgl"]),
-        "ratio": round(memory["ours"] / memory["dgl"], 3), "target": None, "ok": None,
-    })
+
+
+class Worker:
+    def __init__(self, name, command):
+        self.name, self.command = name, command
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=environment)
+
+    def ask(self, words):
+        try:
+            self.process.stdin.write(words + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            sys.exit(f"{self.name} stopped at '{words}'; run it by hand: {' '.join(self.command)}")
+        return json.loads(line)
+
+    def peak_mebibytes(self):
+        with open(f"/proc/{self.process.pid}/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def note(graph, metric, ours, peer, target=None, between=None):
+    ratio = ours / peer if peer else None
+    ok = None
+    if target is not None and ratio is not None:
+        ok = ratio <= target
+    if between is not None and ratio is not None:
+        ok = between[0] <= ratio <= between[1]
+    rows.append(
+        {"graph": graph, "metric": metric, "ours": round(ours, 5), "peer": round(peer, 5) if peer else None,
+         "ratio": round(ratio, 4) if ratio else None, "target": target if between is None else list(between), "ok": ok})
+    if not options.json:
+        verdict = "" if ok is None else ("  ok" if ok else "  NOT met")
+        against = f" / {peer:.5g} = {ratio:.3g}" if ratio else ""
+        wanted = "" if target is None and between is None else f", target {target if between is None else between}"
+        print(f"  {metric}: {ours:.5g}{against}{wanted}{verdict}", flush=True)
+
+
+def least_seconds(model, meta, hidden, floor):
+    """The larger of: every product of forward and backward at the machine's sgemm; features, neighbours' rows and the
+    hidden layer, each read or written once for each use, at its copy rate. The first layer's gradient of X is not made."""
+    n, e, f, c = meta["nodes"], meta["edges"], meta["features"], meta["classes"]
+    twice = 2 if model == "sage" else 1
+    flops = 2 * n * (2 * f * hidden + 3 * hidden * c) * twice
+    widths = (hidden + c) if model == "gat" else c
+    passes = 3 if model == "gat" else 2
+    moved = 4 * (2 * n * f * twice + passes * e * widths + 4 * n * hidden)
+    return max(flops / (floor["gigaflops"] * 1e9), moved / (floor["gigabytes"] * 1e9))
+
+
+def machine():
+    """What the machine can do at all: large products, and memory read once and written once."""
+    answer = json.loads(
+        subprocess.run(
+            [options.python, f"{here}/machine.py", str(options.threads)], env=environment, capture_output=True,
+            text=True, check=True).stdout)
+    if not options.json:
+        print(f"machine, {options.threads} threads: sgemm {answer['gigaflops']:.0f} GFLOP/s, "
+              f"copy {answer['gigabytes']:.1f} GB/s read and written", flush=True)
+    return answer
+
+
+def run(folder, floor):
+    graph = os.path.basename(os.path.normpath(folder))
+    meta = json.load(open(f"{folder}/meta.json"))
+    hidden = meta.get("hidden", 256)
+    sizes = [str(meta["features"]), str(hidden), str(meta["classes"]), ]
+    if not options.json:
+        print(f"{graph}: {meta['nodes']} nodes, {meta['edges']} edges, {meta['features']} features, hidden {hidden}, "
+              f"{meta['classes']} classes, 2 layers; medians of interleaved epochs", flush=True)
+    commands = {"ours": [options.ours, "training", folder, *sizes, "--threads", str(options.threads)]}
+    for peer in ["dgl"] + ([] if options.no_pyg else ["pyg"]):
+        commands[peer] = [options.python, f"{here}/peer.py", peer, folder, *sizes, str(options.threads)]
+    for model in models:
+        # A process for each model, so that peak memory is that model's.
+        workers = {name: Worker(name, command) for name, command in commands.items()}
+        seconds = {name: [] for name in workers}
+        answer = {}
+        for name, worker in workers.items():
+            worker.ask(f"{model} 1")
+        for _ in range(options.rounds):
+            for name, worker in workers.items():
+                # PyG takes many times longer; fewer of its epochs keep the run short.
+                answer[name] = worker.ask(f"{model} {1 if name == 'pyg' else 3}")
+                seconds[name] += answer[name]["seconds"]
+        memory = {name: worker.peak_mebibytes() for name, worker in workers.items()}
+        for name, worker in workers.items():
+            if name != "ours":
+                worker.end()
+        median = {name: statistics.median(values) for name, values in seconds.items()}
+        for peer in median:
+            if peer != "ours":
+                note(graph, f"R6 {model} seconds an epoch against {peer}", median["ours"], median[peer],
+                     TARGETS.get((peer, model)))
+        note(graph, f"peak memory {model}, MiB of the process, against dgl", memory["ours"], memory["dgl"],
+             TARGETS["memory"])
+        ours = workers["ours"]
+        note(graph, f"R3 {model} seconds an epoch against the slowest resource's floor", median["ours"],
+             least_seconds(model, meta, hidden, floor), TARGETS["floor"])
+        full = ours.ask(f"{model} 5 evaluate")
+        note(graph, f"R4 {model} predicted against measured, with evaluation", full["forecastSeconds"],
+             statistics.median(full["seconds"]), between=(0.85, 1.15))
+        whole = ours.ask(f"{model} 2 weights")
+        for share in shares:
+            cut = ours.ask(f"{model} 1 memory={share} evaluate")
+            if "refused" in cut:
+                if not options.json:
+                    print(f"  {model} with {share} % of the working set: refused ({cut['refused']})", flush=True)
+                rows.append({"graph": graph, "metric": f"R1 {model} {share} %", "refused": cut["refused"], "ok": False})
+                continue
+            times = {"whole": [], "cut": []}
+            for _ in range(max(options.rounds // 2, 1)):
+                times["whole"] += ours.ask(f"{model} 2 evaluate")["seconds"]
+                cut = ours.ask(f"{model} 2 memory={share} evaluate")
+                times["cut"] += cut["seconds"]
+            slow, fast = statistics.median(times["cut"]), statistics.median(times["whole"])
+            note(graph, f"R1 {model} with {share} % of the working set, seconds an epoch", slow, fast,
+                 TARGETS.get(("slow", share)))
+            note(graph, f"R2 {model} {share} %: MiB over the link an epoch against the working set beyond memory, once",
+                 (cut["fetchedBytes"] + cut["storedBytes"]) / 2**20, cut["leastLinkBytes"] / 2**20, TARGETS["link"])
+            note(graph, f"R4 {model} {share} %: predicted against measured", cut["forecastSeconds"], slow,
+                 between=(0.85, 1.15))
+            bits = ours.ask(f"{model} 2 memory={share} weights")
+            same = bits["weights"] == whole["weights"]
+            rows.append({"graph": graph, "metric": f"R7 {model} {share} %: the weights are the resident plan's",
+                         "ok": same})
+            if not options.json:
+                print(f"  R7 {model} {share} %: weights {'bit-equal' if same else 'DIFFER'}", flush=True)
+        workers["ours"].end()
+
+
+floor = machine()
+for folder in options.graphs:
+    run(folder, floor)
 if options.json:
-    print(json.dumps(rows, indent=1))
-else:
-    print(
-        f"R-MAT, {meta['nodes']} nodes, {meta['edges']} edges, {meta['features']} features, hidden {hidden}, "
-        f"{meta['classes']} classes, 2 layers, {options.threads} threads; medians of interleaved epochs")
-    for (name, model), values in sorted(seconds.items()):
-        print(f"  {name:5} {model:5} median {median[name, model]:.3f} s, fastest {min(values):.3f}, of {len(values)}")
-    for row in rows:
-        verdict = "" if row["ok"] is None else ("  ok" if row["ok"] else "  NOT met")
-        print(
-            f"  {row['metric']}: {row['ours']} / {row['peer']} = {row['ratio']}"
-            + (f", target {row['target']}" if row["target"] else "") + verdict)
+    print(json.dumps({"machine": floor, "rows": rows}, indent=1))

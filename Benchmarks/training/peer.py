@@ -2,7 +2,7 @@
 
 usage: peer.py dgl|pyg FOLDER FEATURES HIDDEN CLASSES THREADS
 
-Two layers, relu and dropout 0.5 between them, Adam, weight decay on the first layer, cross-entropy over the training
+Two layers, relu (elu for gat, of four heads and one) and dropout 0.5 between them, Adam, weight decay on the first layer, cross-entropy over the training
 nodes: forward, backward and step, no evaluation. The same as `sekisho-bench training`.
 """
 import json
@@ -17,6 +17,7 @@ peer, folder = sys.argv[1:3]
 width, hidden, classes, threads = map(int, sys.argv[3:])
 torch.set_num_threads(threads)
 torch.manual_seed(1)
+HEADS = 4
 
 indptr = torch.from_numpy(np.fromfile(f"{folder}/indptr.bin", np.int64))
 indices = torch.from_numpy(np.fromfile(f"{folder}/indices.bin", np.int32).astype(np.int64))
@@ -41,13 +42,16 @@ if peer == "dgl":
             layer = {
                 "gcn": lambda i, o: dgl.nn.GraphConv(i, o, norm="both"),
                 "sage": lambda i, o: dgl.nn.SAGEConv(i, o, "mean"),
+                "gat": lambda i, o: dgl.nn.GATConv(i, o // HEADS if o == hidden else o, HEADS if o == hidden else 1),
             }[kind]
-            self.graph = looped if kind == "gcn" else graph
+            self.graph = graph if kind == "sage" else looped
+            self.act = F.elu if kind == "gat" else F.relu
             self.first, self.second = layer(width, hidden), layer(hidden, classes)
 
         def forward(self, x):
-            x = F.dropout(F.relu(self.first(self.graph, x)), 0.5, self.training)
-            return self.second(self.graph, x)
+            # GATConv keeps heads apart: [nodes, heads, width].
+            x = F.dropout(self.act(self.first(self.graph, x).flatten(1)), 0.5, self.training)
+            return self.second(self.graph, x).flatten(1)
 else:
     import torch_geometric.nn as nn
 
@@ -56,11 +60,16 @@ else:
     class Model(torch.nn.Module):
         def __init__(self, kind):
             super().__init__()
-            layer = {"gcn": lambda i, o: nn.GCNConv(i, o, cached=True), "sage": nn.SAGEConv}[kind]
+            layer = {
+                "gcn": lambda i, o: nn.GCNConv(i, o, cached=True),
+                "sage": nn.SAGEConv,
+                "gat": lambda i, o: nn.GATConv(i, o // HEADS if o == hidden else o, HEADS if o == hidden else 1),
+            }[kind]
+            self.act = F.elu if kind == "gat" else F.relu
             self.first, self.second = layer(width, hidden), layer(hidden, classes)
 
         def forward(self, x):
-            x = F.dropout(F.relu(self.first(x, edges)), 0.5, self.training)
+            x = F.dropout(self.act(self.first(x, edges)), 0.5, self.training)
             return self.second(x, edges)
 
 

@@ -1,3 +1,4 @@
+package import DurableFiles
 internal import Sealing
 package import TransparencyLog
 package import Vocabulary
@@ -9,14 +10,14 @@ package struct AuditExport {
     private static let entriesFolder = "run/entries"
     private static let proofsFolder = "run/proofs"
 
-    private let disk: any TrailDisk
+    private let disk: any Disk
 
-    package init(_ disk: any TrailDisk) { self.disk = disk }
+    package init(_ disk: any Disk) { self.disk = disk }
 
     // MARK: Writing
 
     /// Exports the whole published log of the trail in `trail` into an empty folder.
-    package static func whole(of trail: any TrailDisk, into folder: any TrailDisk, at time: Timestamp) throws {
+    package static func whole(of trail: any Disk, into folder: any Disk, at time: Timestamp) throws {
         var bag = try Bag(folder)
         let (identity, head) = try start(&bag, trail)
         for tile in Tile.all(size: head.size) { try bag.copy(TrailFiles.log(tile.path), from: trail) }
@@ -33,7 +34,7 @@ package struct AuditExport {
 
     /// Exports one era (a run) with a proof for each entry: complete in itself, and nothing of other runs.
     package static func era(
-        _ era: UInt64, of trail: any TrailDisk, into folder: any TrailDisk, at time: Timestamp
+        _ era: UInt64, of trail: any Disk, into folder: any Disk, at time: Timestamp
     ) throws {
         var bag = try Bag(folder)
         let (identity, head) = try start(&bag, trail)
@@ -61,15 +62,17 @@ package struct AuditExport {
     }
 
     private static func start(
-        _ bag: inout Bag, _ trail: any TrailDisk
+        _ bag: inout Bag, _ trail: any Disk
     ) throws -> (identity: TrailIdentity, head: SignedCheckpoint) {
         guard let text = try trail.read(TrailFiles.identity), let note = try trail.read(TrailFiles.checkpoint) else {
             throw LogError(.incomplete, "there is no published log")
         }
         let identity = try TrailIdentity(parsing: String(decoding: text.dropLast(), as: UTF8.self))
         try bag.add(TrailFiles.identity, text)
+        let handovers = try trail.read(TrailFiles.periods)
+        if let handovers { try bag.add(TrailFiles.periods, handovers) }
         try bag.add("VERIFY.md", Array(verifyText.utf8))
-        return (identity, try SignedCheckpoint(parsing: note, by: identity))
+        return (identity, try SignedCheckpoint(parsing: note, in: SigningPeriods(identity, parsing: handovers ?? [])))
     }
 
     // MARK: Reading
@@ -105,6 +108,7 @@ package struct AuditExport {
             }
             return index
         }
+        let periods = try SigningPeriods(identity, parsing: disk.read(Self.payload + TrailFiles.periods) ?? [])
         var ledger = EraLedger()
         var opened: OpenedEra?
         var report = LogReport()
@@ -115,7 +119,7 @@ package struct AuditExport {
             do {
                 let hash = Merkle.leafHash(leaf)
                 let proof = try LogProof(parsing: text)
-                let head = try proof.verified(hash, by: identity)
+                let head = try proof.verified(hash, in: periods)
                 guard proof.index == index, report.head ?? head == head else {
                     throw LogError(.wrongProof, "the proof is of another entry or head")
                 }
@@ -155,11 +159,11 @@ package struct AuditExport {
 
 /// A BagIt bag: payload files under `data/` and a SHA-512 manifest that names each of them.
 private struct Bag {
-    private let disk: any TrailDisk
+    private let disk: any Disk
     private var files: [(path: String, digest: [UInt8], count: Int)] = []
     private static let tags = ["bagit.txt", "bag-info.txt", "manifest-sha512.txt"]
 
-    init(_ disk: any TrailDisk) throws {
+    init(_ disk: any Disk) throws {
         guard try disk.names(in: "").isEmpty else {
             throw TrailError(.alreadyExists, "an export goes into an empty folder")
         }
@@ -172,7 +176,7 @@ private struct Bag {
         files.append((target, SHA512.hash(bytes), bytes.count))
     }
 
-    mutating func copy(_ path: String, from other: any TrailDisk) throws {
+    mutating func copy(_ path: String, from other: any Disk) throws {
         guard let bytes = try other.read(path) else { throw LogError(.incomplete, "\(path) is missing") }
         try add(path, bytes)
     }
@@ -201,7 +205,7 @@ private struct Bag {
     }
 
     /// Every file is named in its manifest with its hash, and no other file lies there.
-    static func verify(_ disk: any TrailDisk) throws {
+    static func verify(_ disk: any Disk) throws {
         let tags = try manifest("tagmanifest-sha512.txt", disk)
         guard Set(tags.keys) == Set(Self.tags) else {
             throw LogError(.incomplete, "the bag's tag manifest is not whole")
@@ -224,7 +228,7 @@ private struct Bag {
         }
     }
 
-    private static func manifest(_ name: String, _ disk: any TrailDisk) throws -> [String: [UInt8]] {
+    private static func manifest(_ name: String, _ disk: any Disk) throws -> [String: [UInt8]] {
         guard let bytes = try disk.read(name), let text = String(validating: bytes, as: UTF8.self) else {
             throw LogError(.incomplete, "\(name) is missing")
         }
@@ -239,7 +243,7 @@ private struct Bag {
         return digests
     }
 
-    private static func paths(under folder: String, _ disk: any TrailDisk) throws -> [String] {
+    private static func paths(under folder: String, _ disk: any Disk) throws -> [String] {
         try disk.names(in: folder).flatMap { name -> [String] in
             let path = "\(folder)/\(name)"
             let below = try Self.paths(under: path, disk)

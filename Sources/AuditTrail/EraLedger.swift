@@ -16,11 +16,26 @@ struct EraLedger {
     }
 
     private(set) var eras: [UInt64: Era] = [:]
+    /// Eras are numbered in the order in which they open; a closed one that was forgotten cannot open again.
+    private(set) var highest: UInt64 = 0
+    private let keepsClosed: Bool
+
+    /// - Parameter keepsClosed: whether `eras` still holds an era after its end; without, memory is bounded by how many
+    ///   are open at a time.
+    init(keepsClosed: Bool = true) { self.keepsClosed = keepsClosed }
 
     /// Takes the next entry of the log, with its core when the era's key is there.
     mutating func take(
         _ header: LeafHeader, leafHash: Digest, index: UInt64, core: JSON? = nil
     ) throws(LogError) {
+        let isNew = header.kind == .eraOpened && header.era > highest
+        guard isNew || eras[header.era] != nil else {
+            let why =
+                header.era > highest
+                ? "does not open with its opening entry"
+                : header.kind == .eraOpened ? "opens twice or out of order" : "goes on after it was closed"
+            throw LogError(.wrongEntry, "entry \(index): era \(header.era) \(why)")
+        }
         var era =
             eras[header.era]
             ?? Era(commitment: header.keyCommitment, opened: header.time, firstIndex: index, lastIndex: index)
@@ -38,7 +53,8 @@ struct EraLedger {
         era.chain = EraChain(count: sequence, last: leafHash)
         era.lastIndex = index
         era.isClosed = header.kind == .eraClosed
-        eras[header.era] = era
+        highest = max(highest, header.era)
+        eras[header.era] = era.isClosed && !keepsClosed ? nil : era
     }
 
     private static func check(

@@ -1,10 +1,11 @@
+package import DurableFiles
 package import TransparencyLog
 package import Vocabulary
 
 /// Checks a whole log from its static files alone: every entry, every tile, every checkpoint, and with an auditor's key
 /// every record's content and chain. It needs no gateway and trusts nothing but the key it is given.
 package struct LogVerifier {
-    private let disk: any TrailDisk
+    private let disk: any Disk
     private let folder: String
     private let identity: TrailIdentity
     private let auditor: AuditorKey?
@@ -16,7 +17,7 @@ package struct LogVerifier {
     private var report = LogReport()
 
     /// `folder` is where `log/` and `keys/` lie on the disk: empty for a trail's own folder, `data/` in an export.
-    package init(disk: any TrailDisk, folder: String, identity: TrailIdentity, auditor: AuditorKey?) {
+    package init(disk: any Disk, folder: String, identity: TrailIdentity, auditor: AuditorKey?) {
         self.disk = disk
         self.folder = folder
         self.identity = identity
@@ -26,8 +27,12 @@ package struct LogVerifier {
     /// Throws at the first doubt. Shows each entry to `visit` after it was checked against its era, but the log as a
     /// whole is verified only when this returns. Memory grows with the number of eras and the tree's height.
     package consuming func verify(_ visit: (LogEntry) throws -> Void = { _ in }) throws -> LogReport {
-        let head = try SignedCheckpoint(parsing: file(TrailFiles.checkpoint), by: identity)
-        var earlier = try checkpoints(upTo: head)
+        let periods = try SigningPeriods(identity, parsing: disk.read(folder + TrailFiles.periods) ?? [])
+        let head = try SignedCheckpoint(parsing: file(TrailFiles.checkpoint), in: periods)
+        var earlier = try checkpoints(upTo: head, in: periods)
+        // The head at which a signing period ends is a checkpoint too, whether its file is there or not.
+        earlier += periods.handovers.map(\.head).filter { $0.size <= head.size }
+        earlier.sort { $0.size < $1.size }
         for tile in Tile.all(size: head.size) where tile.kind == .entries {
             for (offset, leaf) in try tile.entries(parsing: file(TrailFiles.log(tile.path))).enumerated() {
                 let index = tile.index * Tile.width + UInt64(offset)
@@ -119,19 +124,19 @@ package struct LogVerifier {
     }
 
     /// Every checkpoint that lies beside the log, smallest first.
-    private func checkpoints(upTo head: SignedCheckpoint) throws -> [SignedCheckpoint] {
-        var found: [SignedCheckpoint] = []
+    private func checkpoints(upTo head: SignedCheckpoint, in periods: SigningPeriods) throws -> [Checkpoint] {
+        var found: [Checkpoint] = []
         for name in try disk.names(in: folder + TrailFiles.checkpointsFolder) where !name.hasSuffix(".tmp") {
             guard let size = UInt64(name), String(size) == name, size <= head.size else {
                 throw LogError(.incomplete, "a checkpoint is larger than the log")
             }
-            let checkpoint = try SignedCheckpoint(parsing: file(TrailFiles.checkpoint(size)), by: identity)
+            let checkpoint = try SignedCheckpoint(parsing: file(TrailFiles.checkpoint(size)), in: periods)
             guard checkpoint.size == size else {
                 throw LogError(.malformed, "the checkpoint of size \(size) states another size")
             }
-            found.append(checkpoint)
+            found.append(checkpoint.checkpoint)
         }
-        return found.sorted { $0.size < $1.size }
+        return found
     }
 
     private func file(_ path: String) throws -> [UInt8] {

@@ -5,6 +5,8 @@ package struct TrailError: Error, Equatable, Sendable, CustomStringConvertible {
         case full
         /// A write or sync failed: what is on the disk is not known until the next start.
         case poisoned
+        /// Files of the trail were removed or replaced while it is open; a restart finds out what is left.
+        case lost
         /// The log has been changed, or a part of it is unreadable.
         case damaged
         /// The log is older than a head that was signed before.
@@ -40,7 +42,7 @@ package struct TrailError: Error, Equatable, Sendable, CustomStringConvertible {
 /// Something that the trail noticed and dealt with when it was opened.
 package struct TrailFinding: Equatable, Sendable, CustomStringConvertible {
     package enum Code: String, Sendable {
-        case tornFrameCut, leftoverKeyErased, unusedKeysRemoved, keysMissing, reserveMissing, derivedRebuilt
+        case tornFrameCut, leftoverKeyErased, unusedKeysRemoved, keysMissing, reserveMissing, derivedRebuilt, anchorMade
     }
 
     package let code: Code

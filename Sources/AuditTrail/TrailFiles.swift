@@ -4,6 +4,8 @@ enum TrailFiles {
     static let checkpointsFolder = "log/checkpoints"
     static let checkpoint = "log/checkpoint"
     static let identity = "trail.vkey"
+    /// `SigningPeriods.bytes`; there is none while the log's first key signs.
+    static let periods = "trail.periods"
     static let anchor = "anchor"
 
     static func log(_ path: String) -> String { "\(logFolder)/\(path)" }

@@ -1,3 +1,4 @@
+package import DurableFiles
 package import Sealing
 internal import TransparencyLog
 package import Vocabulary
@@ -5,13 +6,13 @@ package import Vocabulary
 /// What a trail needs from its owner each time it is opened.
 package struct TrailHome: Sendable {
     /// The trail's folder.
-    package let disk: any TrailDisk
+    package let disk: any Disk
     /// The anchor's folder, on another volume than the trail.
-    package let anchor: any TrailDisk
+    package let anchor: any Disk
     package let settings: TrailSettings
     package let clock: any WallClock
 
-    package init(disk: any TrailDisk, anchor: any TrailDisk, settings: TrailSettings, clock: any WallClock) {
+    package init(disk: any Disk, anchor: any Disk, settings: TrailSettings, clock: any WallClock) {
         self.disk = disk
         self.anchor = anchor
         self.settings = settings
@@ -26,9 +27,11 @@ extension Trail {
     package static func create(
         in home: TrailHome, signingKey: consuming SigningKey, hostKey: borrowing SecretBytes
     ) throws(TrailError) -> Trail {
-        let identity = try checked(home, signingKey.verifyingKey, hostKey)
+        try check(home, hostKey)
+        let identity: TrailIdentity
         let trail: Trail
         do {
+            identity = try TrailIdentity(origin: home.settings.origin, key: signingKey.verifyingKey)
             try home.disk.lock()
             // Written last: without it nothing was ever acknowledged, and what an interrupted creation left goes.
             guard try home.disk.read(TrailFiles.identity) == nil else {
@@ -37,18 +40,18 @@ extension Trail {
             guard try home.anchor.read(TrailFiles.anchor).map({ isYoung($0, identity) }) ?? true else {
                 throw TrailError(.alreadyExists, "the anchor belongs to a trail that is not here")
             }
-            for folder in [WALNames.folder, EraKeyFile.folder] {
+            for folder in [WALFiles.folder, EraKeyFile.folder] {
                 for name in try home.disk.names(in: folder) { try home.disk.remove("\(folder)/\(name)") }
             }
-            try home.disk.preallocate(WALNames.reserve, byteCount: home.settings.reserveBytes)
-            let path = WALNames.segment(first: 0)
-            try home.disk.preallocate(path, byteCount: home.settings.segmentBytes)
-            var state = TrailState(
-                segment: Segment(path: path, used: 0, byteCount: home.settings.segmentBytes))
+            try home.disk.preallocate(WALFiles.reserve, byteCount: home.settings.reserveBytes)
+            let byteCount = WALFiles.segmentBytes(number: 0, most: home.settings.segmentBytes)
+            try home.disk.preallocate(WALFiles.segment(first: 0), byteCount: byteCount)
+            var state = TrailState(periods: SigningPeriods(identity))
+            state.segments = [Segment(first: 0, used: 0, byteCount: byteCount)]
             state.anchored = try home.anchor.read(TrailFiles.anchor)
             trail = Trail(
-                identity: identity, disk: home.disk, anchor: home.anchor, settings: home.settings,
-                signingKey: signingKey, hostKey: hostKey, clock: home.clock, state: state)
+                identity: identity, home: home, signingKey: signingKey, hostKey: hostKey,
+                subjects: try SubjectKeys(home.disk, hostKey: hostKey), state: state)
         } catch let error as TrailError {
             throw error
         } catch {
@@ -70,45 +73,73 @@ extension Trail {
     package static func open(
         in home: TrailHome, signingKey: consuming SigningKey, hostKey: borrowing SecretBytes
     ) throws(TrailError) -> (trail: Trail, findings: [TrailFinding]) {
-        let identity = try checked(home, signingKey.verifyingKey, hostKey)
-        var recovery: Recovery
+        try check(home, hostKey)
+        let recovery: Recovery
+        let subjects: SubjectKeys
         do {
             try home.disk.lock()
-            guard let text = try home.disk.read(TrailFiles.identity) else {
-                throw TrailError(.notFound, "there is no trail")
-            }
-            guard text == Array("\(identity)\n".utf8) else {
-                throw TrailError(.wrongKey, "the trail belongs to another key or name")
-            }
-            recovery = Recovery(home: home, identity: identity)
-            try recovery.readSegments()
-            try recovery.checkHeads()
-            try recovery.openEras(hostKey: hostKey)
-            try recovery.repair()
+            var reading = try Recovery(home: home, key: signingKey.verifyingKey)
+            try reading.readHeads()
+            try reading.readSegments()
+            try reading.checkHeads()
+            try reading.openEras(hostKey: hostKey)
+            subjects = try SubjectKeys(home.disk, hostKey: hostKey)
+            try reading.repair()
+            recovery = reading
         } catch let error as TrailError {
             throw error
         } catch {
             throw failure(of: error)
         }
-        let findings = recovery.findings
         let trail = Trail(
-            identity: identity, disk: home.disk, anchor: home.anchor, settings: home.settings, signingKey: signingKey,
-            hostKey: hostKey, clock: home.clock, state: recovery.state)
-        return try trail.finishOpening(findings, torn: recovery.torn)
+            identity: recovery.identity, home: home, signingKey: signingKey, hostKey: hostKey, subjects: subjects,
+            state: recovery.state)
+        try trail.finishOpening(torn: recovery.torn)
+        return (trail, recovery.findings)
     }
 
-    private static func checked(
-        _ home: TrailHome, _ key: VerifyingKey, _ hostKey: borrowing SecretBytes
-    ) throws(TrailError) -> TrailIdentity {
+    /// Records what recovery found and brings the derived files up to date. What cannot be written because the disk is
+    /// full is written when there is space.
+    private func finishOpening(torn: Recovery.Torn?) throws(TrailError) {
+        do throws(TrailError) {
+            if lock.held({ state.gatewayEra }) == nil { try openGatewayEra() }
+            try closeStaleGatewayEras()
+            if let torn {
+                let detail: JSON = [
+                    "bytes": .integer(Int64(torn.bytes.count)), "sha256": .string(torn.digest.hex),
+                    "after": .integer(Int64(size)),
+                ]
+                _ = try record(TrailRecord(.trailRecovered, .done, [.detail: detail]), in: .gateway)
+            }
+            try rebuild()
+        } catch  where error.code == .full {}
+    }
+
+    /// Writes every derived file that is not as it must be.
+    private func rebuild() throws(TrailError) {
+        try publishLock.held { () throws(TrailError) in
+            let head = try head()
+            try storeTiles(upTo: head)
+            if lock.held({ state.publishedNote == nil || state.published < head.size }) {
+                lock.held { state.published = min(state.published, head.size - 1) }
+                try store(head, keeps: true)
+            }
+        }
+    }
+
+    /// Publishes, then refuses everything. The era keys stay sealed for the next start.
+    package func close() {
+        try? publish(keeps: false)
+        lock.held {
+            if state.stopped == nil { state.stopped = TrailError(.closed, "the trail has been closed") }
+        }
+    }
+
+    private static func check(_ home: TrailHome, _ hostKey: borrowing SecretBytes) throws(TrailError) {
         guard !home.settings.readers.isEmpty, hostKey.count == 32,
             home.settings.segmentBytes >= 1 << 16, home.settings.reserveBytes >= 1 << 16
         else {
             throw TrailError(.malformed, "a trail needs a reader, a 32-byte host key and segments of 64 KiB or more")
-        }
-        do {
-            return try TrailIdentity(origin: home.settings.origin, key: key)
-        } catch {
-            throw TrailError(.malformed, error.publicDescription)
         }
     }
 
@@ -119,7 +150,8 @@ extension Trail {
     }
 
     private static func failure(of error: any Error) -> TrailError {
-        switch error as? DiskError {
+        if let error = error as? LogError { return TrailError(.malformed, error.publicDescription) }
+        return switch error as? DiskError {
         case .noSpace: full
         case .busy: TrailError(.busy, "another process has the trail open")
         default: TrailError(.poisoned, "the trail's disk could not be read or written")
@@ -127,56 +159,134 @@ extension Trail {
     }
 }
 
-/// Finds out what is on the disk.
+/// Finds out what is on the disk: reads the whole write-ahead log, hashes it again, and holds it to every head that may
+/// have left this host and to the published tiles. Changes nothing before all of that fits. Memory is one segment and
+/// what the tiles on the disk do not hold.
 private struct Recovery {
-    let home: TrailHome
-    let identity: TrailIdentity
-    var state = TrailState(segment: Segment(path: "", used: 0, byteCount: 0))
-    var findings: [TrailFinding] = []
-    /// What a crash left of a batch that nobody was told is durable.
-    var torn: (path: String, bytes: Range<Int>, digest: Digest)?
-    private var lastNote: [UInt8]?
-    private var ledger = EraLedger()
-
-    init(home: TrailHome, identity: TrailIdentity) {
-        self.home = home
-        self.identity = identity
+    struct Torn {
+        let path: String
+        let bytes: Range<Int>
+        let digest: Digest
     }
 
+    let home: TrailHome
+    let identity: TrailIdentity
+    var state: TrailState
+    var findings: [TrailFinding] = []
+    /// What a crash left of a batch that nobody was told is durable.
+    var torn: Torn?
+    private var ledger = EraLedger(keepsClosed: false)
+    /// Eras whose last entry was seen; the gateway's copy of their keys must be gone.
+    private var heads: [(head: SignedCheckpoint, name: String)] = []
+    private var lastHead: (size: UInt64, note: [UInt8])?
+    /// The published bundle under the entries that are being read, as far as it has fitted.
+    private var bundle: (bytes: [UInt8], at: Int)?
+
+    init(home: TrailHome, key: VerifyingKey) throws {
+        self.home = home
+        guard let text = try home.disk.read(TrailFiles.identity) else {
+            throw TrailError(.notFound, "there is no trail")
+        }
+        let wrongKey = TrailError(.wrongKey, "the trail belongs to another key or name")
+        guard text.last == 0x0A,
+            let identity = try? TrailIdentity(parsing: String(decoding: text.dropLast(), as: UTF8.self)),
+            let periods = try? SigningPeriods(
+                identity, parsing: try home.disk.read(TrailFiles.periods) ?? []),
+            identity.origin == home.settings.origin, periods.current.key == key
+        else { throw wrongKey }
+        self.identity = identity
+        state = TrailState(periods: periods)
+    }
+
+    // MARK: Heads
+
+    mutating func readHeads() throws {
+        if let note = try home.anchor.read(TrailFiles.anchor) {
+            heads.append((try parse(note, "the anchor"), "the anchor"))
+            state.anchored = note
+        } else {
+            guard home.settings.makesAnchorAnew else {
+                throw TrailError(.rolledBack, "the anchor is gone; without it a rollback cannot be told")
+            }
+            findings.append(TrailFinding(code: .anchorMade, text: "the anchor was gone and is made anew"))
+        }
+        if let note = try home.disk.read(TrailFiles.checkpoint) {
+            let head = try parse(note, "the published checkpoint")
+            heads.append((head, "the published checkpoint"))
+            state.published = head.size
+            state.publishedNote = note
+        }
+        for handover in state.periods.handovers { waiting.append((handover.head, "the end of a signing period")) }
+        waiting += heads.map { ($0.head.checkpoint, $0.name) }
+        waiting.sort { $0.head.size < $1.head.size }
+    }
+
+    /// Roots that the log must pass through, smallest first.
+    private var waiting: [(head: Checkpoint, name: String)] = []
+
+    private mutating func checkPassedHeads() throws(TrailError) {
+        while let next = waiting.first, next.head.size <= state.tree.size {
+            guard next.head.size == state.tree.size, next.head.root == state.tree.root else {
+                throw TrailError(.damaged, "the log differs from \(next.name) below entry \(next.head.size)")
+            }
+            waiting.removeFirst()
+        }
+    }
+
+    /// Holds the log to every head that may have left this host.
+    mutating func checkHeads() throws {
+        if let longer = waiting.last {
+            throw TrailError(
+                .rolledBack,
+                "the log has \(state.tree.size) entries, \(longer.name) \(longer.head.size): it has been rolled back")
+        }
+        if let lastHead { state.head = try parse(lastHead.note, "the last head in the log") }
+    }
+
+    private func parse(_ note: [UInt8], _ what: String) throws(TrailError) -> SignedCheckpoint {
+        do { return try SignedCheckpoint(parsing: note, in: state.periods) } catch {
+            throw TrailError(.damaged, "\(what) is not signed by the trail's key")
+        }
+    }
+
+    // MARK: Segments
+
     mutating func readSegments() throws {
-        let names = try home.disk.names(in: WALNames.folder).filter { WALNames.firstIndex(of: $0) != nil }
+        let names = try home.disk.names(in: WALFiles.folder).filter { WALFiles.firstIndex(of: $0) != nil }
         guard !names.isEmpty else { throw TrailError(.damaged, "the trail's segments are gone") }
         for name in names {
-            guard WALNames.firstIndex(of: name) == state.tree.size else {
+            guard WALFiles.firstIndex(of: name) == state.tree.size else {
                 throw TrailError(.damaged, "segments are missing before entry \(state.tree.size)")
             }
             // A later segment is begun only when everything before it is durable.
             guard torn == nil else {
                 throw TrailError(.damaged, "entry \(state.tree.size) is unreadable inside the log")
             }
-            try readSegment("\(WALNames.folder)/\(name)")
+            try readSegment("\(WALFiles.folder)/\(name)")
         }
+        state.nextIndex = state.tree.size
     }
 
     private mutating func readSegment(_ path: String) throws {
         guard let bytes = try home.disk.read(path) else { throw TrailError(.damaged, "a segment is gone") }
+        let first = state.tree.size
         var at = 0
         while let frame = WALFrame(in: bytes, at: at) {
             guard frame.index == state.tree.size else {
                 throw TrailError(.damaged, "entry \(state.tree.size) is missing or doubled")
             }
-            if frame.isHead { try take(head: frame) } else { try take(leaf: frame, path: path) }
+            if frame.isHead { try take(head: frame) } else { try take(leaf: frame, segment: first) }
             at = frame.end
         }
         switch WALTail(of: bytes, after: at) {
         case .clean: break
         case .damaged: throw TrailError(.damaged, "entry \(state.tree.size) is unreadable inside the log")
-        case .torn(let range): torn = (path, range, SHA256.hash(bytes[range]))
+        case .torn(let range): torn = Torn(path: path, bytes: range, digest: SHA256.hash(bytes[range]))
         }
-        state.segment = Segment(path: path, used: at, byteCount: bytes.count)
+        state.segments.append(Segment(first: first, used: at, byteCount: bytes.count))
     }
 
-    private mutating func take(leaf frame: WALFrame, path: String) throws {
+    private mutating func take(leaf frame: WALFrame, segment: UInt64) throws {
         let hash = Merkle.leafHash(frame.payload)
         guard hash == frame.hash, let header = try? LeafHeader(leaf: frame.payload) else {
             throw TrailError(.damaged, "entry \(frame.index) does not fit its hash")
@@ -186,85 +296,105 @@ private struct Recovery {
         } catch {
             throw TrailError(.damaged, error.publicDescription)
         }
-        state.indexByHash[hash] = frame.index
+        if header.kind == .eraOpened, try home.disk.byteCount(of: EraKeyFile.path(header.era)) == nil {
+            findings.append(
+                TrailFinding(code: .keysMissing, text: "the wrapped keys of era \(header.era) are gone"))
+        }
         if header.kind == .record { state.records += 1 }
+        state.lastWritten = header.time
+        try compareWithBundle(frame.payload)
         state.tree.append(hash)
         state.places.append(
-            Place(path: path, offset: frame.offset + WALFrame.headerBytes, count: frame.payload.count))
+            Place(
+                segment: segment, offset: UInt32(frame.offset + WALFrame.headerBytes),
+                count: UInt32(frame.payload.count)))
+        if state.tree.size % Tile.width == 0 { try dropStoredTiles() }
+        try checkPassedHeads()
     }
 
     private mutating func take(head frame: WALFrame) throws {
         guard SHA256.hash(frame.payload) == frame.hash else {
             throw TrailError(.damaged, "a head of size \(frame.index) does not fit its hash")
         }
-        lastNote = Array(frame.payload)
+        lastHead = (frame.index, Array(frame.payload))
     }
 
-    /// Holds the log to every head that may have left this host.
-    mutating func checkHeads() throws {
-        guard let note = try home.anchor.read(TrailFiles.anchor) else {
-            throw TrailError(.rolledBack, "the anchor is gone; without it a rollback cannot be told")
+    // MARK: Published tiles
+
+    /// Follows the published bundle as long as everything before it was as it must be.
+    private mutating func compareWithBundle(_ leaf: ArraySlice<UInt8>) throws {
+        if state.tree.size % Tile.width == 0 {
+            let tile = Tile(.entries, index: state.tree.size / Tile.width)
+            let isNext = state.tree.base == state.tree.size
+            bundle = isNext ? try home.disk.read(TrailFiles.log(tile.path)).map { ($0, 0) } : nil
         }
-        state.anchored = note
-        try check(note, "the anchor")
-        if let lastNote { state.head = try check(lastNote, "the last head in the log") }
-        if let published = try home.disk.read(TrailFiles.checkpoint) {
-            state.published = try check(published, "the published checkpoint").size
+        guard let (bytes, at) = bundle else { return }
+        let end = at + 2 + leaf.count
+        guard end <= bytes.count, Int(bytes[at]) << 8 | Int(bytes[at + 1]) == leaf.count,
+            bytes[(at + 2)..<end].elementsEqual(leaf)
+        else {
+            bundle = nil
+            return
+        }
+        bundle = (bytes, end)
+    }
+
+    /// Lets go of the tiles that just became full and lie on the disk as they must. Others stay held, and all after
+    /// them, to be written again.
+    private mutating func dropStoredTiles() throws {
+        var span = Tile.width
+        var level = 0
+        while state.tree.size % span == 0, span < 1 << 56 {
+            let tile = Tile(.hashes(level: level), index: state.tree.size / span - 1)
+            let isBundleWhole = level > 0 || bundle.map { $0.at == $0.bytes.count } ?? false
+            if isBundleWhole, state.tree.isFirstHeld(tile), let hashes = state.tree.hashes(of: tile),
+                try home.disk.read(TrailFiles.log(tile.path)) == Tile.bytes(of: hashes)
+            {
+                state.tree.drop(tile)
+                if level == 0 { state.places.removeAll(keepingCapacity: true) }
+            } else if state.tree.size <= state.published, findings.last?.code != .derivedRebuilt {
+                findings.append(
+                    TrailFinding(code: .derivedRebuilt, text: "files of the published log were missing or changed"))
+            }
+            span *= Tile.width
+            level += 1
         }
     }
 
-    @discardableResult
-    private func check(_ note: [UInt8], _ what: String) throws(TrailError) -> SignedCheckpoint {
-        let head: SignedCheckpoint
-        do {
-            head = try SignedCheckpoint(parsing: note, by: identity)
-        } catch {
-            throw TrailError(.damaged, "\(what) is not signed by the trail's key")
-        }
-        guard head.size <= state.tree.size else {
-            throw TrailError(
-                .rolledBack, "the log has \(state.tree.size) entries, \(what) \(head.size): it has been rolled back")
-        }
-        guard state.tree.root(size: head.size) == head.root else {
-            throw TrailError(.damaged, "the log differs from \(what) below entry \(head.size)")
-        }
-        return head
-    }
+    // MARK: Eras
 
     mutating func openEras(hostKey: borrowing SecretBytes) throws {
-        let names = Set(try home.disk.names(in: EraKeyFile.folder))
-        state.nextEra = (ledger.eras.keys.max() ?? 0) + 1
+        state.nextEra = ledger.highest + 1
         for (number, era) in ledger.eras.sorted(by: { $0.key < $1.key }) {
-            if !names.contains("\(number).json") {
-                findings.append(TrailFinding(code: .keysMissing, text: "the wrapped keys of era \(number) are gone"))
+            guard let bytes = try home.disk.read(HostKeyFile.path(number)) else {
+                throw TrailError(.damaged, "the gateway's copy of the key of open era \(number) is gone")
             }
-            let path = HostKeyFile.path(number)
-            if era.isClosed {
-                guard names.contains("\(number).host") else { continue }
+            let open = try HostKeyFile.open(bytes, era: number, opened: era.opened, hostKey: hostKey)
+            guard open.key.commitment == era.commitment else {
+                throw TrailError(.damaged, "the key of era \(number) is not the one its entries commit to")
+            }
+            open.durable = era.chain
+            open.pending = era.chain
+            state.eras[number] = open
+            if let run = open.run { state.runEras[run] = number } else { state.gatewayEra = number }
+        }
+        // Keys are written before their era's first entry: a crash between leaves keys that opened nothing.
+        for name in try home.disk.names(in: EraKeyFile.folder) {
+            let digits = name.prefix(while: \.isNumber)
+            guard let number = UInt64(digits) else { continue }
+            let path = "\(EraKeyFile.folder)/\(name)"
+            if number > ledger.highest {
+                try home.disk.erase(path)
+                findings.append(TrailFinding(code: .unusedKeysRemoved, text: "era \(number) had keys but no entry"))
+            } else if name.hasSuffix(".host"), ledger.eras[number] == nil {
                 try home.disk.erase(path)
                 findings.append(
                     TrailFinding(code: .leftoverKeyErased, text: "era \(number) was closed but its key not yet erased"))
-            } else {
-                guard let bytes = try home.disk.read(path) else {
-                    throw TrailError(.damaged, "the gateway's copy of the key of open era \(number) is gone")
-                }
-                let open = try HostKeyFile.open(bytes, era: number, opened: era.opened, hostKey: hostKey)
-                guard open.key.commitment == era.commitment else {
-                    throw TrailError(.damaged, "the key of era \(number) is not the one its entries commit to")
-                }
-                open.durable = era.chain
-                open.pending = era.chain
-                state.eras[number] = open
-                if let run = open.run { state.runEras[run] = number } else { state.gatewayEra = number }
             }
         }
-        // Keys are written before their era's first entry: a crash between leaves keys that opened nothing.
-        for name in names {
-            guard let number = UInt64(name.prefix(while: \.isNumber)), ledger.eras[number] == nil else { continue }
-            try home.disk.erase("\(EraKeyFile.folder)/\(name)")
-            findings.append(TrailFinding(code: .unusedKeysRemoved, text: "era \(number) had keys but no entry"))
-        }
     }
+
+    // MARK: Repair
 
     /// Cuts what was torn and makes the reserve again.
     mutating func repair() throws {
@@ -277,11 +407,18 @@ private struct Recovery {
                     code: .tornFrameCut,
                     text: "\(torn.bytes.count) bytes after entry \(state.tree.size) were not wholly written; cut"))
         }
-        guard try !home.disk.names(in: WALNames.folder).contains("reserve.seg") else { return }
+        let next = WALFiles.segmentBytes(number: state.segments.count, most: home.settings.segmentBytes)
+        if let spare = try home.disk.byteCount(of: WALFiles.spare) {
+            state.hasSpare = spare == next
+            if !state.hasSpare { try home.disk.remove(WALFiles.spare) }
+        }
+        guard try home.disk.byteCount(of: WALFiles.reserve) == nil else { return }
         do {
-            try home.disk.preallocate(WALNames.reserve, byteCount: home.settings.reserveBytes)
+            try home.disk.preallocate(WALFiles.reserve, byteCount: home.settings.reserveBytes)
         } catch DiskError.noSpace {
+            // What is left of the segment that was the reserve stays kept for endings.
             state.hasReserve = false
+            state.isFull = true
             findings.append(TrailFinding(code: .reserveMissing, text: "there is no space for the trail's reserve"))
         }
     }

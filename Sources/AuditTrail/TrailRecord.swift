@@ -5,12 +5,26 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case trailCreated = "trail.created"
     case trailRecovered = "trail.recovered"
     case trailFull = "trail.full"
+    case trailResumed = "trail.resumed"
+    case trailStopped = "trail.stopped"
+    case trailHeartbeat = "trail.heartbeat"
+    case trailReanchored = "trail.reanchored"
+    case trailCosigned = "trail.cosigned"
+    case witnessesChanged = "witnesses.changed"
+    case signingRotationAsked = "signing.rotation-asked"
+    case signingRotated = "signing.rotated"
+    case subjectShredRequested = "subject.shred-requested"
+    case subjectShredded = "subject.shredded"
     case trailRead = "trail.read"
     case trailExported = "trail.exported"
     case eraOpened = "era.opened"
     case eraClosed = "era.closed"
     case gatewayRecovered = "gateway.recovered"
     case personAdded = "person.added"
+    case personSignedIn = "person.signed-in"
+    case personSignedOut = "person.signed-out"
+    case credentialIssued = "credential.issued"
+    case credentialRevoked = "credential.revoked"
     case policyActivated = "policy.activated"
     case datasetImported = "dataset.imported"
     case consentChanged = "consent.changed"
@@ -29,6 +43,7 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case deviceLeased = "device.leased"
     case runPlanned = "run.planned"
     case programLoaded = "program.loaded"
+    case trainingResumed = "training.resumed"
     case trainingEpoch = "training.epoch"
     case progressShown = "progress.shown"
     case runTrained = "run.trained"
@@ -39,15 +54,23 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case releaseDecided = "release.decided"
     case releaseReady = "release.ready"
     case releaseTaken = "release.taken"
+    case runCancelled = "run.cancelled"
     case runClosed = "run.closed"
 
     /// What the trail writes about itself, in entries of a kind of their own.
-    var isOfTheTrail: Bool { [.trailCreated, .trailRecovered, .trailFull].contains(self) }
+    var isOfTheTrail: Bool {
+        switch self {
+        case .trailCreated, .trailRecovered, .trailFull, .trailResumed, .trailStopped, .trailHeartbeat,
+            .signingRotated:
+            true
+        default: false
+        }
+    }
 
     /// What may still be written from the reserve when the disk is full: endings, so that nothing is left running.
     package var mayUseReserve: Bool {
         switch self {
-        case .trailFull, .runClosed, .deviceScrubbed, .nodeQuarantined:
+        case .trailFull, .trailStopped, .runClosed, .deviceScrubbed, .nodeQuarantined:
             true
         default: false
         }
@@ -71,20 +94,26 @@ package struct TrailRecord: Hashable, Sendable {
     package let event: AuditEvent
     package let outcome: AuditOutcome
     package let members: [Member: JSON]
+    /// What it says about persons, each part under that person's own key.
+    package let sections: [SubjectSection]
 
-    package init(_ event: AuditEvent, _ outcome: AuditOutcome, _ members: [Member: JSON] = [:]) {
+    package init(
+        _ event: AuditEvent, _ outcome: AuditOutcome, _ members: [Member: JSON] = [:], sections: [SubjectSection] = []
+    ) {
         self.event = event
         self.outcome = outcome
         self.members = members
+        self.sections = sections
     }
 
     /// The core that is sealed: these members, the run, the place in the chain and what the closing record counts.
-    func core(run: RunID?, sequence: UInt64, previous: Digest?, count: UInt64?) -> JSON {
+    func core(run: RunID?, sequence: UInt64, previous: Digest?, count: UInt64?, sections: [JSON]) -> JSON {
         var core: [String: JSON] = [
             "event": .string(event.rawValue), "outcome": .string(outcome.rawValue),
             "sequence": .integer(Int64(sequence)),
         ]
         for (member, value) in members { core[member.rawValue] = value }
+        if !sections.isEmpty { core["sections"] = .array(sections) }
         if let run { core["run"] = .string(run.text) }
         if let previous { core["previous"] = .string(previous.hex) }
         if let count { core["count"] = .integer(Int64(count)) }

@@ -2,73 +2,102 @@ internal import Sealing
 internal import TransparencyLog
 internal import Vocabulary
 
-/// Everything about an open trail that changes.
+/// Everything about an open trail that changes. Nothing in it grows with the log.
 struct TrailState {
-    var tree = MerkleTree()
+    /// The hashes that are not in full tiles on the disk yet, and where those leaves lie in the write-ahead log.
+    var tree = TileEdge()
     var places: [Place] = []
-    var indexByHash: [Digest: UInt64] = [:]
     /// Entries of kind `record`.
     var records = 0
+    /// The index that the next record in a batch gets.
+    var nextIndex: UInt64 = 0
     var eras: [UInt64: OpenEra] = [:]
     var runEras: [RunID: UInt64] = [:]
     var gatewayEra: UInt64?
     var nextEra: UInt64 = 1
-    var segment: Segment
+    /// All segments, the last of which is written to.
+    var segments: [Segment] = []
+    var hasSpare = false
+    /// Whether a spare was tried for in vain since the last segment was begun.
+    var spareFailed = false
     var hasReserve = true
     var isFull = false
+    /// How many records a full disk has turned away.
+    var refusals: Int64 = 0
     /// Why nothing is written any more.
     var stopped: TrailError?
+    var periods: SigningPeriods
     var head: SignedCheckpoint?
     /// The note that lies at the anchor.
     var anchored: [UInt8]?
-    /// How many entries the derived files show.
+    /// How many entries the published checkpoint covers, and its note.
     var published: UInt64 = 0
-    var queue: [Ticket] = []
+    var publishedNote: [UInt8]?
+    /// When something was written last, and when a checkpoint was last kept for good.
+    var lastWritten: Timestamp?
+    var lastKept: Timestamp?
+    /// Those that wait to be written; the last one still takes records.
+    var batches: [Batch] = []
     var isCommitting = false
 
-    private static let batchRecordsMax = 1024
-    private static let batchBytesMax = 1 << 20
+    init(periods: SigningPeriods) { self.periods = periods }
 
-    /// What has queued, up to the bounds of one batch.
-    mutating func takeBatch() -> [Ticket] {
-        var count = 0
-        var bytes = 0
-        for ticket in queue.prefix(Self.batchRecordsMax) {
-            bytes += ticket.byteCount
-            if count > 0 && bytes > Self.batchBytesMax { break }
-            count += 1
-        }
-        defer { queue.removeFirst(count) }
-        return Array(queue.prefix(count))
+    var segment: Segment {
+        get { segments.last! }
+        set { segments[segments.count - 1] = newValue }
     }
 
-    /// Takes over what has become durable in the segment at `path`.
-    mutating func apply(_ written: WrittenBatch, to path: String) {
-        let base = segment.used
-        for (prepared, offset) in written.leaves {
-            indexByHash[prepared.leafHash] = tree.size
-            if prepared.kind == .record { records += 1 }
-            tree.append(prepared.leafHash)
-            places.append(Place(path: path, offset: base + offset, count: prepared.leaf.count))
-            eras[prepared.era]?.durable = EraChain(count: prepared.sequence, last: prepared.leafHash)
+    /// The batch that still takes `byteCount` more bytes.
+    mutating func forming(_ byteCount: Int) -> Batch {
+        if let last = batches.last, last.leaves.count < Batch.recordsMax,
+            last.bytes.isEmpty || last.bytes.count + byteCount <= Batch.bytesMax
+        {
+            return last
         }
-        segment.used += written.bytes.count
+        let batch = Batch()
+        batches.append(batch)
+        return batch
+    }
+
+    /// Takes over what has become durable.
+    mutating func apply(_ batch: Batch, headBytes: Int) {
+        let segment = self.segment
+        for leaf in batch.leaves {
+            if leaf.isRecord { records += 1 }
+            tree.append(leaf.hash)
+            places.append(
+                Place(segment: segment.first, offset: UInt32(segment.used + leaf.offset), count: UInt32(leaf.count)))
+            eras[leaf.era]?.durable = EraChain(count: leaf.sequence, last: leaf.hash)
+        }
+        self.segment.used += batch.bytes.count + headBytes
+    }
+
+    /// Fails everything that waits; eras go back to what is durable.
+    mutating func failWaiting(_ error: TrailError) {
+        for batch in batches { batch.finish(.failure(error)) }
+        batches = []
+        nextIndex = tree.size
+        for era in eras.values {
+            era.pending = era.durable
+            era.isClosing = false
+        }
     }
 }
 
-/// Where a leaf lies.
+/// Where a leaf lies: in the segment that begins with entry `segment`.
 struct Place {
-    let path: String
-    let offset: Int
-    let count: Int
+    let segment: UInt64
+    let offset: UInt32
+    let count: UInt32
 }
 
-/// The segment that is written to.
+/// A file of the write-ahead log, all of its space taken.
 struct Segment {
-    let path: String
+    let first: UInt64
     var used: Int
     let byteCount: Int
 
+    var path: String { WALFiles.segment(first: first) }
     var room: Int { byteCount - used }
 }
 
@@ -84,8 +113,10 @@ final class OpenEra: @unchecked Sendable {
     let run: RunID?
     let key: EraKey
     let opened: Timestamp
+    /// Held while a record is sealed that must follow the one before it.
+    let sealing = Lock()
     var durable = EraChain()
-    /// With what waits in the queue.
+    /// With what waits to be written.
     var pending = EraChain()
     var isClosing = false
 
@@ -97,50 +128,51 @@ final class OpenEra: @unchecked Sendable {
     }
 }
 
-/// Something that waits for the next batch. Its result is touched only with the trail's lock held.
-final class Ticket {
-    enum Content {
-        case leaf(PreparedRecord)
-        /// A signed head over everything before it.
-        case head
+/// Records that become durable together. Touched with the trail's lock held; once its leader has taken it, nobody else
+/// changes it and the leader reads it without.
+final class Batch: @unchecked Sendable {
+    static let recordsMax = 1024
+    static let bytesMax = 1 << 20
+
+    struct Leaf {
+        let hash: Digest
+        let era: UInt64
+        let sequence: UInt64
+        let isRecord: Bool
+        /// Where the leaf starts in `bytes`.
+        let offset: Int
+        let count: Int
     }
 
-    let content: Content
-    var result: Result<UInt64, TrailError>?
-
-    init(_ content: Content) { self.content = content }
-
-    var byteCount: Int {
-        switch content {
-        case .leaf(let prepared): prepared.leaf.count + WALFrame.overheadBytes
-        case .head: 512
-        }
-    }
-}
-
-/// The bytes of a batch and what they mean once they are durable.
-struct WrittenBatch {
-    var range: CompactRange
     private(set) var bytes: [UInt8] = []
-    private(set) var leaves: [(prepared: PreparedRecord, offset: Int)] = []
-    private(set) var head: SignedCheckpoint?
-    /// For each ticket, the index of its leaf or the size of its head.
-    private(set) var indices: [UInt64] = []
+    private(set) var leaves: [Leaf] = []
+    /// Whether somebody waits for a signed head over everything in it.
+    var wantsHead = false
+    private(set) var outcome: Result<Void, TrailError>?
+    private(set) var headFailure: TrailError?
+    let done = Condition()
 
-    init(range: CompactRange) { self.range = range }
-
-    mutating func add(_ prepared: PreparedRecord, time: Timestamp) {
-        indices.append(range.size)
-        leaves.append((prepared, bytes.count + WALFrame.headerBytes))
+    func add(_ prepared: PreparedRecord, index: UInt64, time: Timestamp) {
+        leaves.append(
+            Leaf(
+                hash: prepared.leafHash, era: prepared.era, sequence: prepared.sequence,
+                isRecord: prepared.kind == .record, offset: bytes.count + WALFrame.headerBytes,
+                count: prepared.leaf.count))
         WALFrame.append(
-            to: &bytes, payload: prepared.leaf, index: range.size, isHead: false, time: time, hash: prepared.leafHash)
-        range.append(prepared.leafHash)
+            to: &bytes, payload: prepared.leaf, index: index, isHead: false, time: time, hash: prepared.leafHash)
     }
 
-    mutating func add(_ head: SignedCheckpoint, time: Timestamp) {
-        indices.append(range.size)
+    /// The batch's bytes with a head at their end.
+    func bytes(with head: SignedCheckpoint, time: Timestamp) -> [UInt8] {
+        var all = bytes
         WALFrame.append(
-            to: &bytes, payload: head.note, index: range.size, isHead: true, time: time, hash: SHA256.hash(head.note))
-        self.head = head
+            to: &all, payload: head.note, index: head.size, isHead: true, time: time, hash: SHA256.hash(head.note))
+        return all
+    }
+
+    func finish(_ outcome: Result<Void, TrailError>, headFailure: TrailError? = nil) {
+        self.outcome = outcome
+        self.headFailure = headFailure
+        done.wakeAll()
     }
 }

@@ -23,6 +23,7 @@ struct WALFrame {
 
     var end: Int { offset + Self.overheadBytes + payload.count }
 
+    /// Appends a frame to a batch's bytes.
     static func append(
         to bytes: inout [UInt8], payload: [UInt8], index: UInt64, isHead: Bool, time: Timestamp, hash: Digest
     ) {
@@ -33,8 +34,8 @@ struct WALFrame {
         bytes.appendBigEndian(UInt64(bitPattern: time.milliseconds))
         bytes.appendBigEndian(UInt32(start))
         bytes += payload
-        bytes += hash.bytes
-        let checksum = Self.checksum(bytes[start...])
+        withUnsafeBytes(of: hash) { bytes.append(contentsOf: $0) }
+        let checksum = bytes.withUnsafeBytes { Self.checksum(UnsafeRawBufferPointer(rebasing: $0[start...])) }
         for shift in 0..<4 { bytes[start + 4 + shift] = UInt8(truncatingIfNeeded: checksum >> UInt32(24 - 8 * shift)) }
     }
 
@@ -46,7 +47,8 @@ struct WALFrame {
             return nil
         }
         let end = offset + Self.overheadBytes + length
-        guard segment.bigEndian(at: offset + 4, 4) == UInt64(Self.checksum(segment[offset..<end])) else { return nil }
+        let checksum = segment.withUnsafeBytes { Self.checksum(UnsafeRawBufferPointer(rebasing: $0[offset..<end])) }
+        guard segment.bigEndian(at: offset + 4, 4) == UInt64(checksum) else { return nil }
         let back = Int(segment.bigEndian(at: offset + 24, 4))
         guard back <= offset else { return nil }
         let index = segment.bigEndian(at: offset + 8, 8)
@@ -58,10 +60,10 @@ struct WALFrame {
         hash = Digest(segment[(end - Digest.byteCount)..<end])!
     }
 
-    private static func checksum(_ frame: ArraySlice<UInt8>) -> UInt32 {
+    private static func checksum(_ frame: UnsafeRawBufferPointer) -> UInt32 {
         var checksum = CRC32C()
-        checksum.update(frame.prefix(4))
-        checksum.update(frame.dropFirst(8))
+        checksum.update(UnsafeRawBufferPointer(rebasing: frame[..<4]))
+        checksum.update(UnsafeRawBufferPointer(rebasing: frame[8...]))
         return checksum.value
     }
 }
@@ -76,7 +78,7 @@ enum WALTail: Equatable {
 
     /// Looks at what follows `offset`, where no frame could be read.
     init(of segment: [UInt8], after offset: Int) {
-        guard let last = segment[offset...].lastIndex(where: { $0 != 0 }) else {
+        guard let last = segment.lastNonzero(from: offset) else {
             self = .clean
             return
         }
@@ -97,10 +99,13 @@ enum WALTail: Equatable {
     }
 }
 
-/// Names of the files of the write-ahead log.
-enum WALNames {
+/// Names and sizes of the files of the write-ahead log.
+enum WALFiles {
     static let folder = "wal"
+    /// Kept back for endings on a full disk.
     static let reserve = "wal/reserve.seg"
+    /// The next segment, made while there is time for it.
+    static let spare = "wal/spare.seg"
 
     static func segment(first index: UInt64) -> String {
         let digits = String(index)
@@ -111,23 +116,52 @@ enum WALNames {
         guard name.count == 24, name.hasSuffix(".seg") else { return nil }
         return UInt64(name.dropLast(4))
     }
+
+    /// Segments begin small, so that a small trail is a small folder, and double up to their full size.
+    static func segmentBytes(number: Int, most: Int) -> Int { min(most, max(1 << 16, most >> max(0, 4 - number))) }
 }
 
-/// CRC-32C (Castagnoli, RFC 3720 appendix B.4): finds accidents. Against intent stand the hashes and signatures.
+/// CRC-32C (Castagnoli, RFC 3720 appendix B.4), eight bytes at a time: finds accidents. Against intent stand the hashes
+/// and signatures.
 struct CRC32C {
     private var state: UInt32 = ~0
 
     var value: UInt32 { ~state }
 
-    mutating func update(_ bytes: ArraySlice<UInt8>) {
+    mutating func update(_ bytes: UnsafeRawBufferPointer) {
         var state = state
-        for byte in bytes { state = Self.table[Int((state ^ UInt32(byte)) & 0xFF)] ^ state >> 8 }
+        Self.tables.withUnsafeBufferPointer { table in
+            var at = 0
+            while at + 8 <= bytes.count {
+                let word = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: at, as: UInt64.self))
+                let mixed = word ^ UInt64(state)
+                state = 0
+                for place in 0..<8 {
+                    let byte = Int(truncatingIfNeeded: mixed &>> UInt64(8 &* place)) & 0xFF
+                    state ^= table[(7 - place) * 256 + byte]
+                }
+                at += 8
+            }
+            while at < bytes.count {
+                let byte = Int(UInt8(truncatingIfNeeded: state) ^ bytes[at])
+                state = table[byte] ^ (state >> 8)
+                at += 1
+            }
+        }
         self.state = state
     }
 
-    private static let table: [UInt32] = (0..<256).map { byte in
-        (0..<8).reduce(UInt32(byte)) { value, _ in value & 1 == 1 ? value >> 1 ^ 0x82F6_3B78 : value >> 1 }
-    }
+    /// `tables[256 k + b]`: what byte `b` does to the state `k` bytes later.
+    private static let tables: [UInt32] = {
+        var tables: [UInt32] = (0..<256).map { byte in
+            (0..<8).reduce(UInt32(byte)) { value, _ in value & 1 == 1 ? (value >> 1) ^ 0x82F6_3B78 : value >> 1 }
+        }
+        for place in 256..<8 * 256 {
+            let before = tables[place - 256]
+            tables.append(tables[Int(before & 0xFF)] ^ (before >> 8))
+        }
+        return tables
+    }()
 }
 
 extension [UInt8] {
@@ -136,6 +170,18 @@ extension [UInt8] {
     }
 
     fileprivate func bigEndian(at offset: Int, _ count: Int) -> UInt64 {
-        self[offset..<offset + count].reduce(0) { $0 << 8 | UInt64($1) }
+        var value: UInt64 = 0
+        for place in offset..<offset + count { value = value << 8 | UInt64(self[place]) }
+        return value
+    }
+
+    /// The last byte at or after `start` that is not zero; segments end with megabytes of zeros.
+    fileprivate func lastNonzero(from start: Int) -> Int? {
+        withUnsafeBytes { bytes in
+            var end = bytes.count
+            while end - 8 >= start, bytes.loadUnaligned(fromByteOffset: end - 8, as: UInt64.self) == 0 { end -= 8 }
+            while end > start, bytes[end - 1] == 0 { end -= 1 }
+            return end > start ? end - 1 : nil
+        }
     }
 }

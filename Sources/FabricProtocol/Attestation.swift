@@ -139,7 +139,7 @@ package struct AttestationTranscript: Sendable {
     package var message: [UInt8] { Array("sekisho attestation v1\0".utf8) + hash.bytes }
 }
 
-/// What a gateway expects of its nodes' evidence. Names it does not list are refused.
+/// What a gateway expects of one node's evidence. Names it does not list are refused.
 package struct AttestationPolicy: Equatable, Sendable {
     package let leastLevel: EvidenceLevel
     package let allowed: [String: Set<Digest>]
@@ -167,34 +167,5 @@ package struct AttestationPolicy: Equatable, Sendable {
         }
         let names = Set(evidence.measurements.map(\.name))
         return names.isSuperset(of: allowed.keys) ? .accepted : .missing
-    }
-}
-
-extension AttestationPolicy {
-    /// `{"level": "software", "measurements": {"agent": ["<hex>", …], …}}`; any other member is refused.
-    package init(parsing bytes: [UInt8]) throws(FrameError) {
-        let json: JSON
-        do {
-            json = try JSON(parsing: bytes)
-        } catch {
-            throw FrameError(.text, at: error.offset, error.reason)
-        }
-        guard let members = json.objectValue, Set(members.keys) == ["level", "measurements"],
-            let level = members["level"]?.stringValue.flatMap(EvidenceLevel.init(name:)),
-            let lists = members["measurements"]?.objectValue, !lists.isEmpty
-        else { throw FrameError(.range, at: 0, "an attestation policy has a level and measurements") }
-        var allowed: [String: Set<Digest>] = [:]
-        for (name, list) in lists {
-            guard let digests = list.arrayValue?.map({ $0.stringValue.flatMap(Digest.init(hex:)) }),
-                !digests.contains(nil)
-            else { throw FrameError(.range, at: 0, "a measurement's list does not hold SHA-256 in hexadecimal") }
-            allowed[name] = Set(digests.compactMap { $0 })
-        }
-        self.init(leastLevel: level, allowed: allowed)
-    }
-
-    package var json: JSON {
-        let lists = allowed.mapValues { JSON.array($0.map(\.hex).sorted().map(JSON.string)) }
-        return ["level": .string(leastLevel.name), "measurements": .object(lists)]
     }
 }

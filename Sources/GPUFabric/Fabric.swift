@@ -10,17 +10,15 @@ package import Vocabulary
 package final class Fabric: Sendable {
     private let pool: NodePool
     private let tls: TLSContext
-    private let policy: AttestationPolicy
     private let timing: LeaseTiming
 
     /// `quarantineFile` keeps the quarantined nodes over restarts.
     package init(
-        nodes: [FabricNode], identity: TLSContext, policy: AttestationPolicy, quarantineFile: String,
-        clock: any WallClock, timing: LeaseTiming = LeaseTiming()
+        nodes: [FabricNode], identity: TLSContext, quarantineFile: String, clock: any WallClock,
+        timing: LeaseTiming = LeaseTiming()
     ) throws {
         pool = try NodePool(nodes: nodes, path: quarantineFile, clock: clock)
         tls = identity
-        self.policy = policy
         self.timing = timing
     }
 
@@ -118,7 +116,7 @@ package final class Fabric: Sendable {
         guard evidence.node == node.id,
             node.enrolment.attestationKey.isValid(evidence.signature, for: transcript.message)
         else { throw FabricError(.evidence, "the evidence is not this node's, or not for this connection") }
-        switch policy.judge(evidence) {
+        switch node.policy.judge(evidence) {
         case .accepted: break
         case .level: throw FabricError(.evidence, "the evidence level is below the one asked for")
         case .missing: throw FabricError(.evidence, "a measurement is missing")

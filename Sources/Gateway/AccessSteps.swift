@@ -53,13 +53,6 @@ struct AccessRequest {
     }
 }
 
-package struct RequestSummary: Sendable {
-    package let id: RequestID
-    package let dataset: DatasetID
-    package let requester: PersonID
-    package let state: String
-}
-
 /// What was allowed: to whom, which data set, for what, until when.
 package struct Grant: Sendable, Equatable {
     package let id: GrantID
@@ -77,13 +70,17 @@ package struct Grant: Sendable, Equatable {
 extension Gateway {
     /// Files a request. The form is JSON with the members of `config/requests`; what the gateway knows itself (who,
     /// when, who brought the data in, votes) may not be in it.
-    package func fileRequest(_ form: String, by requester: PersonID) throws -> RequestID {
+    ///
+    /// - Parameter once: filed again under the same key, the same request is returned.
+    package func fileRequest(_ form: String, once: String? = nil, by requester: PersonID) throws -> RequestID {
         try require(requester, anyOf: [.researcher])
         _ = try policies()
         let json: JSON
         do throws(JSONError) { json = try JSON(parsing: form) } catch {
             throw GatewayError(.usage, "the request form is not JSON: \(error)")
         }
+        let once = try once.map { try OnceKey($0, of: json) }
+        if let once, let earlier = try earlierRequest(once, by: requester) { return earlier }
         let id = try RequestID("request-\(ledger.requests.count + 1)")
         let question = try accessQuestion(form: json, requester: requester, votes: [])
         try ledger.record(
@@ -92,8 +89,18 @@ extension Gateway {
                 $0.dataset = question.dataset
                 $0.purpose = question.purpose.codes.joined(separator: ",")
                 $0.payload = ["form": json]
+                $0.payload["once"] = once?.json
             }, in: .request(id), key: AccessRequest.Key.filed)
         return id
+    }
+
+    private func earlierRequest(_ once: OnceKey, by requester: PersonID) throws -> RequestID? {
+        try ledger.requests.last { id in
+            guard let filed = ledger.file(.request(id))[AccessRequest.Key.filed], filed.actor == requester else {
+                return false
+            }
+            return try once.isKey(of: filed)
+        }
     }
 
     /// The form with what the gateway knows itself, read as strictly as a recorded input.
@@ -121,9 +128,7 @@ extension Gateway {
 
     /// Who brought a data set in.
     private func authors(of dataset: DatasetID) -> [PersonID] {
-        let imports = ledger.file(.gateway).records.filter {
-            $0.event == .datasetImported && $0.core["dataset"]?.stringValue == dataset.text
-        }
+        let imports = ledger.records(of: .datasetImported).filter { $0.core["dataset"]?.stringValue == dataset.text }
         return Array(Set(imports.compactMap(\.actor))).sorted()
     }
 
@@ -133,24 +138,17 @@ extension Gateway {
         return AccessRequest(id: id, file: file)
     }
 
-    package func requests() throws -> [RequestSummary] {
-        try ledger.requests.map { id in
-            let request = try accessRequest(id)
-            let state =
-                switch request.finalDecision {
-                case .granted(let grant): "granted (\(grant))"
-                case .refused(let reasons): "refused (\(reasons.map(\.code).joined(separator: ", ")))"
-                case nil: "waits for \(try whoHasIt(request))"
-                }
-            return RequestSummary(id: id, dataset: request.dataset, requester: request.requester, state: state)
-        }
-    }
-
     // MARK: - Review
 
     /// Records a reviewer's word. Nobody reviews their own request, and nobody speaks twice.
-    package func review(_ id: RequestID, _ verdict: Verdict, comment: String, by reviewer: PersonID) throws {
+    ///
+    /// - Parameter revision: what the reviewer saw; a request that somebody spoke on since then is looked at again.
+    package func review(
+        _ id: RequestID, _ verdict: Verdict, comment: String, ifStill revision: String? = nil, by reviewer: PersonID
+    ) throws {
         let request = try accessRequest(id)
+        try requireSight(of: request, by: reviewer)
+        try require(request.file, toBe: revision)
         guard request.finalDecision == nil else { throw GatewayError(.usage, "request \(id) is decided already") }
         guard comment.utf8.count <= 4096 else { throw GatewayError(.usage, "a comment has at most 4096 bytes") }
         let role = try reviewingRole(
@@ -170,10 +168,11 @@ extension Gateway {
             }, in: .request(id), key: AccessRequest.Key.reviewed(reviewer))
     }
 
-    private func whoHasIt(_ request: AccessRequest) throws -> String {
+    /// Whose word a request that is not decided yet waits for.
+    func approvalsMissing(_ request: AccessRequest) throws -> ApprovalsMissing {
         let approvals = try policy(for: request.dataset).access.approvals.value
-        let missing = max(approvals.required - request.votes.count(where: \.approves), 1)
-        return "\(missing) more approval\(missing == 1 ? "" : "s") by \(approvals.roles.joined(separator: " or "))"
+        return ApprovalsMissing(
+            count: max(approvals.required - request.votes.count(where: \.approves), 1), roles: approvals.roles)
     }
 
     // MARK: - Access decision
@@ -190,7 +189,7 @@ extension Gateway {
         switch decision {
         case .needsHuman:
             try ledger.record(event, in: .request(request.id), key: Key.waiting)
-            return .waiting(for: try whoHasIt(request))
+            return .waiting(for: try approvalsMissing(request).words)
         case .refuse:
             try ledger.record(event, in: .request(request.id), key: Key.decided)
             return .decided(try accessRequest(request.id).finalDecision!)
@@ -225,28 +224,28 @@ extension Gateway {
         return .decided(.granted(id))
     }
 
-    package func grants() throws -> [Grant] {
-        try ledger.requests.compactMap { id in
-            let request = try accessRequest(id)
-            guard let record = request.file[AccessRequest.Key.granted],
-                let grant = record.detail["grant"]?.stringValue.flatMap({ try? GrantID($0) }),
-                let purpose = record.payload["purpose"].flatMap({ try? Purpose(json: $0) }),
-                let obligations = record.payload["obligations"]?.arrayValue,
-                let granted = record.payload["granted"]?.integerValue,
-                let expires = record.payload["expires"]?.integerValue
-            else { return nil }
-            return Grant(
-                id: grant, request: id, dataset: request.dataset, researcher: request.requester,
-                granted: Timestamp(milliseconds: granted), expires: Timestamp(milliseconds: expires), purpose: purpose,
-                obligations: try obligations.map { try Obligation(json: $0) })
-        }
-    }
-
-    func grant(_ id: GrantID) throws -> Grant {
-        guard let grant = try grants().first(where: { $0.id == id }) else {
+    package func grant(_ id: GrantID) throws -> Grant {
+        let request = ledger.requests.lazy.map { AccessRequest(id: $0, file: self.ledger.file(.request($0))) }
+            .first { $0.file[AccessRequest.Key.granted]?.detail["grant"]?.stringValue == id.text }
+        guard let request, let grant = try grant(of: request) else {
             throw GatewayError(.notFound, "there is no grant \(id)")
         }
         return grant
+    }
+
+    /// The grant that a request came to, if it did.
+    func grant(of request: AccessRequest) throws -> Grant? {
+        guard let record = request.file[AccessRequest.Key.granted],
+            let grant = record.detail["grant"]?.stringValue.flatMap({ try? GrantID($0) }),
+            let purpose = record.payload["purpose"].flatMap({ try? Purpose(json: $0) }),
+            let obligations = record.payload["obligations"]?.arrayValue,
+            let granted = record.payload["granted"]?.integerValue,
+            let expires = record.payload["expires"]?.integerValue
+        else { return nil }
+        return Grant(
+            id: grant, request: request.id, dataset: request.dataset, researcher: request.requester,
+            granted: Timestamp(milliseconds: granted), expires: Timestamp(milliseconds: expires), purpose: purpose,
+            obligations: try obligations.map { try Obligation(json: $0) })
     }
 }
 

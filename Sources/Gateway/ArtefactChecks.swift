@@ -1,4 +1,5 @@
 package import PolicyEngine
+import Training
 import Vocabulary
 
 /// The first checks of a release: what may leave is listed, everything else is refused.
@@ -43,6 +44,11 @@ package struct ArtefactChecks: Sendable {
                 do throws(SafetensorsError) {
                     tensors = try Safetensors(parsing: artefact.bytes).tensors
                 } catch { return (.failed("the model is not valid safetensors: \(error)"), []) }
+            case .readableCard:
+                // What reads like a card must say what the card says, and nothing else.
+                guard let card = artefacts.first(where: { $0.kind == .card }).flatMap({ try? JSON(parsing: $0.bytes) }),
+                    artefact.bytes == Array(ModelCard.text(of: card).utf8)
+                else { return (.failed("\(artefact.name) is not the card for people"), []) }
             case .figures, .card:
                 guard (try? JSON(parsing: artefact.bytes)) != nil else {
                     return (.failed("\(artefact.name) is not JSON of the strict subset"), [])
@@ -95,6 +101,8 @@ package struct Artefact: Sendable, Equatable {
         case model = "model.safetensors"
         case figures = "figures.json"
         case card = "model-card.json"
+        /// The card again, for people.
+        case readableCard = "model-card.md"
     }
 
     package let name: String

@@ -19,6 +19,8 @@ struct AttachedDevice: TrainingDevice {
     let gpu: RemoteGPU
     let image: RunImage
     let spills: SpillStores
+    /// Sealed state windows of the checkpoint that the run goes on from; empty for one that starts.
+    let state: [UInt16: [UInt8]]
     /// Makes the window table and program durable in the trail before anything is mapped.
     let recording: @Sendable (_ windows: Digest, _ program: Digest) async throws -> Void
     let opening: @Sendable (SealedResult) async throws -> [UInt8]
@@ -49,7 +51,7 @@ struct AttachedDevice: TrainingDevice {
         case .image(let section):
             ImageStore(image: image, section: section, byteCount: try image.sealedByteCount(section))
         case .spill, .result: spills.store(for: window.id, byteCount: Self.sealed(window.byteCount))
-        case .state: throw FabricError(.store, "no checkpoint is kept for this run")
+        case .state: StateStore(bytes: state[window.id], byteCount: Self.sealed(window.byteCount))
         }
     }
 
@@ -73,9 +75,36 @@ private struct ImageStore: WindowStore {
     }
 }
 
+/// One window of a checkpoint, read only. A run that does not go on from one maps it all the same, so that its window
+/// table is the same, and the device does not read it.
+private struct StateStore: WindowStore {
+    let bytes: [UInt8]?
+    let byteCount: Int
+
+    func read(offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
+        guard let bytes, bytes.count == byteCount, offset >= 0, buffer.count <= byteCount,
+            offset <= byteCount - buffer.count
+        else { throw FabricError(.store, "no checkpoint is kept for this run") }
+        bytes.withUnsafeBytes { buffer.copyMemory(from: .init(rebasing: $0[offset..<offset + buffer.count])) }
+    }
+
+    func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws {
+        throw FabricError(.outsideWindow, "a checkpoint to go on from is read only")
+    }
+}
+
 /// The enclave host's memory tier: what the device sealed and put away here. The host cannot open it.
 final class SpillStores: Sendable {
     private let stores = Mutex<[UInt16: SpillStore]>([:])
+    private let isUsed = Mutex(false)
+
+    /// True once: what is sealed for an attempt's state windows must be sealed once only.
+    func takeFirstUse() -> Bool {
+        isUsed.withLock { isUsed in
+            defer { isUsed = true }
+            return !isUsed
+        }
+    }
 
     func store(for window: UInt16, byteCount: Int) -> any WindowStore {
         stores.withLock { stores in

@@ -25,6 +25,7 @@ extension Gateway {
 
     private static func end(of run: RunCase) -> RunEnd {
         guard let stop = run.stop else { return .released }
+        if stop.event == .runCancelled { return .cancelled }
         return stop.outcome == .refused ? .refused : .failed
     }
 }

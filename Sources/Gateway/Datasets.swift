@@ -82,7 +82,7 @@ extension Gateway {
     package func datasets() async throws -> [DatasetSummary] {
         let entries = try await vault.versions()
         var found: [DatasetSummary] = []
-        for record in ledger.file(.gateway).records where record.event == .datasetImported && record.outcome == .done {
+        for record in ledger.records(of: .datasetImported) where record.outcome == .done {
             guard
                 let entry = entries.first(where: {
                     $0.dataset.text == record.core["dataset"]?.stringValue
@@ -108,12 +108,14 @@ extension Gateway {
         let states: [String: Consent.State] = ["given": .given, "withdrawn": .withdrawn]
         guard let newState = states[state] else { throw GatewayError(.usage, "a consent is given or withdrawn") }
         let id = try subjectID(subject)
+        let about = section(about: id, ["subject": .string(subject), "consent": .string(state)])
         let event = { (outcome: AuditOutcome) in
             Event(.consentChanged, outcome).with {
                 $0.actor = actor
                 $0.dataset = dataset
                 $0.detail = ["state": .string(state)]
-                $0.payload = ["subject": .string(subject)]
+                $0.sections = [about]
+                $0.payload = ["subject": .string(about.pseudonym.hex)]
             }
         }
         do {
@@ -139,7 +141,7 @@ extension Gateway {
                     $0.actor = actor
                     $0.dataset = dataset
                     $0.detail = ["read": "subject-history"]
-                    $0.payload = ["subject": .string(subject)]
+                    $0.payload = ["subject": .string(pseudonym(of: id).hex)]
                 }, in: .gateway, key: ledger.freshKey("read"))
             return try runs().filter { $0.dataset == dataset && $0.file[RunCase.Key.opened]?.outcome == .done }
                 .map { SubjectUse(run: $0.id, used: used.contains($0.id)) }

@@ -48,6 +48,7 @@ extension Gateway {
         let fabric = try fabric()
         let fence = nextFence()
         let lease = try LeaseID("lease-\(fence)")
+        var isBusy = false
         for status in fabric.nodes
         where training.pools.value.contains(status.node.pool) && status.quarantine == nil
             && (only == nil || only == status.node.id)
@@ -65,6 +66,7 @@ extension Gateway {
                 deviceRefusals[run.id] = nil
                 return AcceptedNode(node: node, pool: status.node.pool, evidence: evidence, rttMicroseconds: rtt)
             } catch {
+                if error.code == .notFree { isBusy = true }
                 // A node that cannot be had is passed over; one whose evidence is wrong was quarantined, which is
                 // recorded alone.
                 if error.code == .evidence { try recordQuarantine(of: status.node.id, error) }
@@ -74,6 +76,7 @@ extension Gateway {
                 if error.refusal?.code == .staleFence { return nil }
             }
         }
+        if isBusy { throw GatewayError(.busy, "every device that this run may use is busy; the run waits for one") }
         return nil
     }
 
@@ -244,9 +247,9 @@ extension Gateway {
         try ledger.record(
             Event(.runPlanned, .done).with {
                 $0.detail = [
-                    "plan": .string(plan.digest.hex), "cut": .string(plan.cut.title(chunks: plan.chunks)),
-                    "predicted_microseconds_per_epoch": .integer(Int64(plan.forecast.secondsPerEpoch * 1e6)),
-                    "predicted_fetch_per_epoch": .integer(Int64(plan.forecast.fetchedBytesPerEpoch)),
+                    "plan": .string(plan.digest.hex), "cut": .string(plan.title),
+                    "predicted_microseconds_per_epoch": .integer(Int64(plan.secondsPerEpoch * 1e6)),
+                    "predicted_fetch_per_epoch": .integer(Int64(plan.fetchedBytesPerEpoch)),
                     "tiers": Self.tiers(of: plan, limit: deviceLimit(run, session)),
                 ]
                 $0.payload = [
@@ -268,7 +271,7 @@ extension Gateway {
     /// The same plan for the same run, device and recorded link: planning is pure, so it is made again, not stored.
     private func trainingPlan(
         _ run: RunCase, _ session: DeviceSession, stage: RunStage
-    ) async throws -> (ModelSpec, TrainingPlan, RunImage) {
+    ) async throws -> (ModelSpec, RunPlan, RunImage) {
         guard let specification = RunFacts(run)?.specification else {
             throw StageFailure.failed(stage, "request-unreadable", "the recorded request cannot be read")
         }
@@ -287,16 +290,12 @@ extension Gateway {
             deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax,
             link: LinkRates(
                 bytesPerSecond: Double(max(rate, 1)), roundTripSeconds: Double(roundTrip) / 1e9))
-        do throws(PlanError) {
-            return (
-                specification,
-                try Planner.plan(
-                    model: specification.shape(features: image.shape.features, classes: image.shape.classes),
-                    image: image.shape, budget: budget),
-                image
-            )
-        } catch {
+        do {
+            return (specification, try specification.plan(image: image.shape, budget: budget), image)
+        } catch let error as PlanError {
             throw StageFailure.refused(stage, [error.code.rawValue], error.publicDescription)
+        } catch let error as TrainingError {
+            throw StageFailure.failed(stage, error.code.rawValue, error.publicDescription)
         }
     }
 
@@ -305,21 +304,20 @@ extension Gateway {
     }
 
     /// What each tier holds at the plan's peak, for the report's picture.
-    private static func tiers(of plan: TrainingPlan, limit: Int) -> JSON {
-        let always = plan.buffers.filter { $0.lifetime == nil }
-        let fixed = always.reduce(0) { $0 + $1.byteCount }
+    private static func tiers(of plan: RunPlan, limit: Int) -> JSON {
+        let fixed = plan.wholeRunBytes
         let image = plan.image.recipe.sections.reduce(0) { $0 + plan.image.byteCount($1) }
         func part(_ name: String, _ bytes: Int) -> JSON { ["name": .string(name), "bytes": .integer(Int64(bytes))] }
         return [
             [
                 "tier": "device", "limit": .integer(Int64(limit)),
                 "parts": [
-                    part("whole run", fixed), part("sweeps", max(plan.forecast.deviceBytes - fixed, 0)),
+                    part("whole run", fixed), part("sweeps", max(plan.deviceBytes - fixed, 0)),
                 ],
             ],
             [
                 "tier": "enclave host",
-                "parts": [part("run image", image), part("spilled tensors", plan.spillBytes.reduce(0, +))],
+                "parts": [part("run image", image), part("spilled tensors", plan.spillBytes)],
             ],
         ]
     }
@@ -339,18 +337,21 @@ extension Gateway {
         }
         let model: TrainedModel
         do {
-            let trainer = try Trainer(
-                spec: specification, plan: plan, trainingByClass: image.shape.trainingByClass)
+            let trainer = Trainer(spec: specification, plan: plan)
+            let resumed = try await checkpoint(of: run, trainer, session)
             let device = AttachedDevice(
-                gpu: session.gpu, image: image, spills: session.spills
+                gpu: session.gpu, image: image, spills: session.spills, state: resumed?.state ?? [:]
             ) { [weak self] table, program in
                 try await self?.recordLoad(run: run.id, windows: table, program: program)
             } opening: { [weak self] sealed in
                 guard let self else { throw CancellationError() }
                 return try await openResult(sealed, run: run, session: session)
             }
-            model = try await trainer.train(on: device) { @Sendable report in
-                try await self.record(report, of: run.id, specification.epochs, labelled: image.shape.labelled)
+            model = try await trainer.train(on: device, from: resumed?.checkpoint, rule: checkpointRule) {
+                @Sendable checkpoint in
+                try await self.keep(checkpoint, of: run.id, session)
+            } report: { @Sendable report in
+                try await self.record(report, of: run.id, specification, labelled: image.shape.labelled)
             }
         } catch let error as FabricError {
             throw StageFailure.failed(.train, "device-\(error.code.rawValue)", error.publicDescription)
@@ -359,7 +360,7 @@ extension Gateway {
         } catch let error as VaultError {
             throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
         }
-        try await storeCandidate(of: run, model, session)
+        try await storeCandidate(of: run, specification, model, session)
     }
 
     private func recordLoad(run: RunID, windows: Digest, program: Digest) throws {
@@ -369,6 +370,56 @@ extension Gateway {
             }, in: .run(run), key: RunCase.Key.loading)
         guard record.detail["windows"]?.stringValue == windows.hex, record.detail["program"]?.stringValue == program.hex
         else { throw StageFailure.failed(.train, "program-changed", "the program is not the one that was recorded") }
+    }
+
+    /// Where an earlier process left the run's training, sealed anew for the device that goes on with it.
+    ///
+    /// The device of one attempt is given state once. Training that starts again on the same attempt, after the disk was
+    /// full for example, starts at the first epoch, and comes to the same weights.
+    private func checkpoint(
+        of run: RunCase, _ trainer: Trainer, _ session: DeviceSession
+    ) async throws -> (checkpoint: TrainingCheckpoint, state: [UInt16: [UInt8]])? {
+        guard session.spills.takeFirstUse(), let stored = try await vault.checkpoint(run: run.id) else { return nil }
+        guard let checkpoint = stored.facts["training"].flatMap(TrainingCheckpoint.init(json:)),
+            let fence = stored.facts["fence"]?.integerValue.flatMap(UInt64.init(exactly:)),
+            let attempt = stored.facts["attempt"]?.integerValue.flatMap(UInt32.init(exactly:)),
+            fence < session.gpu.fence.number
+        else { throw TrainingError(.badCheckpoint, "the run's checkpoint cannot be read") }
+        let parameters = trainer.plan.parameters.count
+        let receipt = try ledger.receipt(for: session.lease)
+        let (now, nowAttempt) = (session.gpu.fence, session.attempt)
+        let state = try await vault.withRunKey(run: run.id, receipt: receipt, trail: settings.trail) { key in
+            let old = ResultWindow(runKey: key, run: run.id, fence: Fence(fence), attempt: attempt)
+            let new = StateWindows(runKey: key, run: run.id, fence: now, attempt: nowAttempt)
+            var state: [UInt16: [UInt8]] = [:]
+            for part in TrainingCheckpoint.Part.allCases {
+                let plaintext = try old.open(
+                    stored.windows[part.resultWindow] ?? [], window: part.resultWindow,
+                    byteCount: part.byteCount(parameters: parameters), sealed: checkpoint.sealed)
+                state[part.stateWindow] = try new.seal(plaintext, window: part.stateWindow)
+            }
+            return state
+        }
+        try ledger.record(
+            Event(.trainingResumed, .done).with {
+                $0.ofRun = run.id
+                $0.fence = session.gpu.fence
+                $0.detail = ["after_epoch": .integer(Int64(checkpoint.epoch))]
+            }, in: .gateway, key: "resumed.\(run.id).\(session.gpu.fence)")
+        return (checkpoint, state)
+    }
+
+    private func keep(_ checkpoint: TrainingCheckpoint, of run: RunID, _ session: DeviceSession) async throws {
+        var windows: [UInt16: [UInt8]] = [:]
+        for part in TrainingCheckpoint.Part.allCases {
+            windows[part.resultWindow] = try session.spills.bytes(of: part.resultWindow)
+        }
+        try await vault.storeCheckpoint(
+            run: run,
+            facts: [
+                "training": checkpoint.json, "fence": .integer(Int64(session.gpu.fence.number)),
+                "attempt": .integer(Int64(session.attempt)),
+            ], windows: windows)
     }
 
     private func openResult(
@@ -383,47 +434,65 @@ extension Gateway {
         }
     }
 
-    private func record(_ report: EpochReport, of run: RunID, _ epochs: Int, labelled: [Int]) throws {
+    private func record(_ report: EpochReport, of run: RunID, _ spec: ModelSpec, labelled: [Int]) throws {
+        let epochs = spec.epochs
         func parts(_ share: Double) -> JSON { .integer(Int64((share * 1e6).rounded())) }
         try ledger.record(
             Event(.trainingEpoch, .done).with {
                 $0.detail = [
                     "epoch": .integer(Int64(report.epoch)), "loss_micro": parts(min(report.trainingLoss, 1e6)),
-                    "train_ppm": parts(report.train.accuracy), "validation_ppm": parts(report.validation.accuracy),
-                    "test_ppm": parts(report.test.accuracy),
+                    "train_ppm": parts(spec.score(of: report.train)),
+                    "validation_ppm": parts(spec.score(of: report.validation)),
+                    "test_ppm": parts(spec.score(of: report.test)),
                 ]
             }, in: .run(run), key: RunCase.Key.epoch(report.epoch))
-        guard let epochWatcher else { return }
-        let left = Double(epochs - report.epoch) * report.seconds
-        let figures = try figuresShown(of: report, run, labelled: labelled)
-        epochWatcher(("train", report.epoch, epochs, "about \(Int(left.rounded(.up))) s left\(figures)"))
+        guard try !runCase(run).stopped else { throw CancellationError() }
+        feed.publish(
+            .epoch(
+                EpochProgress(
+                    epoch: report.epoch, epochs: epochs,
+                    secondsLeft: Int((Double(epochs - report.epoch) * report.seconds).rounded(.up)),
+                    figures: feed.showsFigures(of: run)
+                        ? try figuresShown(of: report, spec.score(of: report.validation), run, labelled: labelled) : [])
+            ),
+            of: run)
     }
 
     /// Before release a researcher sees how far a run is, and figures only as the policy's progress clause allows,
     /// rounded as it says. Which kinds were shown is recorded once: figures are outputs too.
-    private func figuresShown(of report: EpochReport, _ id: RunID, labelled: [Int]) throws -> String {
+    private func figuresShown(
+        of report: EpochReport, _ score: Double, _ id: RunID, labelled: [Int]
+    ) throws -> [ShownFigure] {
         let run = try runCase(id)
-        var words = ""
-        for figure in ProgressQuestion.Figure.allCases {
-            // How many people are behind a figure is the vault's word, not the device's.
-            let split: Split = figure == .loss ? .train : .validation
-            let question = ProgressQuestion(
-                dataset: run.dataset, run: id, viewer: run.researcher, figure: figure,
-                cohort: labelled[Int(split.rawValue)])
-            let (decision, policies) = try decide(.progress(question))
-            guard case .permit(let permit) = decision else { continue }
-            try ledger.record(
-                decisionEvent(.progressShown, .progress(question), decision, policies), in: .run(id),
-                key: RunCase.Key.shown(figure.rawValue))
-            let step = permit.obligations.first { $0.code == .roundThousandths }.flatMap { Double($0.value) } ?? 1
-            let value = figure == .loss ? report.trainingLoss : report.validation.accuracy
-            let rounded = (value * 1000 / max(step, 1)).rounded() * max(step, 1) / 1000
-            words += figure == .loss ? ", loss \(rounded)" : ", validation \(rounded)"
+        return try ProgressQuestion.Figure.allCases.compactMap { figure in
+            guard let step = try roundingShown(figure, of: run, labelled: labelled) else { return nil }
+            let value = figure == .loss ? min(report.trainingLoss, 1e6) : score
+            return ShownFigure(
+                name: figure.rawValue, thousandths: Int((value * 1000 / step).rounded() * step))
         }
-        return words
     }
 
-    private func storeCandidate(of run: RunCase, _ model: TrainedModel, _ session: DeviceSession) async throws {
+    /// The step in thousandths to which policy rounds a figure for the run's researcher; `nil` where it hides it. That it
+    /// is shown is recorded.
+    /// - Parameter labelled: how many labelled rows each split of the run image has, by the vault's word.
+    func roundingShown(_ figure: ProgressQuestion.Figure, of run: RunCase, labelled: [Int]) throws -> Double? {
+        // How many people are behind a figure is the vault's word, not the device's.
+        let split: Split = figure == .loss ? .train : .validation
+        let question = ProgressQuestion(
+            dataset: run.dataset, run: run.id, viewer: run.researcher, figure: figure,
+            cohort: labelled[Int(split.rawValue)])
+        let (decision, policies) = try decide(.progress(question))
+        guard case .permit(let permit) = decision else { return nil }
+        try ledger.record(
+            decisionEvent(.progressShown, .progress(question), decision, policies), in: .run(run.id),
+            key: RunCase.Key.shown(figure.rawValue))
+        let step = permit.obligations.first { $0.code == .roundThousandths }.flatMap { Double($0.value) } ?? 1
+        return max(step, 1)
+    }
+
+    private func storeCandidate(
+        of run: RunCase, _ spec: ModelSpec, _ model: TrainedModel, _ session: DeviceSession
+    ) async throws {
         let figures: JSON = [
             "test": Self.figures(model.best.test), "validation": Self.figures(model.best.validation),
             "best_epoch": .integer(Int64(model.bestEpoch)), "epochs": .integer(Int64(model.epochs)),
@@ -435,6 +504,7 @@ extension Gateway {
                 artefacts: [
                     (Artefact.Kind.model.rawValue, model.weights), (Artefact.Kind.figures.rawValue, figures.canonical),
                     (Artefact.Kind.card.rawValue, model.card.canonical),
+                    (Artefact.Kind.readableCard.rawValue, Array(ModelCard.text(of: model.card).utf8)),
                 ])
         } catch let error as VaultError {
             throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
@@ -445,8 +515,8 @@ extension Gateway {
                 $0.detail = [
                     "weights": .string(model.weightsDigest.hex), "candidate": .string(candidate.hash.hex),
                     "epochs": .integer(Int64(model.epochs)), "best_epoch": .integer(Int64(model.bestEpoch)),
-                    "test_ppm": .integer(Int64((model.best.test.accuracy * 1e6).rounded())),
-                    "validation_ppm": .integer(Int64((model.best.validation.accuracy * 1e6).rounded())),
+                    "test_ppm": .integer(Int64((spec.score(of: model.best.test) * 1e6).rounded())),
+                    "validation_ppm": .integer(Int64((spec.score(of: model.best.validation) * 1e6).rounded())),
                     "bytes_to_device": .integer(Int64(clamping: counters.bytesToDevice)),
                     "bytes_from_device": .integer(Int64(clamping: counters.bytesFromDevice)),
                 ]

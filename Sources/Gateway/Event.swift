@@ -23,6 +23,8 @@ struct Event: Sendable {
     var evidence: Digest?
     var lease: LeaseID?
     var fence: Fence?
+    /// What it says about persons, each part under that person's own key.
+    var sections: [SubjectSection] = []
     var detail: [String: JSON] = [:]
     var payload: [String: JSON] = [:]
 
@@ -58,6 +60,6 @@ struct Event: Sendable {
         var detail = detail
         detail["payload"] = payloadDigest.map { .string($0.hex) }
         if !detail.isEmpty { members[.detail] = .object(detail) }
-        return TrailRecord(name, outcome, members)
+        return TrailRecord(name, outcome, members, sections: sections)
     }
 }

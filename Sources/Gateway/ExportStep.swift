@@ -1,4 +1,5 @@
 import AuditTrail
+import DurableFiles
 package import Foundation
 import Sealing
 import TransparencyLog
@@ -23,7 +24,7 @@ extension Gateway {
 
     package func auditShow(_ index: UInt64, by person: PersonID) throws -> CaseRecord {
         try require(person, anyOf: [.complianceOfficer])
-        guard let record = ledger.records.first(where: { $0.index == index }) else {
+        guard let record = ledger.record(at: index) else {
             throw GatewayError(
                 .notFound, "the gateway holds no case record of entry \(index); the export holds every entry")
         }
@@ -95,6 +96,31 @@ package enum AuditorKeyFile {
 
 // MARK: - Export
 
+/// What to export, to where.
+package struct ExportRequest: Sendable, Equatable {
+    package enum Scope: Sendable, Equatable {
+        case whole
+        case run(RunID)
+    }
+
+    package var scope: Scope
+    /// The folder to make.
+    package var target: URL
+
+    package init(_ scope: Scope, to target: URL) {
+        self.scope = scope
+        self.target = target
+    }
+}
+
+/// How far an export is.
+package struct ExportProgress: Sendable, Equatable {
+    package enum Stage: String, Sendable, CaseIterable { case entries, documents, sealing }
+    package let stage: Stage
+    package let done: UInt64
+    package let of: UInt64
+}
+
 package struct ExportSummary: Sendable {
     package let entries: UInt64
     package let treeSize: UInt64
@@ -102,10 +128,15 @@ package struct ExportSummary: Sendable {
 }
 
 extension Gateway {
-    /// Writes the trail, or one run of it, as files that verify offline. The export is recorded before it begins, so
+    /// Writes the trail, or a part of it, as files that verify offline. The export is recorded before it begins, so
     /// that it holds its own record.
-    package func exportAudit(run: RunID?, to folder: URL, by person: PersonID) throws -> ExportSummary {
+    package func export(
+        _ request: ExportRequest, by person: PersonID,
+        progress: @escaping @Sendable (ExportProgress) -> Void = { _ in }
+    ) async throws -> ExportSummary {
         try require(person, anyOf: [.complianceOfficer])
+        let run: RunID? = if case .run(let run) = request.scope { run } else { nil }
+        let folder = request.target
         let records = try run.map { try self.records(of: .run($0)) }
         if let names = try? FileManager.default.contentsOfDirectory(atPath: folder.path), !names.isEmpty {
             throw GatewayError(.usage, "the folder to export to is not empty")
@@ -127,6 +158,7 @@ extension Gateway {
                 try AuditExport.whole(of: source, into: target, at: clock.now())
             }
             let head = try trail.head()
+            progress(ExportProgress(stage: .entries, done: head.size, of: head.size))
             return ExportSummary(
                 entries: records.map { UInt64($0.count) } ?? head.size, treeSize: head.size, root: head.root)
         } catch let error as TrailError {

@@ -1,9 +1,11 @@
 import AuditTrail
+import DurableFiles
 package import Foundation
 import GPUFabric
 import GraphVault
 import PolicyEngine
 import Sealing
+import Training
 import TransparencyLog
 package import Vocabulary
 
@@ -14,10 +16,16 @@ package actor Gateway {
     let vault: Vault
     let trail: Trail
     let ledger: Ledger
-    let clock: any WallClock
+    package nonisolated let clock: any WallClock
+    /// Who people are and how they sign in, readable without waiting for the gateway.
+    package nonisolated let directory: Directory
     /// What this start found and mended, in words that are safe to show.
     package let findings: [String]
     private let lock: HomeLock
+    /// Seals the private keys of the fabric's certificates.
+    let fabricKeys: SecretBytes
+    /// Makes the names of persons in the trail.
+    let pseudonymKey: SecretBytes
 
     /// The device that a run of this process holds. Lost with the process; the next one takes it over with a higher
     /// fence.
@@ -27,16 +35,25 @@ package actor Gateway {
     var attestedNodes: [RunID: AttestedNode] = [:]
     /// Why the last device that was asked could not be had.
     var deviceRefusals: [RunID: FabricError] = [:]
+    /// How often a run's training is kept, so that a crash does not cost it.
+    var checkpointRule = CheckpointRule.usual
     var fenceHandedOut = Fence(0)
     var policyCache: PolicySet?
     var fabricCache: Fabric?
     /// Sealed bytes that one run may keep on this host.
     let hostBytesMax = 8 << 30
-    var epochWatcher: (@Sendable ((name: String, done: Int, of: Int, words: String)) -> Void)?
+    /// Who follows which run.
+    let feed = RunFeed()
+    /// Which runs somebody should work on.
+    let due = DueRuns()
 
     /// Opens a home. Refuses if another process holds it, if the key is wrong, or if vault, trail and database do not
     /// belong together.
-    package init(home folder: URL, key: HomeKey, clock: any WallClock = SystemClock()) async throws {
+    ///
+    /// - Parameter reanchoring: the operator who wants the trail opened although its anchor is gone.
+    package init(
+        home folder: URL, key: HomeKey, clock: any WallClock = SystemClock(), reanchoring: PersonID? = nil
+    ) async throws {
         try ProcessGuard.harden()
         let home = Home(folder: folder)
         let settings = try home.readSettings()
@@ -46,17 +63,17 @@ package actor Gateway {
             vault = try Vault.open(at: home.vault.path, unsealing: key.unsealing())
         } catch let error as VaultError { throw GatewayError(vault: error) }
         try home.check(settings, key: await vault.derivedKey(DerivedKey.settings))
-        let signingKey = try Self.readSigningKey(home, await vault.derivedKey(DerivedKey.trailSigning))
-        guard signingKey.verifyingKey == settings.trail.key else {
-            throw GatewayError(.integrity, "the trail's signing key is not the one in the settings")
-        }
+        let signingKey = try Self.signingKey(home, await vault.derivedKey(DerivedKey.trailSigning))
         let trail: Trail
         let trailFindings: [TrailFinding]
         do throws(TrailError) {
             (trail, trailFindings) = try Trail.open(
-                in: Self.trailHome(home, settings, clock), signingKey: signingKey,
+                in: Self.trailHome(home, settings, clock, makesAnchorAnew: reanchoring != nil), signingKey: signingKey,
                 hostKey: await vault.derivedKey(DerivedKey.trailEras))
         } catch { throw GatewayError(trail: error) }
+        guard trail.identity == settings.trail else {
+            throw GatewayError(.integrity, "the trail is not the one in the settings")
+        }
         let ledger = try Ledger(
             trail: trail, databasePath: home.database.path, key: await vault.derivedKey(DerivedKey.caseRecords),
             clock: clock)
@@ -66,18 +83,32 @@ package actor Gateway {
         self.trail = trail
         self.ledger = ledger
         self.clock = clock
+        directory = Directory(ledger.file(.gateway).records)
         self.lock = lock
+        fabricKeys = await vault.derivedKey(DerivedKey.fabricKeys)
+        pseudonymKey = await vault.derivedKey(DerivedKey.pseudonyms)
         findings = vault.findings.map(\.words) + trailFindings.map(\.text)
         if !vault.findings.isEmpty {
             try ledger.record(
                 Event(.gatewayRecovered, .done).with { $0.reasons = vault.findings.map(\.code) }, in: .gateway,
                 key: ledger.freshKey("recovered"))
         }
+        if let reanchoring {
+            try require(reanchoring, anyOf: [.operatorRole, .securityOfficer])
+            guard trailFindings.contains(where: { $0.code == .anchorMade }) else {
+                throw GatewayError(.usage, "the trail's anchor is in its place; there is nothing to make anew")
+            }
+            try ledger.record(
+                Event(.trailReanchored, .done).with { $0.actor = reanchoring }, in: .gateway,
+                key: ledger.freshKey("reanchored"))
+        }
     }
 
     /// Ends the process's hold on the home in good order: a device that a run still holds is given back scrubbed, with
     /// its certificate in the trail, and the run goes on from its records when it is resumed.
     package func close() async {
+        due.clear()
+        feed.finish()
         for node in attestedNodes.values { node.giveUp() }
         attestedNodes.removeAll()
         for (run, session) in sessions { await giveBack(session, of: run) }
@@ -107,7 +138,7 @@ package actor Gateway {
         let vault = try Vault.create(at: home.vault.path, unsealing: key.unsealing(isNew: true))
         let signingKey = SigningKey.generate()
         let identity = try TrailIdentity(origin: origin, key: signingKey.verifyingKey)
-        try writeSigningKey(signingKey, home, await vault.derivedKey(DerivedKey.trailSigning))
+        try writeSigningKey(signingKey, home.signingKey, await vault.derivedKey(DerivedKey.trailSigning))
         let settings = Home.Settings(
             trail: identity, anchor: anchor ?? folder.appendingPathComponent("anchor"), auditors: auditorKeys,
             recovery: recoveryKey)
@@ -124,32 +155,50 @@ package actor Gateway {
     }
 
     private static func trailHome(
-        _ home: Home, _ settings: Home.Settings, _ clock: any WallClock
+        _ home: Home, _ settings: Home.Settings, _ clock: any WallClock, makesAnchorAnew: Bool = false
     ) throws(TrailError) -> TrailHome {
         let readers = settings.auditors.enumerated().map { TrailReader(name: "auditor-\($0 + 1)", key: $1) }
         do {
+            var trail = TrailSettings(
+                origin: settings.trail.origin,
+                readers: readers + [TrailReader(name: "recovery", key: settings.recovery)])
+            trail.makesAnchorAnew = makesAnchorAnew
             return TrailHome(
-                disk: try FolderDisk(home.trail.path), anchor: try FolderDisk(settings.anchor.path),
-                settings: TrailSettings(
-                    origin: settings.trail.origin,
-                    readers: readers + [TrailReader(name: "recovery", key: settings.recovery)]),
+                disk: try FolderDisk(home.trail.path), anchor: try FolderDisk(settings.anchor.path), settings: trail,
                 clock: clock)
         } catch { throw TrailError(.poisoned, "the trail's folder or its anchor cannot be used") }
     }
 
-    private static func writeSigningKey(
-        _ key: borrowing SigningKey, _ home: Home, _ sealing: borrowing SecretBytes
+    static func writeSigningKey(
+        _ key: borrowing SigningKey, _ file: URL, _ sealing: borrowing SecretBytes
     ) throws {
         let sealed = key.withSeed { SmallCipher.sealSecret($0, key: sealing, aad: Array("trail-signing-key".utf8)) }
-        try GatewayFile.write(sealed, to: home.signingKey, role: "trail's signing key")
+        try GatewayFile.write(sealed, to: file, role: "trail's signing key")
     }
 
-    private static func readSigningKey(_ home: Home, _ sealing: borrowing SecretBytes) throws -> SigningKey {
-        let bytes = try GatewayFile.bytes(home.signingKey, role: "trail's signing key")
+    /// The key that the trail's heads are signed with now. A crash may have come after the trail took over the next
+    /// one and before its file did.
+    private static func signingKey(_ home: Home, _ sealing: borrowing SecretBytes) throws -> SigningKey {
+        guard FileManager.default.fileExists(atPath: home.nextSigningKey.path) else {
+            return try readSigningKey(home.signingKey, sealing)
+        }
+        let next = try readSigningKey(home.nextSigningKey, sealing)
+        guard try Trail.currentKey(in: FolderDisk(home.trail.path)) == next.verifyingKey else {
+            return try readSigningKey(home.signingKey, sealing)
+        }
+        try takeOverNextSigningKey(home)
+        return next
+    }
+
+    private static func readSigningKey(_ file: URL, _ sealing: borrowing SecretBytes) throws -> SigningKey {
+        let bytes = try GatewayFile.bytes(file, role: "trail's signing key")
         let seed = try SmallCipher.openSecret(
             noncePrefixed: bytes, key: sealing, aad: Array("trail-signing-key".utf8))
         return try SigningKey(seed: seed)
     }
+
+    /// For tests, which want more of them than a run of some milliseconds is worth.
+    package func keepEveryEpoch() { checkpointRule = .everyEpoch }
 
     // MARK: - Looking
 
@@ -161,13 +210,15 @@ package actor Gateway {
         case .run(let run):
             let run = try runCase(run)
             if person == run.researcher {
-                return run.file[RunCase.Key.ready]?.outcome == .done ? records : records.compactMap(\.withoutFigures)
+                return run.isReleased ? records : records.compactMap(\.withoutFigures)
             }
+            try requireOpening(of: run, by: person)
         case .request(let request):
-            if person == (try accessRequest(request).requester) { return records }
-        case .gateway: break
+            let request = try accessRequest(request)
+            if person == request.requester { return records }
+            try requireSight(of: request, by: person)
+        case .gateway: try require(person, anyOf: Self.caseReaders)
         }
-        try require(person, anyOf: [.complianceOfficer, .dac, .dataCustodian])
         try ledger.record(
             Event(.trailRead, .done).with {
                 $0.actor = person
@@ -181,20 +232,16 @@ package actor Gateway {
         guard !records.isEmpty else { throw GatewayError(.notFound, "there is no \(id)") }
         return records
     }
-
-    package func watchEpochs(
-        _ watcher: @escaping @Sendable ((name: String, done: Int, of: Int, words: String)) -> Void
-    ) {
-        epochWatcher = watcher
-    }
 }
 
 /// What the vault's root key is put to outside the vault; each name gives a key of its own.
-private enum DerivedKey {
+enum DerivedKey {
     static let settings = "sekisho settings v1"
     static let trailSigning = "sekisho trail signing key v1"
     static let trailEras = "sekisho trail eras v1"
     static let caseRecords = "sekisho case records v1"
+    static let fabricKeys = "sekisho fabric keys v1"
+    static let pseudonyms = "sekisho subject pseudonyms v1"
 }
 
 /// The machine's clock.

@@ -21,6 +21,10 @@ package struct GatewayError: Error, Equatable, CustomStringConvertible {
         case trailFull
         /// Another process holds this home.
         case busy
+        /// It is no longer what it was when the caller looked.
+        case changed
+        /// The key for doing it once was used for something else.
+        case keyReused
     }
 
     package let code: Code
@@ -31,6 +35,9 @@ package struct GatewayError: Error, Equatable, CustomStringConvertible {
         self.code = code
         self.publicDescription = publicDescription
     }
+
+    /// What a gateway elsewhere said.
+    package init(told code: Code, _ publicDescription: String) { self.init(code, publicDescription) }
 }
 
 extension GatewayError {

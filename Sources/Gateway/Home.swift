@@ -1,3 +1,4 @@
+import DurableFiles
 package import Foundation
 import Sealing
 import TransparencyLog
@@ -22,6 +23,9 @@ struct Home: Sendable {
     var pki: URL { folder.appendingPathComponent("pki", isDirectory: true) }
     var database: URL { folder.appendingPathComponent("gateway.db") }
     var signingKey: URL { folder.appendingPathComponent("trail-signing-key.sealed") }
+    /// Written before the trail takes it over; there only while a rotation is under way.
+    var nextSigningKey: URL { folder.appendingPathComponent("trail-signing-key.next.sealed") }
+    var witnesses: URL { folder.appendingPathComponent("witnesses.policy") }
     private var settingsFile: URL { folder.appendingPathComponent("gateway.json") }
     private var lockFile: URL { folder.appendingPathComponent("lock") }
 
@@ -142,21 +146,9 @@ package enum GatewayFile {
     package static func write(_ bytes: [UInt8], to file: URL, role: String) throws {
         let failed = GatewayError(
             .unavailable, "the \(role) cannot be written; see that the folder exists and has space")
-        let folder = file.deletingLastPathComponent()
-        do {
-            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-            let temporary = file.appendingPathExtension("new")
-            try Data(bytes).write(to: temporary)
-            try sync(temporary)
-            guard rename(temporary.path, file.path) == 0 else { throw failed }
-            try sync(folder)
+        do throws(DiskError) {
+            try FolderDisk(file.deletingLastPathComponent().path).replace(
+                file.lastPathComponent, with: bytes, durable: true)
         } catch { throw failed }
-    }
-
-    private static func sync(_ place: URL) throws {
-        let descriptor = open(place.path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw CocoaError(.fileReadUnknown) }
-        defer { close(descriptor) }
-        guard fsync(descriptor) == 0 else { throw CocoaError(.fileWriteUnknown) }
     }
 }

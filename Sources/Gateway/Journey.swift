@@ -36,7 +36,11 @@ extension Gateway {
             case .closed: return try await closeRun(run)
             }
         } catch {
-            guard let failure = StageFailure(error, at: run.nextStage) else { throw error }
+            guard let failure = StageFailure(error, at: run.nextStage) else {
+                // A stage that ends because the run was cancelled under it has done its part.
+                guard error is CancellationError, try runCase(id).stopped, !Task.isCancelled else { throw error }
+                return .moved(to: try runCase(id).nextStage)
+            }
             try recordFailure(failure, of: run)
         }
         return .moved(to: try runCase(id).nextStage)
@@ -46,12 +50,19 @@ extension Gateway {
     package func advanceAsFarAsPossible(
         _ id: RunID, onStage: @Sendable (RunStage) async -> Void = { _ in }
     ) async throws -> RunProgress {
-        await onStage(try runCase(id).nextStage)
+        var stage = try runCase(id).nextStage
         while true {
-            switch try await advance(id) {
-            case .moved(let stage): await onStage(stage)
-            case let ended: return ended
+            feed.publish(.stage(stage), of: id)
+            await onStage(stage)
+            let progress = try await advance(id)
+            switch progress {
+            case .moved(let next):
+                stage = next
+                continue
+            case .waiting(let who): feed.publish(.waiting(for: who), of: id)
+            case .closed(let end): feed.publish(.closed(end), of: id)
             }
+            return progress
         }
     }
 }
@@ -72,8 +83,8 @@ package enum RunProgress: Sendable, Equatable {
 }
 
 /// How a run ended.
-package enum RunEnd: String, Sendable, Equatable {
-    case released, refused, failed
+package enum RunEnd: String, CaseIterable, Sendable, Equatable {
+    case released, refused, failed, cancelled
 }
 
 /// A stage that could not do its work: recorded, then the run scrubs what it holds and closes.

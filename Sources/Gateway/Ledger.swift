@@ -15,12 +15,23 @@ final class Ledger {
     private let database: DatabaseQueue
     private let key: SecretBytes
     private let clock: any WallClock
+    private let search: SearchIndex
     private var files: [CaseID: CaseFile] = [:]
+    /// All records, in the trail's order.
+    private(set) var records: [CaseRecord] = []
+    private var recordsByEvent: [AuditEvent: [CaseRecord]] = [:]
+    /// In the order of their first records.
+    private(set) var runs: [RunID] = []
+    /// In the order of their first records.
+    private(set) var requests: [RequestID] = []
+    /// The highest fence ever recorded; the next lease takes the one after it.
+    private(set) var highestFence = Fence(0)
 
     /// - Parameter key: seals the case records; derived from the vault's root key.
     init(trail: Trail, databasePath: String, key: consuming SecretBytes, clock: any WallClock) throws {
         self.trail = trail
         self.clock = clock
+        search = SearchIndex(key: KeyDerivation.hkdf(key, info: "sekisho audit search v1"))
         self.key = key
         var configuration = Configuration()
         configuration.prepareDatabase { database in
@@ -41,21 +52,13 @@ final class Ledger {
 
     func file(_ id: CaseID) -> CaseFile { files[id] ?? CaseFile(id: id) }
 
-    /// All records, in the trail's order.
-    var records: [CaseRecord] { files.values.flatMap(\.records).sorted { $0.index < $1.index } }
+    /// All records of one event, in the trail's order.
+    func records(of event: AuditEvent) -> [CaseRecord] { recordsByEvent[event] ?? [] }
 
-    var runs: [RunID] {
-        files.keys.compactMap { if case .run(let id) = $0 { id } else { nil } }.sorted()
-    }
-
-    var requests: [RequestID] {
-        files.keys.compactMap { if case .request(let id) = $0 { id } else { nil } }.sorted()
-    }
-
-    /// The highest fence ever recorded; the next lease takes the one after it.
-    var highestFence: Fence {
-        let numbers = files.values.flatMap(\.records).compactMap { $0.core["fence"]?.integerValue }
-        return Fence(UInt64(numbers.max() ?? 0))
+    /// The record at one place of the trail, if it is a case record.
+    func record(at index: UInt64) -> CaseRecord? {
+        let place = records.partitionPoint { $0.index >= index }
+        return place < records.count && records[place].index == index ? records[place] : nil
     }
 
     /// A key that no record of the gateway's own case has yet, for what may happen again and again.
@@ -64,7 +67,7 @@ final class Ledger {
     /// Proof for a wall that does not trust this process: the record is durable and says what it says. Only while the
     /// record's era is open.
     func receipt(for record: CaseRecord) throws -> Receipt {
-        do throws(TrailError) { return try trail.receipt(for: record.leafHash) } catch {
+        do throws(TrailError) { return try trail.receipt(for: record.leafHash, at: record.index) } catch {
             throw GatewayError(trail: error)
         }
     }
@@ -75,24 +78,38 @@ final class Ledger {
     /// a step that is repeated after a crash writes nothing twice.
     @discardableResult
     func record(_ event: Event, in id: CaseID, key recordKey: String) throws -> CaseRecord {
-        var file = file(id)
-        if let existing = file[recordKey] { return existing }
+        if let existing = file(id)[recordKey] { return existing }
         let payload = JSON.object(event.payload)
         let payloadDigest = event.payload.isEmpty ? nil : SHA256.hash(payload.canonical)
         let time = clock.now()
         let prepared: PreparedRecord
         do throws(TrailError) {
-            prepared = try prepare(event.record(payloadDigest: payloadDigest), in: id, isFirst: file.records.isEmpty)
+            prepared = try prepare(
+                event.record(payloadDigest: payloadDigest), in: id, isFirst: file(id).records.isEmpty)
         } catch { throw GatewayError(trail: error) }
         try insertPending(prepared, id, recordKey, time, payload)
         let appended = try append(prepared)
-        try setIndex(appended.index, of: prepared.leafHash)
         let record = CaseRecord(
             index: appended.index, leafHash: prepared.leafHash, time: time, key: recordKey, core: prepared.core,
             payload: payload)
-        file.append(record)
-        files[id] = file
+        try settle(record, of: id)
+        add(record, to: id)
         return record
+    }
+
+    /// Records come in the trail's order, at the start and from then on.
+    private func add(_ record: CaseRecord, to id: CaseID) {
+        if files[id] == nil {
+            switch id {
+            case .gateway: break
+            case .request(let request): requests.append(request)
+            case .run(let run): runs.append(run)
+            }
+        }
+        files[id, default: CaseFile(id: id)].append(record)
+        records.append(record)
+        recordsByEvent[record.event, default: []].append(record)
+        if let fence = record.core["fence"]?.integerValue { highestFence = max(highestFence, Fence(UInt64(fence))) }
     }
 
     /// A run's records are an era of their own, from its first record to the one that closes it.
@@ -109,7 +126,7 @@ final class Ledger {
         } catch {
             // The row must not outlive a leaf that never was. Where the trail does not know whether the leaf is on the
             // disk, the next start asks.
-            if error.code != .poisoned { try? drop(prepared.leafHash) }
+            if ![.poisoned, .lost].contains(error.code) { try? drop(prepared.leafHash) }
             throw GatewayError(trail: error)
         }
     }
@@ -134,6 +151,7 @@ extension Ledger {
                     ) WITHOUT ROWID
                     """)
         }
+        SearchIndex.migrate(&migrator)
         try migrator.migrate(database)
     }
 
@@ -150,6 +168,16 @@ extension Ledger {
                 arguments: [
                     Data(prepared.leafHash.bytes), time.milliseconds, id.description, recordKey, Data(nonce + sealed),
                 ])
+        }
+    }
+
+    /// Gives a record's row its place in the trail and makes it findable.
+    private func settle(_ record: CaseRecord, of id: CaseID) throws {
+        try database.write { database in
+            try database.execute(
+                sql: "UPDATE record SET trail_index = ?, indexed = 1 WHERE leaf_hash = ?",
+                arguments: [Int64(record.index), Data(record.leafHash.bytes)])
+            try search.insert(record, of: id, in: database)
         }
     }
 
@@ -183,28 +211,58 @@ extension Ledger {
         let rows = try database.read { database in
             try Row.fetchAll(database, sql: "SELECT * FROM record ORDER BY trail_index")
         }
+        var unindexed: [(CaseID, CaseRecord)] = []
         for row in rows {
-            guard let idText: String = row["case_id"], let id = CaseID(idText),
-                let recordKey: String = row["record_key"],
-                let hashBytes: Data = row["leaf_hash"], let leafHash = Digest(hashBytes),
-                let index: Int64 = row["trail_index"], let time: Int64 = row["time"], let sealed: Data = row["sealed"],
-                trail.index(of: leafHash) == UInt64(index)
-            else { throw Self.damaged }
-            let nonceBytes = SmallCipher.nonceBytes
-            guard
-                let opened = try? SmallCipher.open(
-                    [UInt8](sealed.dropFirst(nonceBytes)), key: key, nonce: [UInt8](sealed.prefix(nonceBytes)),
-                    aad: Self.aad(leafHash, id, recordKey, time)),
-                let body = try? JSON(parsing: opened), let core = body["core"], let payload = body["payload"],
-                core["event"]?.stringValue.flatMap(AuditEvent.init) != nil,
-                core["outcome"]?.stringValue.flatMap(AuditOutcome.init) != nil
-            else { throw Self.damaged }
-            var file = file(id)
-            file.append(
-                CaseRecord(
-                    index: UInt64(index), leafHash: leafHash, time: Timestamp(milliseconds: time), key: recordKey,
-                    core: core, payload: payload))
-            files[id] = file
+            let (id, record) = try open(row)
+            add(record, to: id)
+            if row["indexed"] == 0 { unindexed.append((id, record)) }
+        }
+        // A crash came between the row's place and its terms, or the database is older than the search.
+        guard !unindexed.isEmpty else { return }
+        try database.write { database in
+            for (id, record) in unindexed { try search.insert(record, of: id, in: database) }
+            try database.execute(sql: "UPDATE record SET indexed = 1 WHERE indexed = 0")
+        }
+    }
+
+    private func open(_ row: Row) throws -> (CaseID, CaseRecord) {
+        guard let idText: String = row["case_id"], let id = CaseID(idText),
+            let recordKey: String = row["record_key"],
+            let hashBytes: Data = row["leaf_hash"], let leafHash = Digest(hashBytes),
+            let index: Int64 = row["trail_index"], let time: Int64 = row["time"], let sealed: Data = row["sealed"],
+            trail.holds(leafHash, at: UInt64(index))
+        else { throw Self.damaged }
+        let nonceBytes = SmallCipher.nonceBytes
+        guard
+            let opened = try? SmallCipher.open(
+                [UInt8](sealed.dropFirst(nonceBytes)), key: key, nonce: [UInt8](sealed.prefix(nonceBytes)),
+                aad: Self.aad(leafHash, id, recordKey, time)),
+            let body = try? JSON(parsing: opened), let core = body["core"], let payload = body["payload"],
+            core["event"]?.stringValue.flatMap(AuditEvent.init) != nil,
+            core["outcome"]?.stringValue.flatMap(AuditOutcome.init) != nil
+        else { throw Self.damaged }
+        return (
+            id,
+            CaseRecord(
+                index: UInt64(index), leafHash: leafHash, time: Timestamp(milliseconds: time), key: recordKey,
+                core: core, payload: payload)
+        )
+    }
+
+    /// Records that answer a search, newest first; each is opened and held against the question.
+    func find(_ query: AuditQuery, alsoRuns: [RunID], below cursor: UInt64, limit: Int) throws -> [AuditHit] {
+        let rows = try database.read { database in
+            try search.find(query, alsoRuns: alsoRuns, below: cursor, limit: limit, in: database).map { index in
+                try Row.fetchOne(
+                    database, sql: "SELECT * FROM record WHERE trail_index = ?", arguments: [Int64(clamping: index)])
+            }
+        }
+        let runs = Set(alsoRuns.map(\.text))
+        return try rows.map { row in
+            guard let row else { throw Self.damaged }
+            let (id, record) = try open(row)
+            guard query.matches(record, of: id, alsoRuns: runs) else { throw Self.damaged }
+            return AuditHit(id: id, record: record)
         }
     }
 
@@ -240,7 +298,7 @@ extension GatewayError {
             self.init(
                 .trailFull,
                 "trail-full: the disk under the trail is full, so nothing new starts; free space and try again")
-        case .poisoned, .closed:
+        case .poisoned, .lost, .closed:
             self.init(.unavailable, "\(error.publicDescription); nothing new starts until the gateway is started again")
         case .busy: self.init(.busy, error.publicDescription)
         case .notFound: self.init(.notFound, error.publicDescription)

@@ -30,9 +30,9 @@ extension Gateway {
         do {
             // An authority without the gateway's certificate is what a crash between the two left.
             let authority =
-                try (try? CertificateAuthority(folder: authorityFolder))
-                ?? CertificateAuthority.create(in: authorityFolder, now: clock.now())
-            try authority.issueGateway(into: gatewayIdentityFolder, now: clock.now())
+                try (try? CertificateAuthority(folder: authorityFolder, sealing: fabricKeys))
+                ?? CertificateAuthority.create(in: authorityFolder, sealing: fabricKeys, now: clock.now())
+            try authority.issueGateway(into: gatewayIdentityFolder, sealing: fabricKeys, now: clock.now())
             try ledger.record(event(.done), in: .gateway, key: ledger.freshKey("pki"))
         } catch let error as FabricError { throw GatewayError(fabric: error) }
     }
@@ -47,7 +47,7 @@ extension Gateway {
                 $0.device = node
             }, in: .gateway, key: ledger.freshKey("enrolled.\(node)"))
         do {
-            let enrolment = try CertificateAuthority(folder: authorityFolder).issueNode(
+            let enrolment = try CertificateAuthority(folder: authorityFolder, sealing: fabricKeys).issueNode(
                 node, trail: settings.trail.description, into: folder.path, now: clock.now())
             try ledger.record(
                 Event(.nodeEnrolled, .done).with {
@@ -62,8 +62,8 @@ extension Gateway {
     }
 
     private func enrolment(of node: NodeID) -> NodeEnrolment? {
-        let record = ledger.file(.gateway).records.last {
-            $0.event == .nodeEnrolled && $0.outcome == .done && $0.core["device"]?.stringValue == node.text
+        let record = ledger.records(of: .nodeEnrolled).last {
+            $0.outcome == .done && $0.core["device"]?.stringValue == node.text
         }
         guard let certificate = record?.detail["certificate"]?.stringValue.flatMap(Digest.init(hex:)),
             let key = record?.detail["attestation_key"]?.stringValue.flatMap(Hex.decode).flatMap({
@@ -104,6 +104,8 @@ extension Gateway {
         fabricCache = nil
     }
 
+    var hasNodes: Bool { !ledger.records(of: .nodeAdded).isEmpty }
+
     package func nodes() throws -> [NodeSummary] {
         try fabric().nodes.map { status in
             let state = status.quarantine.map { "quarantined (\($0.code))" } ?? status.state.rawValue
@@ -136,29 +138,26 @@ extension Gateway {
     func fabric() throws -> Fabric {
         if let fabricCache { return fabricCache }
         var nodes: [NodeID: FabricNode] = [:]
-        var measurements: [NodeID: JSON] = [:]
-        for record in ledger.file(.gateway).records where record.event == .nodeAdded {
+        for record in ledger.records(of: .nodeAdded) {
             guard let id = record.core["device"]?.stringValue.flatMap({ try? NodeID($0) }),
                 let enrolment = enrolment(of: id), let host = record.detail["host"]?.stringValue,
                 let port = record.detail["port"]?.integerValue.flatMap({ UInt16(exactly: $0) }),
-                let pool = record.detail["pool"]?.stringValue
+                let pool = record.detail["pool"]?.stringValue,
+                let measured = record.detail["measurements"]?.objectValue
             else { continue }
-            nodes[id] = FabricNode(enrolment: enrolment, host: host, port: port, pool: pool)
-            measurements[id] = record.detail["measurements"]
+            let allowed = measured.compactMapValues { $0.stringValue.flatMap(Digest.init(hex:)).map { Set([$0]) } }
+            nodes[id] = FabricNode(
+                enrolment: enrolment, host: host, port: port, pool: pool,
+                // Each data set's policy asks for its own least level at the run decision.
+                policy: AttestationPolicy(leastLevel: .software, allowed: allowed))
         }
         guard !nodes.isEmpty else {
             throw GatewayError(.notFound, "there is no device node yet; add one with `sekisho fabric add`")
         }
-        var allowed: [String: Set<Digest>] = [:]
-        for (name, digest) in measurements.values.compactMap(\.objectValue).joined() {
-            if let digest = digest.stringValue.flatMap(Digest.init(hex:)) { allowed[name, default: []].insert(digest) }
-        }
         do {
             let fabric = try Fabric(
                 nodes: nodes.values.sorted { $0.id < $1.id },
-                identity: GatewayIdentity.load(folder: gatewayIdentityFolder),
-                // Each data set's policy asks for its own least level at the run decision.
-                policy: AttestationPolicy(leastLevel: .software, allowed: allowed),
+                identity: GatewayIdentity.load(folder: gatewayIdentityFolder, sealing: fabricKeys),
                 quarantineFile: home.folder.appendingPathComponent("quarantine.json").path, clock: clock)
             fabricCache = fabric
             return fabric

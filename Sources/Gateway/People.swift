@@ -39,26 +39,19 @@ extension Gateway {
         }
         let sorted = roles.map(\.rawValue).sorted()
         if people[id]?.roles == roles { return }
-        try ledger.record(
+        let record = try ledger.record(
             Event(.personAdded, .done).with {
                 $0.actor = actor
                 $0.detail = ["person": .string(id.text), "roles": .array(sorted.map(JSON.string))]
             }, in: .gateway, key: ledger.freshKey("person.\(id)"))
+        directory.learn(record)
     }
 
-    package var people: [PersonID: PersonRecord] {
-        var people: [PersonID: PersonRecord] = [:]
-        for record in ledger.file(.gateway).records where record.event == .personAdded {
-            guard let id = record.detail["person"]?.stringValue.flatMap({ try? PersonID($0) }) else { continue }
-            let roles = record.detail["roles"]?.arrayValue?.compactMap { $0.stringValue.flatMap(Role.init) } ?? []
-            people[id] = PersonRecord(id: id, roles: Set(roles))
-        }
-        return people
-    }
+    package nonisolated var people: [PersonID: PersonRecord] { directory.people }
 
     /// The person, if known here; unknown people are refused.
     func person(_ id: PersonID) throws -> PersonRecord {
-        guard let person = people[id] else {
+        guard let person = directory.person(id) else {
             throw GatewayError(.refused, "\(id) is not known here; an operator adds people with `sekisho person add`")
         }
         return person

@@ -1,6 +1,6 @@
 /// Server-made SVG pictures for reports: no script, no font, no outside file. Colours come from the page's style sheet
 /// so that one picture serves light and dark; every picture carries its text alternative.
-struct Picture {
+package struct Picture {
     let title: String
     let width: Double
     let height: Double
@@ -12,7 +12,7 @@ struct Picture {
         self.height = height
     }
 
-    var svg: String {
+    package var svg: String {
         """
         <svg role="img" viewBox="0 0 \(Self.number(width)) \(Self.number(height))" xmlns="http://www.w3.org/2000/svg">\
         <title>\(Self.escaped(title))</title>\(body)</svg>
@@ -61,7 +61,7 @@ struct Picture {
     }
 
     /// One decimal, as SVG wants it.
-    static func number(_ value: Double) -> String {
+    package static func number(_ value: Double) -> String {
         let tenths = Int((value * 10).rounded())
         return tenths.isMultiple(of: 10) ? "\(tenths / 10)" : "\(Double(tenths) / 10)"
     }
@@ -71,7 +71,7 @@ struct Picture {
 
 extension Picture {
     /// A row of bars on a common time axis: what happened when.
-    static func timeline(title: String, bars: [(name: String, start: Double, seconds: Double)]) -> Picture {
+    package static func timeline(title: String, bars: [(name: String, start: Double, seconds: Double)]) -> Picture {
         let rowHeight = 24.0
         let left = 90.0
         var picture = Picture(title: title, height: Double(bars.count) * rowHeight + 30)
@@ -94,8 +94,12 @@ extension Picture {
     }
 
     /// Lines over the epochs, each scaled to the same axis from `low` to `high`.
-    static func lines(
-        title: String, series: [(name: String, values: [Double])], low: Double, high: Double, format: (Double) -> String
+    /// - Parameters:
+    ///   - firstEpoch: what stands at the start of the axis.
+    ///   - lastEpoch: what stands at its end; the number of values where it is left out.
+    package static func lines(
+        title: String, series: [(name: String, values: [Double])], low: Double, high: Double,
+        firstEpoch: String = "epoch 1", lastEpoch: Int? = nil, format: (Double) -> String
     ) -> Picture {
         var picture = Picture(title: title, height: 240)
         let left = 60.0
@@ -110,8 +114,8 @@ extension Picture {
             picture.text(format(value), x: left - 8, y: y(value) + 4, anchor: "end")
         }
         let count = series.map(\.values.count).max() ?? 0
-        picture.text("epoch 1", x: left, y: bottom + 20)
-        picture.text("\(count)", x: right, y: bottom + 20, anchor: "end")
+        picture.text(firstEpoch, x: left, y: bottom + 20)
+        picture.text("\(lastEpoch ?? count)", x: right, y: bottom + 20, anchor: "end")
         // Names stand at the ends of their lines, moved apart where they would touch.
         var lastNameAt = -100.0
         let byHeight = series.enumerated().sorted { ($0.element.values.last ?? 0) > ($1.element.values.last ?? 0) }
@@ -128,9 +132,11 @@ extension Picture {
     }
 
     /// One horizontal bar for each tier: how much is used of what there is.
-    static func tiers(title: String, tiers: [(name: String, parts: [(name: String, bytes: Int)], limit: Int?)])
-        -> Picture
-    {
+    /// - Parameter share: how "used of limit" is said.
+    package static func tiers(
+        title: String, tiers: [MemoryTier],
+        share: (_ used: String, _ limit: String) -> String = { "\($0) of \($1)" }
+    ) -> Picture {
         let rowHeight = 46.0
         let left = 90.0
         var picture = Picture(title: title, height: Double(tiers.count) * rowHeight + 6)
@@ -145,7 +151,7 @@ extension Picture {
             if let limit = tier.limit, limit <= roomMax {
                 picture.rectangle(
                     x: left, y: y + 4, width: Double(limit) * scale, height: 20, kind: "room",
-                    label: "\(tier.name): \(bytes(limit)) available")
+                    label: "\(tier.name): \(share(bytes(used[row]), bytes(limit)))")
             }
             var x = left
             for (place, part) in tier.parts.enumerated() where part.bytes > 0 {
@@ -154,17 +160,17 @@ extension Picture {
                     label: "\(part.name): \(bytes(part.bytes))")
                 x += Double(part.bytes) * scale
             }
-            let words = tier.limit.map { "\(bytes(used[row])) of \(bytes($0))" } ?? bytes(used[row])
+            let words = tier.limit.map { share(bytes(used[row]), bytes($0)) } ?? bytes(used[row])
             picture.text(words, x: left, y: y + 39, kind: "figure")
         }
         return picture
     }
 
-    static func seconds(_ value: Double) -> String {
+    package static func seconds(_ value: Double) -> String {
         value < 0.0995 ? "\(number(value * 1000)) ms" : "\(number(value)) s"
     }
 
-    static func bytes(_ count: Int) -> String {
+    package static func bytes(_ count: Int) -> String {
         switch count {
         case ..<1024: "\(count) B"
         case ..<(1 << 20): "\(number(Double(count) / 1024)) KiB"

@@ -25,6 +25,27 @@ package struct PolicyFolder: Sendable {
         }
     }
 
+    /// - Parameter files: as they were sent; their names become files of the home, so nothing but plain names is taken.
+    package init(_ files: [(name: String, content: String)]) throws {
+        guard !files.isEmpty, files.count <= Self.filesMax else {
+            throw GatewayError(.usage, "policies are from 1 to \(Self.filesMax) files")
+        }
+        guard Set(files.map(\.name)).count == files.count else {
+            throw GatewayError(.usage, "two policy files have the same name")
+        }
+        self.files = try files.sorted { $0.name < $1.name }.map { file in
+            guard file.name.hasSuffix(".yaml"), (try? DatasetID(file.name)) != nil else {
+                throw GatewayError(.usage, "a policy file's name is made of letters, digits, . _ : - and ends in .yaml")
+            }
+            return PolicyFile(name: file.name, bytes: Array(file.content.utf8))
+        }
+    }
+
+    /// The files as they were read.
+    package var contents: [(name: String, content: String)] {
+        files.map { ($0.name, String(decoding: $0.bytes, as: UTF8.self)) }
+    }
+
     /// What is wrong or probably not meant, with file, line, column and rule.
     package func lint() -> [(words: String, isError: Bool)] {
         PolicyLint.findings(in: files).map { ($0.description, $0.severity == .error) }
@@ -74,8 +95,7 @@ extension Gateway {
 
     /// The policies in force: those of the last activation, whose files must still be the ones that were recorded.
     func policies() throws -> PolicySet {
-        guard let active = ledger.file(.gateway).records.last(where: { $0.event == .policyActivated }),
-            let hash = active.core["policy"]?.stringValue
+        guard let hash = ledger.records(of: .policyActivated).last?.core["policy"]?.stringValue
         else {
             throw GatewayError(.refused, "no policies are active, so nothing is allowed; see `sekisho policy activate`")
         }

@@ -79,26 +79,17 @@ extension Gateway {
             else { throw damaged }
             return ReleaseQuestion.Check(check: check, passed: passed)
         }
-        let votes = run.file.records.filter { $0.event == .releaseReviewed }.compactMap { record -> Vote? in
-            guard let person = record.actor, let role = record.detail["role"]?.stringValue,
-                record.detail["candidate"]?.stringValue == candidate.hex
-            else { return nil }
-            return Vote(person: person, role: role, approves: record.outcome == .done)
-        }
         let question = ReleaseQuestion(
             now: clock.now(), dataset: run.dataset, run: run.id, researcher: run.researcher, candidate: candidate,
             cohort: Int(persons), checks: checks,
-            votes: votes)
+            votes: run.votes(on: candidate.hex))
         return (question, candidate)
     }
 
     /// What waits for review, for those who review or whose run it is.
     package func candidate(of id: RunID, by person: PersonID) async throws -> CandidateSummary {
         let run = try runCase(id)
-        if person != run.researcher {
-            let roles = try policy(for: run.dataset).release.roles.value
-            try require(person, anyOf: Set(roles.compactMap(Role.init)))
-        }
+        try requireOpening(of: run, by: person)
         guard let checked = run.file[RunCase.Key.checked] else {
             throw GatewayError(.notFound, "run \(id) has no candidate for review")
         }
@@ -114,10 +105,15 @@ extension Gateway {
     }
 
     /// Records a reviewer's word on a candidate, bound to its hash.
+    ///
+    /// - Parameter revision: what the reviewer saw; a candidate that somebody spoke on since then is looked at again.
     package func reviewRelease(
-        of id: RunID, _ verdict: Verdict, candidate expected: String?, by reviewer: PersonID
+        of id: RunID, _ verdict: Verdict, candidate expected: String?, ifStill revision: String? = nil,
+        by reviewer: PersonID
     ) throws {
         let run = try runCase(id)
+        try requireOpening(of: run, by: reviewer)
+        try require(run.file, toBe: revision)
         guard run.nextStage == .review, let checked = run.file[RunCase.Key.checked],
             let candidate = checked.detail["candidate"]?.stringValue
         else { throw GatewayError(.notFound, "run \(id) has no candidate for review") }
@@ -135,6 +131,19 @@ extension Gateway {
                 $0.dataset = run.dataset
                 $0.detail = ["role": .string(role), "candidate": .string(candidate)]
             }, in: .run(id), key: RunCase.Key.reviewed(reviewer))
+        due.add(id)
+    }
+}
+
+extension RunCase {
+    /// The reviewers' words on a candidate, by its hash.
+    func votes(on candidate: String) -> [Vote] {
+        file.records.filter { $0.event == .releaseReviewed }.compactMap { record -> Vote? in
+            guard let person = record.actor, let role = record.detail["role"]?.stringValue,
+                record.detail["candidate"]?.stringValue == candidate
+            else { return nil }
+            return Vote(person: person, role: role, approves: record.outcome == .done)
+        }
     }
 }
 
@@ -175,10 +184,11 @@ extension Gateway {
     /// The released artefacts, for the researcher whose run it was. Each taking is recorded before it happens.
     package func takeRelease(of id: RunID, by person: PersonID) async throws -> [Artefact] {
         let run = try runCase(id)
+        try requireSight(of: run, by: person)
         guard person == run.researcher else {
             throw GatewayError(.refused, "only the run's own researcher takes its release")
         }
-        guard run.file[RunCase.Key.ready]?.outcome == .done else {
+        guard run.isReleased else {
             throw GatewayError(.refused, "run \(id) is not released; its checks and reviewers come first")
         }
         guard let receipt = run.file[RunCase.Key.ready]?.payload["receipt"]?.stringValue.flatMap(Hex.decode) else {

@@ -23,6 +23,7 @@ package struct RunCase: Sendable {
         static let releaseDecided = "release-decided"
         static let ready = "ready"
         static let closed = "closed"
+        static let cancelled = "cancelled"
         static func epoch(_ number: Int) -> String { "epoch.\(number)" }
         static func reviewed(_ person: PersonID) -> String { "reviewed.\(person)" }
         static func shown(_ figure: String) -> String { "shown.\(figure)" }
@@ -45,6 +46,9 @@ package struct RunCase: Sendable {
     }
 
     package var isClosed: Bool { file[Key.closed] != nil }
+
+    /// Its figures may be seen by the researcher, and its artefacts taken.
+    package var isReleased: Bool { file[Key.ready]?.outcome == .done }
 
     /// A stage said no or broke; a scrub without proof is told by its record but does not stop the run.
     var stopped: Bool { stop != nil }

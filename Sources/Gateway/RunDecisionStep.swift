@@ -9,8 +9,11 @@ package import Vocabulary
 extension Gateway {
     /// Asks for a run of a declared model under a grant. The specification is read strictly here, and again from the
     /// record by every later step.
+    ///
+    /// - Parameter once: asked for again under the same key, the same run is returned.
     package func requestRun(
-        specification text: String, grant id: GrantID, id wanted: RunID?, deviceMemory: Int?, by researcher: PersonID
+        specification text: String, grant id: GrantID, id wanted: RunID?, deviceMemory: Int?, once: String? = nil,
+        by researcher: PersonID
     ) async throws -> RunID {
         try require(researcher, anyOf: [.researcher])
         let specification: ModelSpec
@@ -22,6 +25,12 @@ extension Gateway {
         guard let version = try await datasets().last(where: { $0.dataset == grant.dataset }) else {
             throw GatewayError(.notFound, "the data set \(grant.dataset) has no version in the vault")
         }
+        let asked: JSON = [
+            "grant": .string(id.text), "specification": .string(text),
+            "device_memory": deviceMemory.map { .integer(Int64($0)) } ?? .null,
+        ]
+        let once = try once.map { try OnceKey($0, of: ["asked": asked, "id": .string(wanted?.text ?? "")]) }
+        if let once, let earlier = try earlierRun(once, by: researcher) { return earlier }
         let taken = Set(ledger.runs.map(\.text))
         let run = try wanted ?? RunID((1...).lazy.map { "run-\($0)" }.first { !taken.contains($0) }!)
         guard !taken.contains(run.text) else {
@@ -35,12 +44,20 @@ extension Gateway {
                 $0.root = version.root
                 $0.purpose = grant.purpose.codes.joined(separator: ",")
                 $0.detail = ["grant": .string(id.text), "specification": .string(specification.digest.hex)]
-                $0.payload = [
-                    "grant": .string(id.text), "specification": .string(text),
-                    "device_memory": deviceMemory.map { .integer(Int64($0)) } ?? .null,
-                ]
+                $0.payload = asked.objectValue ?? [:]
+                $0.payload["once"] = once?.json
             }, in: .run(run), key: RunCase.Key.requested)
+        due.add(run)
         return run
+    }
+
+    private func earlierRun(_ once: OnceKey, by researcher: PersonID) throws -> RunID? {
+        try ledger.runs.last { id in
+            guard let asked = ledger.file(.run(id))[RunCase.Key.requested], asked.actor == researcher else {
+                return false
+            }
+            return try once.isKey(of: asked)
+        }
     }
 
     /// The second decision: the grant and the facts of this moment. Keys and leases cite its record.

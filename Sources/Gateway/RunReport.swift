@@ -114,19 +114,7 @@ struct RunReport {
     private static func hundredths(_ value: Double) -> String { "\((value * 100).rounded() / 100)" }
 
     private var memoryPicture: (String, String, String)? {
-        guard let tiers = run.file[RunCase.Key.planned]?.detail["tiers"]?.arrayValue else { return nil }
-        let rows = tiers.compactMap { tier -> (name: String, parts: [(name: String, bytes: Int)], limit: Int?)? in
-            guard let name = tier["tier"]?.stringValue, let parts = tier["parts"]?.arrayValue else { return nil }
-            return (
-                name,
-                parts.compactMap { part in
-                    guard let name = part["name"]?.stringValue, let bytes = part["bytes"]?.integerValue else {
-                        return nil
-                    }
-                    return (name, Int(bytes))
-                }, tier["limit"]?.integerValue.map(Int.init)
-            )
-        }
+        let rows = run.memoryTiers
         guard !rows.isEmpty else { return nil }
         let words = rows.map { row in
             let used = Picture.bytes(row.parts.map(\.bytes).reduce(0, +))
@@ -181,7 +169,7 @@ extension Gateway {
     package func report(_ id: RunID, by person: PersonID) throws -> String {
         let run = try runCase(id)
         if person != run.researcher {
-            try require(person, anyOf: [.complianceOfficer, .dac, .dataCustodian])
+            try requireOpening(of: run, by: person)
             try ledger.record(
                 Event(.trailRead, .done).with {
                     $0.actor = person
@@ -189,7 +177,7 @@ extension Gateway {
                     $0.detail = ["read": "report"]
                 }, in: .gateway, key: ledger.freshKey("read"))
         }
-        return try RunReport(run: run, figuresAllowed: run.file[RunCase.Key.ready]?.outcome == .done).html
+        return try RunReport(run: run, figuresAllowed: run.isReleased).html
     }
 }
 

@@ -1,3 +1,4 @@
+import DurableFiles
 import Glibc
 
 /// A folder of the vault, and what can be done in it durably. Errors never show its path.
@@ -104,13 +105,10 @@ struct DurableFile: ~Copyable {
 
     /// A small file that is there whole or not at all.
     static func replace(_ name: String, with bytes: [UInt8], in folder: Folder) throws(VaultError) {
-        let fresh = name + ".new"
-        unlink(folder.path(of: fresh))
-        try write(bytes, as: fresh, in: folder)
-        guard rename(folder.path(of: fresh), folder.path(of: name)) == 0 else {
-            throw storage("a file cannot be moved")
+        do throws(DiskError) { try FolderDisk(folder.path).replace(name, with: bytes, durable: true) } catch {
+            let why = error == .noSpace ? "no space left on device" : "input or output failed"
+            throw VaultError(.storage, "a file cannot be written (\(why))")
         }
-        try folder.sync()
     }
 
     static func write(_ bytes: [UInt8], as name: String, in folder: Folder) throws(VaultError) {

@@ -166,6 +166,24 @@ extension Vault {
         try section(.labels) { writer in
             for column in nodes.labels { try writer.write(column.classes) }
         }
+        if !nodes.labelSets.isEmpty {
+            try section(.labelSetPointers) { writer in
+                var base: UInt64 = 0
+                try writer.write([base])
+                for column in nodes.labelSets {
+                    try writer.write(column.pointers.dropFirst().map { base + $0 })
+                    base += UInt64(column.classes.count)
+                }
+            }
+            try section(.labelSetClasses) { writer in
+                for column in nodes.labelSets { try writer.write(column.classes) }
+            }
+        }
+        if !nodes.targets.isEmpty {
+            try section(.targets) { writer in
+                for column in nodes.targets { try writer.write(column.values) }
+            }
+        }
         try section(.split) { try $0.write(nodes.split) }
         try section(.subjects) { try $0.write(nodes.subjects) }
         try section(.subjectOfRow) { try $0.write(nodes.subjectOfRow) }
@@ -217,6 +235,13 @@ extension VersionFacts {
                 for label in column.classes where label >= 0 { counts[Int(label)] += 1 }
                 return LabelColumn(
                     name: column.name, classNames: column.classNames.map { $0 ?? "" }, classCounts: counts)
-            }, split: split)
+            },
+            labelSets: nodes.labelSets.map { column in
+                var counts = [Int](repeating: 0, count: column.classNames.count)
+                for label in column.classes where label != NodeFile.LabelSetColumn.unknown { counts[Int(label)] += 1 }
+                return LabelColumn(
+                    name: column.name, classNames: column.classNames.map { $0 ?? "" }, classCounts: counts)
+            },
+            targets: nodes.targets.map { Count(name: $0.name, count: $0.values.count { !$0.isNaN }) }, split: split)
     }
 }

@@ -110,6 +110,7 @@ enum KeyPurpose {
     case members(RunID)
     case imageManifest(RunID)
     case candidateManifest(RunID)
+    case checkpoint(RunID)
     case trail
 
     var aad: [UInt8] {
@@ -123,6 +124,7 @@ enum KeyPurpose {
         case .imageManifest(let id): Self.aad("image-manifest", id.text)
         case .trail: Self.aad("trail", "")
         case .candidateManifest(let id): Self.aad("candidate-manifest", id.text)
+        case .checkpoint(let id): Self.aad("checkpoint", id.text)
         }
     }
 

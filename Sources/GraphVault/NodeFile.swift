@@ -11,6 +11,24 @@ struct NodeFile {
         var classNames: [String?] = []
     }
 
+    /// A column of class sets, such as `labels`, whose fields hold class numbers with `|` between them.
+    struct LabelSetColumn {
+        /// Stands alone for a row whose classes are not known; a row that is of no class has an empty set.
+        static let unknown = UInt16.max
+        let name: String
+        /// `[rows + 1]`
+        var pointers: [UInt64] = [0]
+        /// Ascending in each row.
+        var classes: [UInt16] = []
+        var classNames: [String?] = []
+    }
+
+    /// A column of numbers, such as `target`; not a number where there is none.
+    struct TargetColumn {
+        let name: String
+        var values: [Float] = []
+    }
+
     static let noSubject = UInt32.max
     static let codesMax = Int(UInt16.max)
 
@@ -19,6 +37,8 @@ struct NodeFile {
     /// Each row's category, a number in `categories`.
     var categoryOfRow: [UInt16] = []
     var labels: [LabelColumn] = []
+    var labelSets: [LabelSetColumn] = []
+    var targets: [TargetColumn] = []
     var split: [UInt8] = []
     /// The people in the data, by their own ids.
     var subjects = IdentifierTable()
@@ -29,8 +49,9 @@ struct NodeFile {
 }
 
 extension NodeFile {
-    /// Columns: `id` and `category`; `label`, `label2`, … with `label_name`, `label2_name`, …; `split`; `subject`, the id
-    /// of the person that a row belongs to (a sample, a visit). A node with one of `personCategories` (`|` separates
+    /// Columns: `id` and `category`; `label`, `label2`, … (a class) with `label_name`, `label2_name`, …; `labels`,
+    /// `labels2`, … (class sets) with `labels_name`, …; `target`, `target2`, … (numbers); `split`; `subject`, the id of
+    /// the person that a row belongs to (a sample, a visit). A node with one of `personCategories` (`|` separates
     /// several) is a person, its id its own subject.
     init(path: String, personCategories: Set<String>) throws(VaultError) {
         self.init()
@@ -40,9 +61,19 @@ extension NodeFile {
         let subject = table.column("subject")
         let split = table.column("split")
         var labelColumns: [(column: Int, name: Int?)] = []
-        for (index, name) in table.columns.enumerated() where Self.isLabelColumn(name) {
-            labelColumns.append((index, table.column(name + "_name")))
-            labels.append(LabelColumn(name: name))
+        var labelSetColumns: [(column: Int, name: Int?)] = []
+        var targetColumns: [Int] = []
+        for (index, name) in table.columns.enumerated() {
+            if Self.isNumbered(name, "label") {
+                labelColumns.append((index, table.column(name + "_name")))
+                labels.append(LabelColumn(name: name))
+            } else if Self.isNumbered(name, "labels") {
+                labelSetColumns.append((index, table.column(name + "_name")))
+                labelSets.append(LabelSetColumn(name: name))
+            } else if Self.isNumbered(name, "target") {
+                targetColumns.append(index)
+                targets.append(TargetColumn(name: name))
+            }
         }
         var isPerson: [Bool] = []
 
@@ -72,9 +103,15 @@ extension NodeFile {
             for (position, columns) in labelColumns.enumerated() {
                 try labels[position].append(from: table, columns.column, columns.name)
             }
+            for (position, columns) in labelSetColumns.enumerated() {
+                try labelSets[position].append(from: table, columns.column, columns.name)
+            }
+            for (position, column) in targetColumns.enumerated() {
+                try targets[position].append(from: table, column)
+            }
             if let split {
                 let word = try Self.splitWord(table, split)
-                if word != .none, labels.first(where: { $0.name == "label" })?.classes.last ?? -1 < 0 {
+                if word != .none, !lastRowIsLabelled {
                     throw table.error(.badSplit, split, "a node without a label cannot be in \(Self.word(word))")
                 }
                 self.split.append(word.rawValue)
@@ -87,8 +124,15 @@ extension NodeFile {
         }
     }
 
-    private static func isLabelColumn(_ name: String) -> Bool {
-        name.hasPrefix("label") && name.dropFirst(5).allSatisfy { $0.isASCII && $0.isNumber }
+    private static func isNumbered(_ name: String, _ stem: String) -> Bool {
+        name.hasPrefix(stem) && name.dropFirst(stem.count).allSatisfy { $0.isASCII && $0.isNumber }
+    }
+
+    /// Of the column `label`, or of any set or target.
+    private var lastRowIsLabelled: Bool {
+        labels.first { $0.name == "label" }?.classes.last ?? -1 >= 0
+            || labelSets.contains { $0.classes.last != LabelSetColumn.unknown || $0.lastRowIsEmpty }
+            || targets.contains { $0.values.last?.isNaN == false }
     }
 
     private static func subjectNumber(
@@ -159,7 +203,7 @@ extension NodeFile.LabelColumn {
     }
 
     /// −1 or a class number, in its shortest form.
-    private static func number(_ bytes: UnsafeRawBufferPointer) -> Int32? {
+    fileprivate static func number(_ bytes: UnsafeRawBufferPointer) -> Int32? {
         if bytes.elementsEqual("-1".utf8) { return -1 }
         guard (1...4).contains(bytes.count), bytes.count == 1 || bytes[0] != UInt8(ascii: "0") else { return nil }
         var number: Int32 = 0
@@ -168,5 +212,62 @@ extension NodeFile.LabelColumn {
             number = number * 10 + Int32(byte - UInt8(ascii: "0"))
         }
         return number < Limits.classesMax ? number : nil
+    }
+}
+
+extension NodeFile.LabelSetColumn {
+    fileprivate var lastRowIsEmpty: Bool { pointers.count > 1 && pointers[pointers.count - 2] == pointers.last }
+
+    fileprivate mutating func append(
+        from table: borrowing TableReader, _ column: Int, _ nameColumn: Int?
+    ) throws(VaultError) {
+        let text = table.text(column)
+        let names = nameColumn.map { table.text($0).split(separator: "|", omittingEmptySubsequences: false) }
+        defer { pointers.append(UInt64(classes.count)) }
+        if text == "-1" || text == "none" {
+            if let nameColumn, !table.text(nameColumn).isEmpty {
+                throw table.error(.badLabel, nameColumn, "a class name without a class")
+            }
+            if text == "-1" { classes.append(Self.unknown) }
+            return
+        }
+        var last = -1
+        let numbers = text.split(separator: "|", maxSplits: Limits.classesMax, omittingEmptySubsequences: false)
+        if let nameColumn, names?.count != numbers.count {
+            throw table.error(.badLabel, nameColumn, "as many names as classes, with | between them")
+        }
+        for (position, word) in numbers.enumerated() {
+            var bytes = Array(word.utf8)
+            let number = bytes.withUnsafeMutableBytes { NodeFile.LabelColumn.number(UnsafeRawBufferPointer($0)) } ?? -1
+            guard number > last else {
+                throw table.error(
+                    .badLabel, column,
+                    "labels are -1, none, or ascending class numbers from 0 to \(Limits.classesMax - 1), such as 0|3|7")
+            }
+            last = Int(number)
+            while classNames.count <= last { classNames.append(nil) }
+            if let nameColumn, let name = names?[position] {
+                guard !name.isEmpty else { throw table.error(.badLabel, nameColumn, "a class without a name") }
+                guard classNames[last] ?? String(name) == name else {
+                    throw table.error(.badLabel, nameColumn, "the class has another name in an earlier line")
+                }
+                classNames[last] = String(name)
+            }
+            classes.append(UInt16(number))
+        }
+    }
+}
+
+extension NodeFile.TargetColumn {
+    fileprivate mutating func append(from table: borrowing TableReader, _ column: Int) throws(VaultError) {
+        let text = table.text(column)
+        guard !text.isEmpty else {
+            values.append(.nan)
+            return
+        }
+        guard text.utf8.count <= 40, text.utf8.allSatisfy({ "+-.eE0123456789".utf8.contains($0) }),
+            let value = Float(text), value.isFinite
+        else { throw table.error(.badLabel, column, "a target is empty or a decimal number that float32 can hold") }
+        values.append(value)
     }
 }

@@ -167,7 +167,7 @@ extension Vault {
         return try body(runKey(run))
     }
 
-    private func runKey(_ run: RunID) throws -> SecretBytes {
+    func runKey(_ run: RunID) throws -> SecretBytes {
         guard let manifest = try imageManifest(run) else { throw VaultError(.unknownRun, "this run has no image") }
         let wrapped = try catalogue.read {
             try Data.fetchOne($0, sql: "SELECT key FROM run WHERE id = ?", arguments: [run.text])
@@ -223,33 +223,19 @@ extension StoredVersion {
         of cohort: Cohort, _ recipe: ImageRecipe, run: RunID, key: borrowing SecretBytes, in folder: Folder
     ) throws -> (ImageShape, [SealedSection]) {
         let facts = try facts()
-        guard let labelColumn = facts.labels.firstIndex(where: { $0.name == recipe.labelColumn }) else {
-            throw VaultError(.unknownColumn, "the version has no label column of that name")
-        }
         guard facts.features > 0 else { throw VaultError(.noFeatures, "the version has no features") }
         let rows = cohort.isIn
-        let topology = try ImageTopology(
-            bySource: Adjacency(
-                pointers: all(.sourcePointers, of: UInt64.self), columns: all(.sourceColumns, of: UInt32.self)),
-            byTarget: Adjacency(
-                pointers: all(.targetPointers, of: UInt64.self), columns: all(.targetColumns, of: UInt32.self)),
-            isIn: rows, selfLoops: recipe.aggregation == .gcn)
-        let scale = topology.scale(recipe.aggregation)
-        let labels = try kept(rows, try self.labels(column: labelColumn))
-        let split = try kept(rows, all(.split, of: UInt8.self))
-        var labelled = [Int](repeating: 0, count: Split.allCases.count)
-        var trainingByClass = [Int](repeating: 0, count: facts.labels[labelColumn].classNames.count)
-        for (label, part) in zip(labels, split) where label >= 0 {
-            guard let use = Split(rawValue: part), trainingByClass.indices.contains(Int(label)) else {
-                throw VaultError(.tampered, "a row has an unknown split or class")
-            }
-            labelled[Int(part)] += 1
-            if use == .train { trainingByClass[Int(label)] += 1 }
+        let targets = try targets(facts, recipe, of: rows)
+        guard targets.classes > 0 else { throw VaultError(.noLabels, "no node has what is to be predicted") }
+        let topology = try topology(facts, recipe, of: rows)
+        guard !topology.columns.isEmpty else {
+            throw VaultError(.noEdges, "the cohort's graph has no edge, and this kind of model has no self loops")
         }
+        let scale = topology.scale(recipe.aggregation)
         let shape = ImageShape(
-            nodes: cohort.nodes, edges: topology.columns.count, features: facts.features,
-            classes: facts.labels[labelColumn].classNames.count, labelled: labelled,
-            trainingByClass: trainingByClass, tileEdges: topology.tileEdges, recipe: recipe)
+            nodes: cohort.nodes, edges: topology.columns.count, features: facts.features, classes: targets.classes,
+            labelled: targets.labelled, trainingByClass: targets.trainingByClass, tileEdges: topology.tileEdges,
+            relations: topology.relations, recipe: recipe)
 
         let owner = SealedSection.Owner.image(of: run)
         var sections: [SealedSection] = []
@@ -261,24 +247,100 @@ extension StoredVersion {
             case .features: try eachRow(of: rows, shape) { try writer.write($0) }
             case .aggregate: try write(aggregateOf: rows, shape, topology, scale, to: &writer)
             case .scale: try writer.write(scale)
-            case .labels: try writer.write(labels)
-            case .split: try writer.write(split)
+            case .labels, .labelSets, .targets: try writer.write(targets.bytes)
+            case .split: try writer.write(targets.split)
             }
             sections.append(try writer.finish())
         }
         return (shape, sections)
     }
 
-    private func kept<Element>(_ rows: [Bool], _ values: [Element]) throws(VaultError) -> [Element] {
-        guard values.count == rows.count else { throw VaultError(.tampered, "a section does not fit the nodes") }
-        return zip(rows, values).compactMap { $0 ? $1 : nil }
+    private func topology(
+        _ facts: VersionFacts, _ recipe: ImageRecipe, of rows: [Bool]
+    ) throws -> ImageTopology {
+        let bySource = Adjacency(
+            pointers: try all(.sourcePointers, of: UInt64.self), columns: try all(.sourceColumns, of: UInt32.self))
+        let isTyped = recipe.aggregation == .rgcn
+        if isTyped || recipe.predicates != nil {
+            let predicates = try Self.predicates(facts, recipe.predicates)
+            let predicateOfEdge = try all(.sourcePredicates, of: UInt16.self)
+            guard !isTyped else {
+                guard predicates.count <= Limits.predicatesMax else {
+                    throw VaultError(
+                        .tooMany, "a typed model has at most \(Limits.predicatesMax) predicates; name some")
+                }
+                return try ImageTopology(
+                    bySource: bySource, predicateOfEdge: predicateOfEdge, predicates: predicates, isIn: rows)
+            }
+            let kept = try bySource.filtered(predicateOfEdge, Set(predicates.map(\.code)))
+            return try ImageTopology(
+                bySource: kept.bySource, byTarget: kept.byTarget, isIn: rows,
+                selfLoops: recipe.aggregation.hasSelfLoops)
+        }
+        let byTarget = Adjacency(
+            pointers: try all(.targetPointers, of: UInt64.self), columns: try all(.targetColumns, of: UInt32.self))
+        return try ImageTopology(
+            bySource: bySource, byTarget: byTarget, isIn: rows, selfLoops: recipe.aggregation.hasSelfLoops)
     }
 
-    private func labels(column: Int) throws -> [Int32] {
-        let all = try all(.labels, of: Int32.self)
+    /// The version's predicates, or those that are named, by ascending name.
+    private static func predicates(
+        _ facts: VersionFacts, _ names: [String]?
+    ) throws(VaultError) -> [(code: Int, name: String)] {
+        let known = facts.predicates.enumerated().map { (code: $0.offset, name: $0.element.name) }
+        if let names, let unknown = names.firstIndex(where: { name in !known.contains { $0.name == name } }) {
+            throw VaultError(.unknownPredicate, "the version has no edge of predicate \(unknown + 1) of the relations")
+        }
+        return known.filter { names?.contains($0.name) ?? true }
+            .sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
+    }
+
+    /// What is predicted for the cohort's rows. Rows without it are in no split, so no loss or figure counts them.
+    private func targets(_ facts: VersionFacts, _ recipe: ImageRecipe, of rows: [Bool]) throws -> ImageTargets {
+        func column(_ names: [String]) throws(VaultError) -> Int {
+            guard let column = names.firstIndex(of: recipe.labelColumn) else {
+                throw VaultError(.unknownColumn, "the version has no column of that name for this kind of task")
+            }
+            return column
+        }
+        let split = try kept(rows, all(.split, of: UInt8.self))
+        switch recipe.target {
+        case .classes:
+            let column = try column(facts.labels.map(\.name))
+            return try ImageTargets(
+                classes: kept(rows, all(.labels, of: Int32.self, column)), of: facts.labels[column].classNames.count,
+                split)
+        case .values:
+            let column = try column(facts.targets.map(\.name))
+            return try ImageTargets(values: kept(rows, all(.targets, of: Float.self, column)), split)
+        case .classSets:
+            let column = try column(facts.labelSets.map(\.name))
+            let pointers = try all(.labelSetPointers, of: UInt64.self)
+            let classes = try all(.labelSetClasses, of: UInt16.self)
+            let first = column * manifest.nodes
+            guard pointers.count > first + manifest.nodes, pointers.allSatisfy({ $0 <= classes.count }) else {
+                throw VaultError(.tampered, "a section does not fit the nodes")
+            }
+            let sets = rows.indices.filter { rows[$0] }.map { row in
+                classes[Int(pointers[first + row])..<max(Int(pointers[first + row]), Int(pointers[first + row + 1]))]
+            }
+            return try ImageTargets(sets: sets, of: facts.labelSets[column].classNames.count, split)
+        }
+    }
+
+    /// One column of a section that holds several, one after the other.
+    private func all<Element: BitwiseCopyable>(
+        _ part: VersionSection, of type: Element.Type, _ column: Int
+    ) throws -> [Element] {
+        let all = try all(part, of: type)
         let nodes = manifest.nodes
         guard all.count >= (column + 1) * nodes else { throw VaultError(.tampered, "a section does not fit the nodes") }
         return Array(all[column * nodes..<(column + 1) * nodes])
+    }
+
+    private func kept<Element>(_ rows: [Bool], _ values: [Element]) throws(VaultError) -> [Element] {
+        guard values.count == rows.count else { throw VaultError(.tampered, "a section does not fit the nodes") }
+        return zip(rows, values).compactMap { $0 ? $1 : nil }
     }
 
     /// Lends the cohort's feature rows, normalised over the cohort, one after the other.
@@ -392,10 +454,20 @@ extension ImageShape {
             "classes": .integer(Int64(classes)), "labelled": .array(labelled.map { .integer(Int64($0)) }),
             "trainingByClass": .array(trainingByClass.map { .integer(Int64($0)) }),
             "tileEdges": .array(tileEdges.map { .integer(Int64($0)) }),
+            "relations": .array(
+                relations.map { relation in
+                    [
+                        "predicate": .string(relation.predicate), "inverse": .bool(relation.isInverse),
+                        "edges": .integer(Int64(relation.edges)),
+                        "tileEdges": .array(relation.tileEdges.map { .integer(Int64($0)) }),
+                    ]
+                }),
             "recipe": [
                 "aggregation": .string(recipe.aggregation.rawValue),
                 "normalisation": .string(recipe.normalisation.rawValue),
                 "aggregatesFirstLayer": .bool(recipe.aggregatesFirstLayer), "labelColumn": .string(recipe.labelColumn),
+                "target": .string(recipe.target.rawValue),
+                "predicates": recipe.predicates.map { .array($0.map { .string($0) }) } ?? .null,
             ],
         ]
     }
@@ -409,13 +481,30 @@ extension ImageShape {
             let aggregation = recipe["aggregation"]?.stringValue.flatMap(Aggregation.init(rawValue:)),
             let normalisation = recipe["normalisation"]?.stringValue.flatMap(FeatureNormalisation.init(rawValue:)),
             let aggregates = recipe["aggregatesFirstLayer"]?.boolValue,
-            let labelColumn = recipe["labelColumn"]?.stringValue
+            !aggregates || aggregation == .gcn || aggregation == .sage,
+            let labelColumn = recipe["labelColumn"]?.stringValue,
+            let target = recipe["target"]?.stringValue.flatMap(Target.init(rawValue:)),
+            let relations = json["relations"]?.arrayValue?.map(Relation.init(json:)),
+            !relations.contains(where: { $0 == nil })
         else { return nil }
         self.init(
             nodes: nodes, edges: edges, features: features, classes: classes, labelled: labelled.map { Int($0) },
             trainingByClass: trainingByClass.map { Int($0) }, tileEdges: tileEdges.map { UInt64($0) },
+            relations: relations.compactMap { $0 },
             recipe: ImageRecipe(
                 aggregation: aggregation, normalisation: normalisation, aggregatesFirstLayer: aggregates,
-                labelColumn: labelColumn))
+                labelColumn: labelColumn, target: target,
+                predicates: recipe["predicates"]?.arrayValue?.compactMap(\.stringValue)))
+    }
+}
+
+extension ImageShape.Relation {
+    fileprivate init?(json: JSON) {
+        guard let predicate = json["predicate"]?.stringValue, let isInverse = json["inverse"]?.boolValue,
+            let edges = json["edges"]?.integerValue,
+            let tileEdges = json["tileEdges"]?.arrayValue?.compactMap(\.integerValue)
+        else { return nil }
+        self.init(
+            predicate: predicate, isInverse: isInverse, edges: Int(edges), tileEdges: tileEdges.map { UInt64($0) })
     }
 }

@@ -10,11 +10,13 @@ package struct VaultError: Error, Equatable, CustomStringConvertible {
         case notFinite = "not-finite", badConsent = "bad-consent", duplicateSubject = "duplicate-subject"
         // What the vault does not have, or has already.
         case unknownDataset = "unknown-dataset", unknownVersion = "unknown-version"
-        case unknownSubject = "unknown-subject", unknownColumn = "unknown-column", unknownRun = "unknown-run"
+        case unknownSubject = "unknown-subject", unknownColumn = "unknown-column"
+        case unknownPredicate = "unknown-predicate", unknownRun = "unknown-run"
         case unknownCandidate = "unknown-candidate", exists, destroyed, inUse = "in-use", notAVault = "not-a-vault"
         // What must not happen.
         case wrongKey = "wrong-key", tampered, truncated, receiptRefused = "receipt-refused"
-        case emptyCohort = "empty-cohort", noFeatures = "no-features", badArtefact = "bad-artefact"
+        case emptyCohort = "empty-cohort", noFeatures = "no-features", noEdges = "no-edges", noLabels = "no-labels"
+        case badArtefact = "bad-artefact"
         case storage, cancelled
     }
 

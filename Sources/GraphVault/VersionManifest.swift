@@ -84,6 +84,12 @@ enum VersionSection: UInt32, CaseIterable {
     case subjectOfRow = 12
     /// Canonical JSON of `VersionFacts`.
     case facts = 13
+    /// `UInt64[set columns × nodes + 1]` and `UInt16[…]`: class sets, row after row and column after column; 2^16 − 1
+    /// alone where they are not known. Only in versions with such columns.
+    case labelSetPointers = 14
+    case labelSetClasses = 15
+    /// `Float32[target columns × nodes]`, column after column; not a number where there is none. As above.
+    case targets = 16
 }
 
 /// What a version holds, in counts and in the names of its kinds. Sealed in the vault; the gateway may show it.
@@ -107,6 +113,10 @@ package struct VersionFacts: Sendable, Equatable {
     package let categories: [Count]
     package let predicates: [Count]
     package let labels: [LabelColumn]
+    /// Columns of class sets; a node counts in each of its classes.
+    package let labelSets: [LabelColumn]
+    /// Columns of numbers, and nodes that have one.
+    package let targets: [Count]
     /// Nodes by split, indexed by `Split.rawValue`.
     package let split: [Int]
 }
@@ -116,18 +126,24 @@ extension VersionFacts {
         func list(_ counts: [Count]) -> JSON {
             .array(counts.map { ["name": .string($0.name), "count": .integer(Int64($0.count))] })
         }
-        return [
-            "nodes": .integer(Int64(nodes)), "edges": .integer(Int64(edges)), "features": .integer(Int64(features)),
-            "subjects": .integer(Int64(subjects)), "categories": list(categories), "predicates": list(predicates),
-            "labels": .array(
-                labels.map {
+        func list(_ columns: [LabelColumn]) -> JSON {
+            .array(
+                columns.map {
                     [
                         "name": .string($0.name), "classNames": .array($0.classNames.map(JSON.string)),
                         "classCounts": .array($0.classCounts.map { .integer(Int64($0)) }),
                     ]
-                }),
-            "split": .array(split.map { .integer(Int64($0)) }),
+                })
+        }
+        var members: [String: JSON] = [
+            "nodes": .integer(Int64(nodes)), "edges": .integer(Int64(edges)), "features": .integer(Int64(features)),
+            "subjects": .integer(Int64(subjects)), "categories": list(categories), "predicates": list(predicates),
+            "labels": list(labels), "split": .array(split.map { .integer(Int64($0)) }),
         ]
+        // Versions of before had no such columns, nor these members.
+        if !labelSets.isEmpty { members["labelSets"] = list(labelSets) }
+        if !targets.isEmpty { members["targets"] = list(targets) }
+        return .object(members)
     }
 
     init(json: JSON) throws(VaultError) {
@@ -140,20 +156,24 @@ extension VersionFacts {
                 return Count(name: name, count: Int(count))
             }
         }
-        let labels = json["labels"]?.arrayValue?.compactMap { entry -> LabelColumn? in
-            guard let name = entry["name"]?.stringValue,
-                let names = entry["classNames"]?.arrayValue?.compactMap(\.stringValue),
-                let counts = entry["classCounts"]?.arrayValue?.compactMap(\.integerValue), names.count == counts.count
-            else { return nil }
-            return LabelColumn(name: name, classNames: names, classCounts: counts.map { Int($0) })
+        func columns(_ key: String) -> [LabelColumn]? {
+            json[key]?.arrayValue?.compactMap { entry in
+                guard let name = entry["name"]?.stringValue,
+                    let names = entry["classNames"]?.arrayValue?.compactMap(\.stringValue),
+                    let counts = entry["classCounts"]?.arrayValue?.compactMap(\.integerValue),
+                    names.count == counts.count
+                else { return nil }
+                return LabelColumn(name: name, classNames: names, classCounts: counts.map { Int($0) })
+            }
         }
         guard let nodes = number("nodes"), let edges = number("edges"), let features = number("features"),
             let subjects = number("subjects"), let categories = list("categories"), let predicates = list("predicates"),
-            let labels, let split = json["split"]?.arrayValue?.compactMap(\.integerValue)
+            let labels = columns("labels"), let split = json["split"]?.arrayValue?.compactMap(\.integerValue)
         else { throw VaultError(.tampered, "a version's facts are not readable") }
         self.init(
             nodes: nodes, edges: edges, features: features, subjects: subjects, categories: categories,
-            predicates: predicates, labels: labels, split: split.map { Int($0) })
+            predicates: predicates, labels: labels, labelSets: columns("labelSets") ?? [],
+            targets: list("targets") ?? [], split: split.map { Int($0) })
     }
 }
 

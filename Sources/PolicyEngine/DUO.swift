@@ -126,4 +126,9 @@ package struct DiseaseTree: Sendable {
         }
         return false
     }
+
+    /// The given diseases and every kind of them that the files know.
+    func kinds(of general: [Disease]) -> Set<Disease> {
+        Set(general).union(parents.keys.filter { disease in general.contains { isKind(disease, of: $0) } })
+    }
 }

@@ -1,5 +1,7 @@
 package import Vocabulary
 
+import StrictYAML
+
 /// Something wrong, or worth a second look, in a policy file: where, which rule, and what to write instead.
 package struct Finding: Hashable, Sendable, CustomStringConvertible {
     package enum Severity: String, Sendable { case error, warning }
@@ -77,35 +79,31 @@ package struct PolicyError: Error, Equatable, CustomStringConvertible {
     package var description: String { findings.map(\.description).joined(separator: "\n") }
 }
 
-/// The known word nearest to a misspelt one, when it is near enough to be meant.
-func nearest(_ word: String, among known: some Sequence<String>) -> String? {
-    let limit = word.utf8.count <= 4 ? 1 : 2
-    return known.map { ($0, distance(word, $0)) }.filter { $0.1 <= limit }.min { $0.1 < $1.1 }?.0
-}
-
-/// Levenshtein distance, with words beyond 64 bytes counted as far from everything.
-private func distance(_ left: String, _ right: String) -> Int {
-    let left = Array(left.utf8)
-    let right = Array(right.utf8)
-    guard left.count <= 64, right.count <= 64 else { return .max }
-    var row = Array(0...right.count)
-    for (i, a) in left.enumerated() {
-        var diagonal = row[0]
-        row[0] = i + 1
-        for (j, b) in right.enumerated() {
-            let substituted = diagonal + (a == b ? 0 : 1)
-            diagonal = row[j + 1]
-            row[j + 1] = min(substituted, diagonal + 1, row[j] + 1)
-        }
+extension Finding {
+    /// A file that could not even be read.
+    init(_ fault: YAMLFault, in file: String) {
+        let rule: Rule =
+            switch fault.code {
+            case .syntax: .yamlSyntax
+            case .tooLarge: .yamlTooLarge
+            case .tooDeep: .yamlTooDeep
+            case .tooMany: .yamlTooMany
+            case .encoding: .yamlEncoding
+            case .character: .yamlCharacter
+            case .tab: .yamlTab
+            case .anchor: .yamlAnchor
+            case .alias: .yamlAlias
+            case .tag: .yamlTag
+            case .merge: .yamlMerge
+            case .directive: .yamlDirective
+            case .blockText: .yamlBlockText
+            case .manyLines: .yamlManyLines
+            case .documents: .yamlDocuments
+            case .duplicateKey: .yamlDuplicateKey
+            case .key: .yamlKey
+            case .empty: .yamlEmpty
+            }
+        self.init(
+            rule: rule, severity: .error, file: file, line: fault.line, column: fault.column, message: fault.message)
     }
-    return row[right.count]
-}
-
-/// A word of a file as it may be repeated in a message: short, printable ASCII, anything else as `\u{…}`.
-func shown(_ word: String) -> String {
-    var text = ""
-    for scalar in word.unicodeScalars.prefix(40) {
-        text += (0x20..<0x7F).contains(scalar.value) ? String(scalar) : "\\u{\(String(scalar.value, radix: 16))}"
-    }
-    return word.unicodeScalars.count > 40 ? text + "…" : text
 }

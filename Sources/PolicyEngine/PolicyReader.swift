@@ -1,3 +1,4 @@
+import StrictYAML
 import Vocabulary
 
 /// Reads policy files strictly: every key known, every value of its type and within its range. Collects all that is

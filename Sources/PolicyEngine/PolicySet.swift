@@ -1,5 +1,7 @@
 package import Vocabulary
 
+import StrictYAML
+
 /// One file of the folder `policies/`: its name in that folder and its bytes.
 package struct PolicyFile: Sendable, Equatable {
     package let name: String
@@ -91,8 +93,8 @@ struct PolicyDraft {
                 add(.fileName, file.name, "the file is given twice")
                 continue
             }
-            do throws(PolicyError) {
-                let root = try StrictYAML.parse(file.bytes, file: file.name)
+            do throws(YAMLFault) {
+                let root = try YAMLValue(parsing: file.bytes)
                 var reader = PolicyReader(file: file.name)
                 if file.name == "diseases.yaml" {
                     if let tree = reader.diseaseTree(root) { diseases = tree }
@@ -103,7 +105,7 @@ struct PolicyDraft {
                 }
                 findings += reader.findings
             } catch {
-                findings += error.findings
+                findings.append(Finding(error, in: file.name))
             }
         }
         var spellings: [String: String] = [:]

@@ -1,3 +1,4 @@
+import StrictYAML
 import Vocabulary
 
 /// What research is for, against what the data may be used for: DUO's permissions, and the modifiers that speak of the

@@ -1,5 +1,7 @@
 package import Vocabulary
 
+import StrictYAML
+
 /// Why a recorded input is not a question. Names the member, never its value.
 package struct QuestionError: Error, Equatable, CustomStringConvertible {
     package let member: String

@@ -1,5 +1,7 @@
 package import Vocabulary
 
+import StrictYAML
+
 /// The tests of one policy, from the file beside it: questions with the answers they must get.
 package struct TestSuite: Sendable {
     package struct Test: Sendable {

@@ -1,7 +1,7 @@
+import StrictYAML
 import Vocabulary
-import Yams
 
-/// Why a text is not a model specification, and where. Never repeats a value of the text, only its own key names.
+/// Why a text is not a model specification, and where. Repeats of the text no more than its own key names.
 package struct ModelSpecError: Error, Equatable, CustomStringConvertible {
     package enum Code: String, Sendable {
         case notYAML = "not-yaml"
@@ -11,6 +11,8 @@ package struct ModelSpecError: Error, Equatable, CustomStringConvertible {
         case wrongType = "wrong-type"
         case outOfRange = "out-of-range"
         case duplicateKey = "duplicate-key"
+        /// Each of two keys is right, but not both together.
+        case conflict
     }
 
     package let code: Code
@@ -27,26 +29,37 @@ extension ModelSpec {
     package static let textBytesMax = 16 * 1024
     package static let hiddenLayersMax = 7
     package static let hiddenWidthMax = 8192
+    package static let headsMax = 64
     package static let epochsMax = 1_000_000
+    /// Of what a dropout may drop.
+    package static let dropoutMax = Quantity(billionths: 950_000_000)
 
-    /// Reads one YAML document. Unknown or repeated keys, aliases, missing keys and values out of range are refused
-    /// with line and column.
+    /// Every key, in the order of the documentation; `config/specification.schema.json` has the same.
+    package static let keys = [
+        "model", "hidden", "heads", "output_heads", "attention_dropout", "activation", "residual", "layer_norm",
+        "dropout",
+        "input_dropout", "learning_rate", "weight_decay", "weight_decay_layers", "epochs", "early_stopping",
+        "class_weights",
+        "features", "task", "label", "loss", "relations", "seed",
+    ]
+
+    /// Reads one document of the YAML that policies are written in, too (`YAMLValue`). Unknown or repeated keys, missing
+    /// keys, values out of range and keys that do not go together are refused with line and column.
     package init(parsing text: String) throws(ModelSpecError) {
         guard text.utf8.count <= Self.textBytesMax else {
             throw ModelSpecError(
                 code: .tooLarge, line: 1, column: 1,
                 publicDescription: "a specification has at most \(Self.textBytesMax) bytes")
         }
-        let keys = Keys(
-            try Self.root(text), "the specification",
-            known: [
-                "model", "hidden", "dropout", "input_dropout", "learning_rate", "weight_decay", "weight_decay_layers",
-                "epochs", "early_stopping", "class_weights", "features", "label", "loss", "seed",
-            ])
-        try keys.refuseUnknown()
+        let keys = try Keys(try Self.root(text), "the specification", known: Self.keys)
+        let model = try keys.choice("model", Aggregation.self)
+        let task = try keys.choice("task", Task.self, default: .classification)
+        let hidden = try keys.integers("hidden", 1...Self.hiddenWidthMax, countMax: Self.hiddenLayersMax)
         self.init(
-            model: try keys.choice("model", Aggregation.self),
-            hidden: try keys.integers("hidden", 1...Self.hiddenWidthMax, countMax: Self.hiddenLayersMax),
+            model: model, hidden: hidden, attention: try Self.attention(keys, model, hidden),
+            activation: try keys.choice("activation", Activation.self, default: Self.activation(of: model)),
+            residual: try Self.residual(keys, hidden),
+            layerNorm: try keys.flag("layer_norm"),
             dropout: try keys.fraction("dropout"),
             inputDropout: try keys.fraction("input_dropout"),
             learningRate: try keys.quantity("learning_rate", above: .zero, upTo: .one),
@@ -54,106 +67,131 @@ extension ModelSpec {
                 "weight_decay", default: .zero, above: Quantity(billionths: -1), upTo: .one),
             weightDecayLayers: try keys.choice("weight_decay_layers", WeightDecayLayers.self, default: .first),
             epochs: try keys.integer("epochs", 1...Self.epochsMax),
-            earlyStopping: try Self.earlyStopping(keys),
-            classWeights: try keys.choice("class_weights", ClassWeights.self, default: ClassWeights.none),
+            earlyStopping: try Self.earlyStopping(keys, task),
+            classWeights: try Self.classWeights(keys, task),
             features: try keys.choice("features", FeatureNormalisation.self, default: FeatureNormalisation.none),
-            label: try keys.columnName("label", default: "label"),
-            loss: try keys.choice("loss", Loss.self, default: .crossEntropy),
+            task: task,
+            label: try keys.columnName("label", default: task.labelColumn),
+            relations: try keys.predicates("relations"),
             seed: UInt32(try keys.integer("seed", 0...Int(UInt32.max), default: 1)))
+        let named = try keys.choice("loss", Loss.self, default: loss)
+        guard named == loss else {
+            throw keys.refusal(.conflict, at: "loss", "the loss of a \(task.rawValue) is \(loss.rawValue)")
+        }
     }
 
-    private static func earlyStopping(_ keys: Keys) throws(ModelSpecError) -> EarlyStopping? {
+    private static func attention(
+        _ keys: Keys, _ model: Aggregation, _ hidden: [Int]
+    ) throws(ModelSpecError) -> Attention? {
+        for key in ["heads", "output_heads", "attention_dropout"] where model != .gat && keys.has(key) {
+            throw keys.refusal(.conflict, at: key, "only a gat has \(key)")
+        }
+        guard model == .gat else { return nil }
+        let attention = Attention(
+            heads: try keys.integer("heads", 1...headsMax, default: 8),
+            outputHeads: try keys.integer("output_heads", 1...headsMax, default: 1),
+            dropout: try keys.fraction("attention_dropout"))
+        for (index, width) in hidden.enumerated() where !width.isMultiple(of: attention.heads) {
+            throw keys.refusal(
+                .conflict, at: "hidden", element: index,
+                "a hidden width is that of all heads together, so a multiple of \(attention.heads)")
+        }
+        return attention
+    }
+
+    private static func residual(_ keys: Keys, _ hidden: [Int]) throws(ModelSpecError) -> Bool {
+        guard try keys.flag("residual") else { return false }
+        guard zip(hidden, hidden.dropFirst()).contains(where: { $0 == $1 }) else {
+            throw keys.refusal(
+                .conflict, at: "residual", "residual needs two hidden layers of one width that follow each other")
+        }
+        return true
+    }
+
+    private static func earlyStopping(
+        _ keys: Keys, _ task: Task
+    ) throws(ModelSpecError) -> EarlyStopping? {
         guard let node = keys.take("early_stopping") else { return nil }
-        let inner = Keys(node, "early_stopping", known: ["patience", "metric"])
-        try inner.refuseUnknown()
-        return EarlyStopping(
-            patience: try inner.integer("patience", 1...epochsMax),
-            metric: try inner.choice("metric", Metric.self, default: .validationAccuracy))
+        let inner = try Keys(node, "early_stopping", known: ["patience", "metric"])
+        let metric = try inner.choice("metric", Metric.self, default: task.metrics[0])
+        guard task.metrics.contains(metric) else {
+            let names = task.metrics.map(\.rawValue).joined(separator: ", ")
+            throw inner.refusal(.conflict, at: "metric", "the metric of a \(task.rawValue) is one of: \(names)")
+        }
+        return EarlyStopping(patience: try inner.integer("patience", 1...epochsMax), metric: metric)
     }
 
-    private static func root(_ text: String) throws(ModelSpecError) -> Yams.Node {
-        // Yams builds nodes by recursion, so nesting is bounded before it sees the text: a specification needs two
-        // levels, and neither flow brackets nor block dashes can nest deeper than they occur.
-        let openers = text.utf8.count { $0 == UInt8(ascii: "[") || $0 == UInt8(ascii: "{") }
-        let dashes = text.utf8.count { $0 == UInt8(ascii: "-") }
-        guard openers <= 64, dashes <= 1024 else {
-            throw ModelSpecError(
-                code: .tooLarge, line: 1, column: 1,
-                publicDescription: "too many brackets or dashes for a specification")
+    private static func classWeights(_ keys: Keys, _ task: Task) throws(ModelSpecError) -> ClassWeights {
+        let weights = try keys.choice("class_weights", ClassWeights.self, default: ClassWeights.none)
+        guard weights == .none || task == .classification else {
+            throw keys.refusal(.conflict, at: "class_weights", "only a classification can weigh its classes")
         }
+        return weights
+    }
+
+    private static func root(_ text: String) throws(ModelSpecError) -> YAMLValue {
         do {
-            guard let node = try compose(yaml: text) else {
-                throw ModelSpecError(
-                    code: .missingKey, line: 1, column: 1, publicDescription: "the specification is empty")
-            }
-            return node
-        } catch let error as ModelSpecError {
-            throw error
-        } catch let error as YamlError {
-            throw Self.explain(error)
+            return try YAMLValue(parsing: Array(text.utf8))
         } catch {
-            throw ModelSpecError(code: .notYAML, line: 1, column: 1, publicDescription: "not valid YAML")
-        }
-    }
-
-    private static func explain(_ error: YamlError) -> ModelSpecError {
-        switch error {
-        case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _),
-            .composer(_, let problem, let mark, _):
-            ModelSpecError(
-                code: .notYAML, line: mark.line, column: mark.column, publicDescription: "not valid YAML: \(problem)")
-        case .duplicatedKeysInMapping(_, let context):
-            ModelSpecError(
-                code: .duplicateKey, line: context.mark.line, column: context.mark.column,
-                publicDescription: "a key occurs twice")
-        default:
-            ModelSpecError(code: .notYAML, line: 1, column: 1, publicDescription: "not valid YAML")
+            let code: ModelSpecError.Code =
+                switch error.code {
+                case .duplicateKey: .duplicateKey
+                case .empty: .missingKey
+                case .tooLarge, .tooDeep, .tooMany: .tooLarge
+                default: .notYAML
+                }
+            throw ModelSpecError(
+                code: code, line: error.line, column: error.column,
+                publicDescription: code == .notYAML
+                    ? "not the YAML of a specification: \(error.message)" : error.message
+            )
         }
     }
 }
 
-/// The keys of one mapping, each taken once.
+/// The keys of one mapping, all of them known.
 private struct Keys {
-    private let node: Yams.Node
+    private let node: YAMLValue
     private let title: String
-    private let known: [String]
+    private let pairs: [(key: YAMLValue, value: YAMLValue)]
 
-    init(_ node: Yams.Node, _ title: String, known: [String]) {
+    init(_ node: YAMLValue, _ title: String, known: [String]) throws(ModelSpecError) {
         self.node = node
         self.title = title
-        self.known = known
-    }
-
-    func refuseUnknown() throws(ModelSpecError) {
-        guard let mapping = node.mapping else {
-            throw refusal(.wrongType, at: node, "\(title) must be a mapping of keys to values")
+        guard case .mapping(let pairs) = node.content else {
+            throw Self.refusal(.wrongType, at: node, "\(title) must be a mapping of keys to values")
         }
-        for (key, _) in mapping {
-            guard case .scalar(let scalar) = key, known.contains(scalar.string) else {
-                throw refusal(.unknownKey, at: key, "unknown key in \(title)\(suggestion(for: key))")
+        self.pairs = pairs
+        for (key, _) in pairs {
+            guard case .scalar(let name, _) = key.content, known.contains(name) else {
+                throw Self.refusal(.unknownKey, at: key, "unknown key in \(title)\(Self.suggestion(for: key, known))")
             }
         }
     }
 
-    private func suggestion(for key: Yams.Node) -> String {
-        guard case .scalar(let scalar) = key, scalar.string.utf8.count <= 40 else { return "" }
-        let close = known.map { ($0, editDistance(scalar.string, $0)) }.min { $0.1 < $1.1 }
-        guard let close, close.1 <= max(2, close.0.count / 3) else {
+    private static func suggestion(for key: YAMLValue, _ known: [String]) -> String {
+        guard case .scalar(let name, _) = key.content, let close = nearest(name, among: known) else {
             return "; known: \(known.joined(separator: ", "))"
         }
-        return "; did you mean \(close.0)?"
+        return "; did you mean \(close)?"
     }
 
-    func take(_ key: String) -> Yams.Node? { node.mapping?.first { $0.key.scalar?.string == key }?.value }
+    func take(_ key: String) -> YAMLValue? {
+        pairs.first { if case .scalar(key, _) = $0.key.content { true } else { false } }?.value
+    }
 
-    private func scalar(_ key: String) throws(ModelSpecError) -> (text: String, node: Yams.Node)? {
+    func has(_ key: String) -> Bool { take(key) != nil }
+
+    private func scalar(_ key: String) throws(ModelSpecError) -> (text: String, node: YAMLValue)? {
         guard let value = take(key) else { return nil }
-        guard case .scalar(let scalar) = value else { throw refusal(.wrongType, at: value, "\(key) must be one value") }
-        return (scalar.string, value)
+        guard case .scalar(let text, _) = value.content else {
+            throw Self.refusal(.wrongType, at: value, "\(key) must be one value")
+        }
+        return (text, value)
     }
 
     private func missing(_ key: String) -> ModelSpecError {
-        refusal(.missingKey, at: node, "\(title) needs the key \(key)")
+        Self.refusal(.missingKey, at: node, "\(title) needs the key \(key)")
     }
 
     func choice<Choice: RawRepresentable & CaseIterable>(
@@ -165,9 +203,17 @@ private struct Keys {
         }
         guard let choice = Choice(rawValue: text) else {
             let names = Choice.allCases.map(\.rawValue).joined(separator: ", ")
-            throw refusal(.outOfRange, at: value, "\(key) must be one of: \(names)")
+            throw Self.refusal(.outOfRange, at: value, "\(key) must be one of: \(names)")
         }
         return choice
+    }
+
+    func flag(_ key: String) throws(ModelSpecError) -> Bool {
+        guard let value = take(key) else { return false }
+        guard case .scalar(let text, plain: true) = value.content, text == "true" || text == "false" else {
+            throw Self.refusal(.wrongType, at: value, "\(key) must be true or false")
+        }
+        return text == "true"
     }
 
     func integer(_ key: String, _ range: ClosedRange<Int>, default fallback: Int? = nil) throws(ModelSpecError) -> Int {
@@ -180,29 +226,30 @@ private struct Keys {
 
     func integers(_ key: String, _ range: ClosedRange<Int>, countMax: Int) throws(ModelSpecError) -> [Int] {
         guard let value = take(key) else { throw missing(key) }
-        guard let sequence = value.sequence else {
-            throw refusal(.wrongType, at: value, "\(key) must be a list, such as [16]")
+        guard case .sequence(let sequence) = value.content else {
+            throw Self.refusal(.wrongType, at: value, "\(key) must be a list, such as [16]")
         }
         guard (1...countMax).contains(sequence.count) else {
-            throw refusal(.outOfRange, at: value, "\(key) must have 1 to \(countMax) entries")
+            throw Self.refusal(.outOfRange, at: value, "\(key) must have 1 to \(countMax) entries")
         }
         var numbers: [Int] = []
         for element in sequence {
-            guard case .scalar(let scalar) = element else {
-                throw refusal(.wrongType, at: element, "\(key) must be a list of whole numbers")
+            guard case .scalar(let text, _) = element.content else {
+                throw Self.refusal(.wrongType, at: element, "\(key) must be a list of whole numbers")
             }
-            numbers.append(try integer(scalar.string, key, range, at: element))
+            numbers.append(try integer(text, key, range, at: element))
         }
         return numbers
     }
 
     private func integer(
-        _ text: String, _ key: String, _ range: ClosedRange<Int>, at value: Yams.Node
+        _ text: String, _ key: String, _ range: ClosedRange<Int>, at value: YAMLValue
     ) throws(ModelSpecError) -> Int {
         guard text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }), let number = Int(text)
-        else { throw refusal(.wrongType, at: value, "\(key) must be a whole number") }
+        else { throw Self.refusal(.wrongType, at: value, "\(key) must be a whole number") }
         guard range.contains(number) else {
-            throw refusal(.outOfRange, at: value, "\(key) must be from \(range.lowerBound) to \(range.upperBound)")
+            throw Self.refusal(
+                .outOfRange, at: value, "\(key) must be from \(range.lowerBound) to \(range.upperBound)")
         }
         return number
     }
@@ -215,50 +262,72 @@ private struct Keys {
             return fallback
         }
         guard let number = Quantity(text) else {
-            throw refusal(.wrongType, at: value, "\(key) must be a number with at most nine fractional digits")
+            throw Self.refusal(.wrongType, at: value, "\(key) must be a number with at most nine fractional digits")
         }
         guard number > above, number <= upTo else {
             let lower = above < .zero ? "from 0" : "above \(above)"
-            throw refusal(.outOfRange, at: value, "\(key) must be \(lower) and at most \(upTo)")
+            throw Self.refusal(.outOfRange, at: value, "\(key) must be \(lower) and at most \(upTo)")
         }
         return number
     }
 
-    /// A drop probability: 0 up to 0.95, default 0.
+    /// A drop probability: 0 up to `dropoutMax`, default 0.
     func fraction(_ key: String) throws(ModelSpecError) -> Quantity {
-        try quantity(
-            key, default: .zero, above: Quantity(billionths: -1), upTo: Quantity(billionths: 950_000_000))
+        try quantity(key, default: .zero, above: Quantity(billionths: -1), upTo: ModelSpec.dropoutMax)
     }
 
     func columnName(_ key: String, default fallback: String) throws(ModelSpecError) -> String {
         guard let (text, value) = try scalar(key) else { return fallback }
-        guard !text.isEmpty, text.utf8.count <= Limits.identifierBytesMax,
-            text.utf8.allSatisfy({ byte in
-                (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
-                    || (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte)
-                    || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || byte == UInt8(ascii: "_")
-            })
-        else { throw refusal(.outOfRange, at: value, "\(key) must be a column name of letters, digits and _") }
+        guard Self.isName(text, and: "_") else {
+            throw Self.refusal(.outOfRange, at: value, "\(key) must be a column name of letters, digits and _")
+        }
         return text
     }
 
-    private func refusal(_ code: ModelSpecError.Code, at node: Yams.Node, _ words: String) -> ModelSpecError {
-        ModelSpecError(code: code, line: node.mark?.line ?? 1, column: node.mark?.column ?? 1, publicDescription: words)
-    }
-}
-
-/// Levenshtein distance, for "did you mean". Both texts are short.
-private func editDistance(_ left: String, _ right: String) -> Int {
-    let right = Array(right.unicodeScalars)
-    var row = Array(0...right.count)
-    for (i, a) in left.unicodeScalars.enumerated() {
-        var diagonal = row[0]
-        row[0] = i + 1
-        for (j, b) in right.enumerated() {
-            let substituted = diagonal + (a == b ? 0 : 1)
-            diagonal = row[j + 1]
-            row[j + 1] = min(substituted, row[j] + 1, diagonal + 1)
+    /// `all`, which is the default, or a list of predicates; their order in the list means nothing.
+    func predicates(_ key: String) throws(ModelSpecError) -> [String]? {
+        guard let value = take(key) else { return nil }
+        if case .scalar("all", _) = value.content { return nil }
+        guard case .sequence(let sequence) = value.content else {
+            throw Self.refusal(.wrongType, at: value, "\(key) must be all or a list of predicates")
         }
+        guard (1...Limits.predicatesMax).contains(sequence.count) else {
+            throw Self.refusal(.outOfRange, at: value, "\(key) must have 1 to \(Limits.predicatesMax) entries")
+        }
+        var names: [String] = []
+        for element in sequence {
+            guard case .scalar(let text, _) = element.content, Self.isName(text, and: "_:.-/") else {
+                throw Self.refusal(
+                    .outOfRange, at: element,
+                    "a predicate is of letters, digits and _ : . - /, as biolink:has_phenotype")
+            }
+            guard !names.contains(text) else {
+                throw Self.refusal(.outOfRange, at: element, "this predicate stands in the list already")
+            }
+            names.append(text)
+        }
+        return names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
     }
-    return row[right.count]
+
+    private static func isName(_ text: String, and others: String) -> Bool {
+        !text.isEmpty && text.utf8.count <= Limits.identifierBytesMax
+            && text.utf8.allSatisfy { byte in
+                (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
+                    || (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte)
+                    || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || others.utf8.contains(byte)
+            }
+    }
+
+    /// A refusal at a key's value, or at one element of its list.
+    func refusal(
+        _ code: ModelSpecError.Code, at key: String, element: Int? = nil, _ words: String
+    ) -> ModelSpecError {
+        var place = take(key) ?? node
+        if let element, case .sequence(let list) = place.content { place = list[element] }
+        return Self.refusal(code, at: place, words)
+    }
+
+    private static func refusal(_ code: ModelSpecError.Code, at place: YAMLValue, _ words: String) -> ModelSpecError {
+        ModelSpecError(code: code, line: place.line, column: place.column, publicDescription: words)
+    }
 }

@@ -5,8 +5,9 @@ package import Vocabulary
 extension ModelSpec {
     /// Window of an image section: its raw value.
     package static func window(of section: ImageSection) -> UInt16 { UInt16(section.rawValue) }
-    /// Windows of spilled tensors start here.
-    package static let firstSpillWindow: UInt16 = 16
+    /// Window of what a tier of the enclave keeps for the device.
+    package static func window(of tier: Spill.Tier) -> UInt16 { tier == .host ? 16 : 17 }
+    /// Windows 53 to 62 are those of checkpoints (`TrainingCheckpoint.Part`).
     package static let resultWindow: UInt16 = 63
     /// Slots of the two reports in a completion.
     package static let trainingSlot: UInt8 = 0
@@ -17,10 +18,14 @@ extension ModelSpec {
     ///
     /// - Parameter trainingByClass: training nodes of each class; needed for balanced class weights only.
     package func program(for plan: TrainingPlan, trainingByClass: [Int]? = nil) throws(TrainingError) -> Program {
+        guard isCut else { throw TrainingError(.programRefused, "a model of this kind is not cut") }
         var emitter = Emitter(spec: self, plan: plan)
         try emitter.emitStart(trainingByClass: trainingByClass)
+        emitter.emitResume()
         emitter.emitTraining()
+        emitter.emitTakingBest()
         emitter.emitEvaluation()
+        emitter.emitCheckpoint()
         emitter.emitExport()
         return emitter.program
     }
@@ -46,17 +51,17 @@ private struct Emitter {
                     id: ModelSpec.window(of: section), direction: .read, purpose: .image(section),
                     byteCount: plan.image.byteCount(section))
             }
-                + plan.spillBytes.enumerated().map { number, bytes in
+                + Spill.Tier.allCases.filter { plan.spillBytes($0) > 0 }.map { tier in
                     Program.Window(
-                        id: ModelSpec.firstSpillWindow + UInt16(number), direction: .both, purpose: .spill,
-                        byteCount: bytes)
+                        id: ModelSpec.window(of: tier), direction: .both, purpose: .spill,
+                        byteCount: plan.spillBytes(tier))
                 }
                 + [
                     Program.Window(
                         id: ModelSpec.resultWindow, direction: .write, purpose: .result,
                         byteCount: plan.model.parameters.count * 4)
-                ])
-        order = CommandOrder(plan.buffers)
+                ] + TrainingCheckpoint.Part.windows(parameters: plan.model.parameters.count))
+        order = CommandOrder(plan)
     }
 
     // MARK: Places
@@ -69,26 +74,19 @@ private struct Emitter {
         place(role, offset: entry.offset * 4)
     }
 
-    private func place(_ tensor: TensorIndex, _ chunk: Chunk) -> Place {
-        switch plan.schedule.tensors[tensor].extent {
-        case .nodes:
-            Place(
-                buffer: UInt16(plan.slots[tensor][0]),
-                offset: chunk.rows.lowerBound * plan.schedule.tensors[tensor].rowBytes)
-        case .chunk:
-            Place(buffer: UInt16(plan.slots[tensor][chunk.number % plan.slots[tensor].count]))
-        case .fixed:
-            Place(buffer: UInt16(plan.slots[tensor][0]))
-        }
+    private func place(_ location: TrainingPlan.Location, offset: Int = 0) -> Place {
+        Place(buffer: UInt16(location.buffer), offset: location.byteOffset + offset)
     }
 
-    private func matrix(_ tensor: TensorIndex, _ chunk: Chunk) -> Matrix {
-        Matrix(place(tensor, chunk), stride: plan.schedule.tensors[tensor].width)
+    private func matrix(_ value: ValueIndex, _ chunk: Chunk) -> Matrix {
+        Matrix(place(plan.location(value, chunk: chunk.number, pass: chunk.pass)), stride: plan.value(value).width)
     }
 
     private struct Chunk {
+        let pass: Int
         let number: Int
         let rows: Range<Int>
+        let flags: DoorbellFlags
     }
 
     // MARK: Commands
@@ -103,13 +101,13 @@ private struct Emitter {
     mutating func emitStart(trainingByClass: [Int]?) throws(TrainingError) {
         let flags: DoorbellFlags = .first
         for section in plan.image.recipe.sections {
-            guard let buffer = residentBuffer(section) else { continue }
+            guard let (buffer, bytes) = resident(section) else { continue }
             append(
                 .fetch(
                     Transfer(
-                        window: ModelSpec.window(of: section), windowOffset: 0,
-                        byteCount: plan.image.byteCount(section), place: Place(buffer: buffer))),
-                flags, Touched(writes: [Int(buffer)], window: ModelSpec.window(of: section)))
+                        window: ModelSpec.window(of: section), windowOffset: 0, byteCount: bytes,
+                        place: Place(buffer: UInt16(buffer)))),
+                flags, Touched(writes: [buffer]))
         }
         for role in [
             TrainingPlan.Fixed.parameters, .gradients, .firstMoments, .secondMoments, .best, .bestState, .trainScores,
@@ -132,8 +130,7 @@ private struct Emitter {
             .labelWeight(
                 LabelWeight(
                     targets: .classes(place(.labels)), split: place(.split), rows: plan.image.nodes,
-                    classes: plan.image.classes,
-                    classWeights: classWeights, total: place(.total), accumulates: false)),
+                    classes: plan.image.classes, classWeights: classWeights, total: place(.total), accumulates: false)),
             flags,
             Touched(
                 reads: buffers([place(.labels), place(.split)] + (classWeights.map { [$0] } ?? [])),
@@ -142,16 +139,18 @@ private struct Emitter {
 
     private var classWeights: Place? { model.weighsClasses ? place(.classWeights) : nil }
 
-    private func residentBuffer(_ section: ImageSection) -> UInt16? {
+    /// The buffer of what stays of a section, and its bytes.
+    private func resident(_ section: ImageSection) -> (buffer: Int, bytes: Int)? {
+        let role: TrainingPlan.Fixed
         switch section {
-        case .rowPointers: fixed[.rowPointers]
-        case .scale: fixed[.scale]
-        case .labels: fixed[.labels]
-        case .split: fixed[.split]
-        case .columns, .features, .aggregate:
-            plan.schedule.tensors.firstIndex { $0.extent == .nodes && $0.window == .image(section) }
-                .map { UInt16(plan.slots[$0][0]) }
+        case .rowPointers: role = .rowPointers
+        case .scale: role = .scale
+        case .labels: role = .labels
+        case .split: role = .split
+        case .labelSets, .targets: return nil
+        case .columns, .features, .aggregate: return plan.resident(section: section)
         }
+        return fixed[role].map { (Int($0), plan.image.byteCount(section)) }
     }
 
     private mutating func emitClassWeights(_ trainingByClass: [Int]?) throws(TrainingError) {
@@ -169,7 +168,7 @@ private struct Emitter {
     }
 
     mutating func emitTraining() {
-        emitSweeps(.train, .train)
+        emitPasses(.train, .train)
         let layout = model.parameters
         let decaysAll = spec.weightDecayLayers == .all
         let parts =
@@ -194,12 +193,12 @@ private struct Emitter {
     }
 
     mutating func emitEvaluation() {
-        emitSweeps(.evaluate, .evaluate)
+        emitPasses(.evaluate, .evaluate)
         append(
             .keepBest(
                 KeepBest(
                     scores: place(.evaluateScores),
-                    rule: spec.earlyStopping?.metric == .validationLoss ? .loss : .accuracy,
+                    rule: spec.metric.rule,
                     parameters: place(.parameters), best: place(.best), count: model.parameters.count,
                     state: place(.bestState))),
             .evaluate,
@@ -212,201 +211,376 @@ private struct Emitter {
             .evaluate, Touched(reads: [Int(fixed[.evaluateScores]!)]))
     }
 
+    /// What a checkpoint holds replaces what the first epoch makes.
+    mutating func emitResume() {
+        for part in TrainingCheckpoint.Part.allCases {
+            let transfer = transfer(part, part.stateWindow)
+            append(
+                .fetch(transfer), .resume,
+                Touched(writes: [Int(transfer.place.buffer)]))
+        }
+    }
+
+    mutating func emitCheckpoint() {
+        for part in TrainingCheckpoint.Part.allCases {
+            let transfer = transfer(part, part.resultWindow)
+            append(
+                .store(transfer), .checkpoint,
+                Touched(reads: [Int(transfer.place.buffer)]))
+        }
+    }
+
+    private func transfer(_ part: TrainingCheckpoint.Part, _ window: UInt16) -> Transfer {
+        Transfer(
+            window: window, windowOffset: 0, byteCount: part.byteCount(parameters: model.parameters.count),
+            place: place(part.role))
+    }
+
+    /// The last evaluation is of the weights that are exported.
+    mutating func emitTakingBest() {
+        let columns = ParameterLayout.alignment
+        func matrix(_ role: TrainingPlan.Fixed) -> Matrix { Matrix(place(role), stride: columns) }
+        append(
+            .copy(
+                Copy(
+                    source: matrix(.best), target: matrix(.parameters), rows: model.parameters.count / columns,
+                    columns: columns)),
+            .export, Touched(reads: buffers([place(.best)]), writes: buffers([place(.parameters)])))
+    }
+
     mutating func emitExport() {
         append(
             .store(
                 Transfer(
                     window: ModelSpec.resultWindow, windowOffset: 0, byteCount: model.parameters.count * 4,
                     place: place(.best))),
-            .export, Touched(reads: [Int(fixed[.best]!)], window: ModelSpec.resultWindow))
+            .export, Touched(reads: [Int(fixed[.best]!)]))
     }
 
-    private mutating func emitSweeps(_ phase: Sweep.Phase, _ flags: DoorbellFlags) {
-        for sweep in plan.schedule.sweeps where sweep.phase == phase {
-            for (number, rows) in plan.chunkRanges.enumerated() {
-                let chunk = Chunk(number: number, rows: rows)
-                for operation in sweep.operations { emit(operation, chunk, flags) }
+    // MARK: Passes
+
+    private mutating func emitPasses(_ phase: OpGraph.Phase, _ flags: DoorbellFlags) {
+        for (number, pass) in plan.passes.enumerated() where pass.phase == phase && !pass.isEmpty {
+            for value in pass.reloads { emitReload(value, number, flags) }
+            for (source, ops) in pass.sliced { emitSlices(of: source, ops, number, flags) }
+            guard !pass.steps.isEmpty else { continue }
+            for (index, rows) in plan.chunkRanges.enumerated() {
+                let chunk = Chunk(pass: number, number: index, rows: rows, flags: flags)
+                for step in pass.steps { emit(step, chunk) }
             }
-            for finish in sweep.finishes {
+            for (entry, buffer) in plan.finishes(pass: number) {
                 append(
                     .tileFinish(
                         TileFinish(
-                            stack: Place(buffer: UInt16(plan.slots[finish.stack][0])), totalRows: plan.image.nodes,
-                            count: finish.entry.count, target: place(.gradients, finish.entry))),
-                    flags,
-                    Touched(reads: [plan.slots[finish.stack][0]], writes: [Int(fixed[.gradients]!)]))
+                            stack: Place(buffer: UInt16(buffer)), totalRows: plan.image.nodes, count: entry.count,
+                            target: place(.gradients, entry))),
+                    flags, Touched(reads: [buffer], writes: [Int(fixed[.gradients]!)]))
             }
         }
     }
 
-    private mutating func emit(
-        _ operation: SweepOperation, _ chunk: Chunk, _ flags: DoorbellFlags
-    ) {
-        switch operation {
-        case .fetch(let tensor): emitTransfer(tensor, chunk, flags, stores: false)
-        case .store(let tensor): emitTransfer(tensor, chunk, flags, stores: true)
-        case .map(let from, let to, let steps):
-            append(
-                .map(
-                    RowMap(
-                        source: matrix(from, chunk), target: matrix(to, chunk), rows: chunk.rows.count,
-                        columns: plan.schedule.tensors[to].width, firstRow: chunk.rows.lowerBound,
-                        steps: resolve(steps, chunk))),
-                flags, touched([from], writes: [to], steps, chunk))
-        case .gather(let from, let columns, let to, let steps):
-            emitGather(from, columns, to, steps, chunk, flags)
+    private mutating func emit(_ step: PassStep, _ chunk: Chunk) {
+        switch step {
+        case .fetch(let value): emitTransfer(value, chunk, stores: false)
+        case .store(let value): emitTransfer(value, chunk, stores: true)
+        case .fetchPart(let value, let slice): emitPart(value, slice, chunk, stores: false)
+        case .storePart(let value, let slice): emitPart(value, slice, chunk, stores: true)
+        case .run(let op): emit(op, chunk)
+        case .finishSum(let op):
+            guard case .gather(_, let to, let steps) = plan.graph.ops[op].kind else { return }
+            emitMap(plan.bareSum(of: op), to, steps, chunk)
+        }
+    }
+
+    private mutating func emit(_ op: OpIndex, _ chunk: Chunk) {
+        let rows = chunk.rows
+        switch plan.graph.ops[op].kind {
+        case .map(let from, let to, let steps): emitMap(from, to, steps, chunk)
         case .product(let a, let entry, let transposed, let to, let accumulates, let steps):
             append(
                 .product(
                     Product(
                         a: matrix(a, chunk), b: Matrix(place(.parameters, entry), stride: entry.columns),
-                        c: matrix(to, chunk), rows: chunk.rows.count, columns: transposed ? entry.rows : entry.columns,
+                        c: matrix(to, chunk), rows: rows.count, columns: transposed ? entry.rows : entry.columns,
                         inner: transposed ? entry.columns : entry.rows, transposesB: transposed,
-                        accumulates: accumulates, firstRow: chunk.rows.lowerBound, steps: resolve(steps, chunk))),
-                flags, touched([a], writes: [to], steps, chunk, parameters: true))
-        case .tileProduct(let a, let b, let stack, let entry):
+                        accumulates: accumulates, firstRow: rows.lowerBound, steps: resolve(steps, chunk))),
+                chunk.flags, touched([a], writes: [to], steps, chunk, parameters: true))
+        case .gather(let from, let to, let steps): emitGather(from, to, steps, chunk)
+        case .weightGradient(let a, let b, let entry):
+            let stack = plan.stack(entry, pass: chunk.pass)
             append(
                 .tileProduct(
                     TileProduct(
                         a: matrix(a, chunk), b: matrix(b, chunk), m: entry.rows, n: entry.columns,
-                        firstRow: chunk.rows.lowerBound, rows: chunk.rows.count, totalRows: plan.image.nodes,
-                        stack: place(stack, chunk))),
-                flags, touched([a, b], writes: [stack], [], chunk))
-        case .columnSum(let a, let stack, let entry):
+                        firstRow: rows.lowerBound, rows: rows.count, totalRows: plan.image.nodes,
+                        stack: Place(buffer: UInt16(stack)))),
+                chunk.flags, touched([a, b], writes: [], [], chunk, alsoWrites: [stack]))
+        case .columnSum(let a, _, let entry):
+            let stack = plan.stack(entry, pass: chunk.pass)
             append(
                 .tileColumnSum(
                     TileColumnSum(
-                        a: matrix(a, chunk), columns: entry.columns, firstRow: chunk.rows.lowerBound,
-                        rows: chunk.rows.count, totalRows: plan.image.nodes, stack: place(stack, chunk))),
-                flags, touched([a], writes: [stack], [], chunk))
-        case .loss(let tensor, let differentiates): emitLoss(tensor, differentiates, chunk, flags)
+                        a: matrix(a, chunk), columns: entry.columns, firstRow: rows.lowerBound, rows: rows.count,
+                        totalRows: plan.image.nodes, stack: Place(buffer: UInt16(stack)))),
+                chunk.flags, touched([a], writes: [], [], chunk, alsoWrites: [stack]))
+        case .loss(let outputs, let gradient): emitLoss(outputs, gradient, chunk)
         }
     }
 
-    private mutating func emitLoss(
-        _ tensor: TensorIndex, _ differentiates: Bool, _ chunk: Chunk, _ flags: DoorbellFlags
-    ) {
+    private mutating func emitMap(_ from: ValueIndex, _ to: ValueIndex, _ steps: [ValueStep], _ chunk: Chunk) {
+        append(
+            .map(
+                RowMap(
+                    source: matrix(from, chunk), target: matrix(to, chunk), rows: chunk.rows.count,
+                    columns: plan.value(to).width, firstRow: chunk.rows.lowerBound, steps: resolve(steps, chunk))),
+            chunk.flags, touched([from], writes: [to], steps, chunk, parameters: true))
+    }
+
+    private mutating func emitLoss(_ outputs: ValueIndex, _ gradient: ValueIndex?, _ chunk: Chunk) {
         let rows = chunk.rows
-        let logits = matrix(tensor, chunk)
-        let scores: TrainingPlan.Fixed = differentiates ? .trainScores : .evaluateScores
+        let scores: TrainingPlan.Fixed = gradient == nil ? .evaluateScores : .trainScores
         append(
             .loss(
                 Loss(
-                    outputs: logits, targets: .classes(place(.labels, offset: rows.lowerBound * 4)),
+                    outputs: matrix(outputs, chunk), targets: .classes(place(.labels, offset: rows.lowerBound * 4)),
                     split: place(.split, offset: rows.lowerBound), firstRow: rows.lowerBound, rows: rows.count,
                     totalRows: plan.image.nodes, classes: plan.image.classes, classWeights: classWeights,
-                    total: place(.total), gradient: differentiates ? logits : nil, scores: place(scores))),
-            flags,
-            Touched(
-                reads: buffers([place(.labels), place(.split), place(.total), logits.place])
-                    + (classWeights.map { [Int($0.buffer)] } ?? []),
-                writes: [Int(fixed[scores]!)] + (differentiates ? [Int(logits.place.buffer)] : [])))
+                    total: place(.total), gradient: gradient.map { matrix($0, chunk) }, scores: place(scores))),
+            chunk.flags,
+            touched(
+                [outputs], writes: gradient.map { [$0] } ?? [], [], chunk,
+                also: buffers(
+                    [place(.labels), place(.split), place(.total)] + (classWeights.map { [$0] } ?? [])),
+                alsoWrites: [Int(fixed[scores]!)]))
     }
 
-    private mutating func emitGather(
-        _ from: TensorIndex, _ neighbours: TensorIndex, _ to: TensorIndex, _ steps: [SweepStep], _ chunk: Chunk,
-        _ flags: DoorbellFlags
-    ) {
+    private mutating func emitGather(_ from: ValueIndex, _ to: ValueIndex, _ steps: [ValueStep], _ chunk: Chunk) {
         let rows = chunk.rows
-        let (base, edges) = edges(rows)
-        // Resident columns are those of the whole graph, fetched ones those of the chunk.
-        var columns = place(neighbours, chunk)
-        if plan.schedule.tensors[neighbours].extent == .nodes { columns.offset = base * 4 }
-        let width = plan.schedule.tensors[from].width
+        let edges = plan.edges(ofChunks: chunk.number..<chunk.number + 1)
+        // Resident neighbours are those of the graph from its start, fetched ones those of the chunk.
+        let isResident = chunk.number < plan.residentChunks(of: plan.columns)
+        let columns = place(
+            plan.location(plan.columns, chunk: chunk.number, pass: chunk.pass),
+            offset: isResident ? edges.lowerBound * 4 : 0)
+        let source = plan.whole(from, pass: chunk.pass)
+        let width = plan.value(from).width
         append(
             .aggregate(
                 Aggregate(
                     neighbours: Neighbours(
                         rowPointers: place(.rowPointers, offset: rows.lowerBound * 8), columns: columns,
-                        edgeBase: base, edges: edges, firstRow: rows.lowerBound, rows: rows.count,
+                        edgeBase: edges.lowerBound, edges: edges.count, firstRow: rows.lowerBound, rows: rows.count,
                         nodes: plan.image.nodes),
-                    source: Matrix(Place(buffer: UInt16(plan.slots[from][0])), stride: width), sourceFirstRow: 0,
+                    source: Matrix(place(source), stride: width), sourceFirstRow: 0,
                     sourceRows: plan.image.nodes, target: matrix(to, chunk), width: width, accumulates: false,
                     steps: resolve(steps, chunk))),
-            flags,
+            chunk.flags,
             touched(
-                [from, neighbours], writes: [to], steps, chunk, also: [Int(fixed[.rowPointers]!)], parameters: true))
+                [], writes: [to], steps, chunk,
+                also: [Int(fixed[.rowPointers]!), Int(columns.buffer), source.buffer], parameters: true))
     }
 
-    /// First position in the whole graph's columns and number of columns of these rows.
-    private func edges(_ rows: Range<Int>) -> (base: Int, count: Int) {
-        let tiles = plan.image.tileEdges
-        let first = rows.lowerBound / ImageShape.tileRows
-        let end = min((rows.upperBound + ImageShape.tileRows - 1) / ImageShape.tileRows, tiles.count - 1)
-        return (Int(tiles[first]), Int(tiles[end] - tiles[first]))
-    }
+    // MARK: Moving
 
-    private mutating func emitTransfer(_ tensor: TensorIndex, _ chunk: Chunk, _ flags: DoorbellFlags, stores: Bool) {
-        let shape = plan.schedule.tensors[tensor]
-        let rows = chunk.rows
-        let place = place(tensor, chunk)
-        let transfer: Transfer
-        switch shape.window! {
-        case .image(.columns):
-            let (base, count) = edges(rows)
-            // A chunk of isolated nodes has nothing to fetch.
-            guard count > 0 else { return }
-            transfer = Transfer(
-                window: ModelSpec.window(of: .columns), windowOffset: base * 4, byteCount: count * 4, place: place)
-        case .image(let section):
-            transfer = Transfer(
-                window: ModelSpec.window(of: section), windowOffset: rows.lowerBound * shape.rowBytes,
-                byteCount: rows.count * shape.rowBytes, place: place)
-        case .spill(let number):
-            let stride = Planner.spillStride(shape, plan.cut)
-            transfer = Transfer(
-                window: ModelSpec.firstSpillWindow + UInt16(number), windowOffset: chunk.number * stride,
-                byteCount: stride, place: place)
+    private mutating func emitTransfer(_ value: ValueIndex, _ chunk: Chunk, stores: Bool) {
+        guard chunk.number >= plan.residentChunks(of: value) else { return }
+        let place = place(plan.location(value, chunk: chunk.number, pass: chunk.pass))
+        guard let section = plan.value(value).section else {
+            move(
+                value, chunk: chunk.number, bytes: plan.stride(width: plan.value(value).width), at: place,
+                chunk.flags, stores: stores)
+            return
         }
+        let range: Range<Int>
+        if section == .columns {
+            let edges = plan.edges(ofChunks: chunk.number..<chunk.number + 1)
+            range = edges.lowerBound * 4..<edges.upperBound * 4
+        } else {
+            let bytes = plan.value(value).width * 4
+            range = chunk.rows.lowerBound * bytes..<chunk.rows.upperBound * bytes
+        }
+        fetch(section, range, to: place, chunk.flags)
+    }
+
+    private mutating func fetch(_ section: ImageSection, _ range: Range<Int>, to place: Place, _ flags: DoorbellFlags) {
+        // A chunk of isolated nodes has no neighbours to fetch.
+        guard !range.isEmpty else { return }
+        append(
+            .fetch(
+                Transfer(
+                    window: ModelSpec.window(of: section), windowOffset: range.lowerBound, byteCount: range.count,
+                    place: place)),
+            flags, Touched(writes: [Int(place.buffer)]))
+    }
+
+    /// Moves bytes of a value that is put away, from the start of one of its pieces.
+    private mutating func move(
+        _ value: ValueIndex, slice: Int = 0, chunk: Int, bytes: Int, at place: Place, _ flags: DoorbellFlags,
+        stores: Bool
+    ) {
+        let (tier, offset) = plan.spill(value, slice: slice, chunk: chunk)
+        let transfer = Transfer(
+            window: ModelSpec.window(of: tier), windowOffset: offset, byteCount: bytes, place: place)
         let buffer = Int(place.buffer)
         append(
             stores ? .store(transfer) : .fetch(transfer), flags,
             Touched(
-                reads: stores ? [buffer] : [], writes: stores ? [] : [buffer], window: transfer.window,
-                writesWindow: stores))
+                reads: stores ? [buffer] : [], writes: stores ? [] : [buffer], spill: value, writesSpill: stores))
     }
 
-    private func resolve(_ steps: [SweepStep], _ chunk: Chunk) -> [Step] {
+    private mutating func emitReload(_ value: ValueIndex, _ pass: Int, _ flags: DoorbellFlags) {
+        let width = plan.value(value).width
+        let whole = plan.whole(value, pass: pass)
+        for (number, rows) in plan.chunkRanges.enumerated() {
+            move(
+                value, chunk: number, bytes: rows.count * width * 4,
+                at: place(whole, offset: rows.lowerBound * width * 4), flags, stores: false)
+        }
+    }
+
+    /// One slice of a chunk: between its window and its columns of the chunk.
+    private mutating func emitPart(_ value: ValueIndex, _ slice: Int, _ chunk: Chunk, stores: Bool) {
+        let ranges = plan.slices(of: value)
+        let range = ranges[slice]
+        let part = place(plan.part(value, turn: chunk.number * ranges.count + slice, pass: chunk.pass))
+        let narrow = Matrix(part, stride: range.count)
+        var wide = matrix(value, chunk)
+        wide.place.offset += range.lowerBound * 4
+        let bytes = plan.stride(width: range.count)
+        if !stores {
+            move(value, slice: slice, chunk: chunk.number, bytes: bytes, at: part, chunk.flags, stores: false)
+        }
+        append(
+            .copy(
+                Copy(
+                    source: stores ? wide : narrow, target: stores ? narrow : wide, rows: chunk.rows.count,
+                    columns: range.count)),
+            chunk.flags,
+            Touched(
+                reads: [Int(stores ? wide.place.buffer : part.buffer)],
+                writes: [Int(stores ? part.buffer : wide.place.buffer)]))
+        if stores {
+            move(value, slice: slice, chunk: chunk.number, bytes: bytes, at: part, chunk.flags, stores: true)
+        }
+    }
+
+    /// The bare sums over one source, slice by slice: each slice of the source is fetched whole, its sums are stored.
+    private mutating func emitSlices(of source: ValueIndex, _ ops: [OpIndex], _ pass: Int, _ flags: DoorbellFlags) {
+        let groups = plan.groups(of: source)
+        var turn = 0
+        for (slice, range) in plan.slices(of: source).enumerated() {
+            let width = range.count
+            let whole = place(plan.part(source, turn: slice, pass: pass))
+            if plan.isGapless(width: width) {
+                let bytes = plan.chunks * plan.stride(width: width)
+                move(source, slice: slice, chunk: 0, bytes: bytes, at: whole, flags, stores: false)
+            } else {
+                for (number, rows) in plan.chunkRanges.enumerated() {
+                    var part = whole
+                    part.offset += rows.lowerBound * width * 4
+                    move(
+                        source, slice: slice, chunk: number, bytes: rows.count * width * 4, at: part, flags,
+                        stores: false)
+                }
+            }
+            for op in ops {
+                for group in groups {
+                    emitSliceSum(op, slice, group, source: Matrix(whole, stride: width), turn, pass, flags)
+                    turn += 1
+                }
+            }
+        }
+    }
+
+    private mutating func emitSliceSum(
+        _ op: OpIndex, _ slice: Int, _ group: Range<Int>, source: Matrix, _ turn: Int, _ pass: Int,
+        _ flags: DoorbellFlags
+    ) {
+        let rows =
+            plan.rows(ofChunk: group.lowerBound).lowerBound..<plan.rows(ofChunk: group.upperBound - 1).upperBound
+        let edges = plan.edges(ofChunks: group)
+        let (location, isResident) = plan.sliceColumns(group, turn: turn, pass: pass)
+        if !isResident {
+            fetch(.columns, edges.lowerBound * 4..<edges.upperBound * 4, to: place(location), flags)
+        }
+        let columns = place(location, offset: isResident ? edges.lowerBound * 4 : 0)
+        let bare = plan.bareSum(of: op)
+        let target = place(plan.part(bare, turn: turn, pass: pass))
+        let width = source.stride
+        append(
+            .aggregate(
+                Aggregate(
+                    neighbours: Neighbours(
+                        rowPointers: place(.rowPointers, offset: rows.lowerBound * 8), columns: columns,
+                        edgeBase: edges.lowerBound, edges: edges.count, firstRow: rows.lowerBound, rows: rows.count,
+                        nodes: plan.image.nodes),
+                    source: source, sourceFirstRow: 0, sourceRows: plan.image.nodes,
+                    target: Matrix(target, stride: width), width: width, accumulates: false)),
+            flags,
+            Touched(
+                reads: [Int(fixed[.rowPointers]!), Int(columns.buffer), Int(source.place.buffer)],
+                writes: [Int(target.buffer)]))
+        move(
+            bare, slice: slice, chunk: group.lowerBound, bytes: group.count * plan.stride(width: width), at: target,
+            flags, stores: true)
+    }
+
+    // MARK: Steps
+
+    private func resolve(_ steps: [ValueStep], _ chunk: Chunk) -> [Step] {
         steps.map { step in
             switch step {
             case .bias(let entry): .bias(place(.parameters, entry))
             case .scaleRows: .scaleRows(place(.scale, offset: chunk.rows.lowerBound * 4))
             case .relu: .relu
-            case .reluGradient(let tensor): .reluGradient(matrix(tensor, chunk))
+            case .reluGradient(let value): .reluGradient(matrix(value, chunk))
             case .dropout(let layer):
                 .dropout(
                     Dropout(
                         probability: Float((layer == 0 ? spec.inputDropout : spec.dropout).value),
                         stream: UInt32(layer)))
-            case .add(let tensor): .add(matrix(tensor, chunk))
+            case .add(let value): .add(matrix(value, chunk))
+            case .scaleColumns, .normalise, .normaliseGradient: preconditionFailure("not yet on the device")
             }
         }
     }
 
     private func touched(
-        _ reads: [TensorIndex], writes: [TensorIndex], _ steps: [SweepStep], _ chunk: Chunk, also: [Int] = [],
-        parameters: Bool = false
+        _ reads: [ValueIndex], writes: [ValueIndex], _ steps: [ValueStep], _ chunk: Chunk, also: [Int] = [],
+        alsoWrites: [Int] = [], parameters: Bool = false
     ) -> Touched {
-        func buffer(_ tensor: TensorIndex) -> Int { Int(place(tensor, chunk).buffer) }
+        func buffer(_ value: ValueIndex) -> Int { Int(matrix(value, chunk).place.buffer) }
         var read = reads.map(buffer) + also
         if parameters { read.append(Int(fixed[.parameters]!)) }
         for step in steps {
             switch step {
             case .scaleRows: read.append(Int(fixed[.scale]!))
-            case .reluGradient(let tensor), .add(let tensor): read.append(buffer(tensor))
-            case .bias, .relu, .dropout: break
+            case .reluGradient(let value), .add(let value), .normaliseGradient(let value): read.append(buffer(value))
+            case .bias, .scaleColumns, .relu, .dropout, .normalise: break
             }
         }
-        return Touched(reads: read, writes: writes.map(buffer))
+        return Touched(reads: read, writes: writes.map(buffer) + alsoWrites)
     }
 }
 
-/// Buffers and window that a command touches.
+extension TrainingCheckpoint.Part {
+    fileprivate var role: TrainingPlan.Fixed {
+        switch self {
+        case .parameters: .parameters
+        case .firstMoments: .firstMoments
+        case .secondMoments: .secondMoments
+        case .best: .best
+        case .bestState: .bestState
+        }
+    }
+}
+
+/// Buffers that a command touches, and the put-away value whose bytes it moves.
 private struct Touched {
     var reads: [Int] = []
     var writes: [Int] = []
-    var window: UInt16?
-    var writesWindow = false
+    var spill: ValueIndex?
+    var writesSpill = false
 }
 
 /// Finds, for each command, the latest commands of the other queues that it must wait for.
@@ -424,20 +598,24 @@ private struct CommandOrder {
         let flags: DoorbellFlags
     }
 
-    private var buffers: [Marks]
-    private var windows: [UInt16: Marks] = [:]
-    /// Buffers that share bytes with each buffer, itself included.
+    /// Buffers, and behind them what is put away, as one list.
+    private var marks: [Marks]
+    /// Those that share bytes with each, itself included.
     private let sharing: [[Int]]
+    private let spills: [ValueIndex: Int]
     private var count: UInt32 = 0
 
-    init(_ planned: [TrainingPlan.Buffer]) {
-        buffers = Array(repeating: Marks(), count: planned.count)
-        sharing = planned.map { one in
-            planned.indices.filter {
-                one.offset < planned[$0].offset + planned[$0].byteCount
-                    && planned[$0].offset < one.offset + one.byteCount
-            }
+    init(_ plan: TrainingPlan) {
+        let buffers = plan.buffers.map { (space: 0, range: $0.offset..<$0.offset + $0.byteCount) }
+        let spilled = plan.spilled
+        spills = Dictionary(
+            uniqueKeysWithValues: spilled.enumerated().map { ($1.value, buffers.count + $0) })
+        let all =
+            buffers + spilled.map { (space: $0.tier == .host ? 1 : 2, range: $0.offset..<$0.offset + $0.bytes) }
+        sharing = all.map { one in
+            all.indices.filter { one.space == all[$0].space && one.range.overlaps(all[$0].range) }
         }
+        marks = Array(repeating: Marks(), count: all.count)
     }
 
     mutating func append(
@@ -447,27 +625,19 @@ private struct CommandOrder {
         func wait(_ marks: [Key: UInt32]) {
             for (key, command) in marks where key.queue != queue { latest[key] = max(latest[key] ?? 0, command) }
         }
-        for buffer in touched.reads { for other in sharing[buffer] { wait(buffers[other].written) } }
-        for buffer in touched.writes {
-            for other in sharing[buffer] {
-                wait(buffers[other].written)
-                wait(buffers[other].read)
+        let spill = touched.spill.map { [spills[$0]!] } ?? []
+        let reads = touched.reads + (touched.writesSpill ? [] : spill)
+        let writes = touched.writes + (touched.writesSpill ? spill : [])
+        for one in reads { for other in sharing[one] { wait(marks[other].written) } }
+        for one in writes {
+            for other in sharing[one] {
+                wait(marks[other].written)
+                wait(marks[other].read)
             }
-        }
-        if let window = touched.window, let marks = windows[window] {
-            wait(marks.written)
-            if touched.writesWindow { wait(marks.read) }
         }
         let key = Key(queue: queue, flags: flags)
-        for buffer in touched.reads { buffers[buffer].read[key] = count }
-        for buffer in touched.writes { buffers[buffer].written[key] = count }
-        if let window = touched.window {
-            if touched.writesWindow {
-                windows[window, default: Marks()].written[key] = count
-            } else {
-                windows[window, default: Marks()].read[key] = count
-            }
-        }
+        for one in reads { marks[one].read[key] = count }
+        for one in writes { marks[one].written[key] = count }
         count += 1
         return Array(Set(latest.values)).sorted()
     }

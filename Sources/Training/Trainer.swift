@@ -46,23 +46,34 @@ package struct TrainedModel: Sendable {
 
 /// Drives one run on one device, an epoch at a doorbell.
 ///
-/// It keeps nothing between epochs that the device does not recompute from the seed: a run that is started again
-/// from epoch 0 ends in the same weights.
+/// It keeps nothing between epochs that the device does not recompute from the seed: a run that is started again, from
+/// its first epoch or from a checkpoint, ends in the same weights.
 package struct Trainer: Sendable {
     package let spec: ModelSpec
-    package let plan: TrainingPlan
-    package let program: Program
+    package let plan: RunPlan
+    package var program: Program { plan.program }
+
+    package init(spec: ModelSpec, plan: RunPlan) {
+        self.spec = spec
+        self.plan = plan
+    }
 
     /// - Parameter trainingByClass: training nodes of each class; needed for balanced class weights only.
     package init(spec: ModelSpec, plan: TrainingPlan, trainingByClass: [Int]? = nil) throws(TrainingError) {
-        self.spec = spec
-        self.plan = plan
-        program = try spec.program(for: plan, trainingByClass: trainingByClass)
+        self.init(spec: spec, plan: try RunPlan(spec, plan, trainingByClass: trainingByClass))
     }
 
-    /// Trains to the end, to the patience's end or to cancellation. `report` sees every epoch and may throw to stop.
+    /// Trains to the end, to the patience's end or to cancellation.
+    ///
+    /// - Parameters:
+    ///   - checkpoint: where to go on from; the device's state windows hold what belongs to it.
+    ///   - rule: when `save` is called.
+    ///   - save: keeps a checkpoint. The windows that it names hold still until it returns.
+    ///   - report: sees every epoch and may throw to stop.
     package func train(
-        on device: some TrainingDevice, report: (EpochReport) async throws -> Void = { _ in }
+        on device: some TrainingDevice, from checkpoint: TrainingCheckpoint? = nil, rule: CheckpointRule = .usual,
+        save: ((TrainingCheckpoint) async throws -> Void)? = nil,
+        report: (EpochReport) async throws -> Void = { _ in }
     ) async throws -> TrainedModel {
         let bytes: [UInt8]
         do {
@@ -70,46 +81,91 @@ package struct Trainer: Sendable {
         } catch {
             throw TrainingError(.programRefused, error.publicDescription)
         }
+        if let checkpoint { try check(checkpoint) }
         let number = try await device.load(bytes, windows: program.windows)
-        var best: EpochReport?
-        var last: EpochReport?
-        for epoch in 1...spec.epochs {
+        var best = checkpoint?.best
+        var last = checkpoint?.last
+        if let checkpoint {
+            _ = try await complete(device, number, epoch: checkpoint.epoch, flags: [.first, .resume])
+        }
+        var cost: Double?
+        var since = 0.0
+        while (last?.epoch ?? 0) < spec.epochs, !isOutOfPatience(best, last) {
             try Task.checkCancellation()
-            let epochReport = try await ring(device, number, epoch: epoch)
+            let epoch = (last?.epoch ?? 0) + 1
+            let isSaved = save != nil && rule.isDue(cost: cost, since: since)
+            let start = ContinuousClock.now
+            let (epochReport, sealed) = try await ring(device, number, epoch: epoch, saves: isSaved)
             guard epochReport.trainingLoss.isFinite else {
                 throw TrainingError(.diverged, "the loss is not a number at epoch \(epoch)")
             }
             if epochReport.isBest { best = epochReport }
             last = epochReport
             try await report(epochReport)
-            if let stopping = spec.earlyStopping, let best, epoch - best.epoch >= stopping.patience { break }
+            if isSaved, let save, let best {
+                let trained = start.duration(to: .now) / .seconds(1)
+                try await save(
+                    TrainingCheckpoint(
+                        epoch: epoch, best: best, last: epochReport, specification: spec.digest, plan: plan.digest,
+                        seed: spec.seed, sealed: sealed))
+                // What the device spent on storing cannot be told apart; what the enclave spent on keeping can.
+                cost = start.duration(to: .now) / .seconds(1) - trained
+                since = 0
+            } else {
+                since += start.duration(to: .now) / .seconds(1)
+            }
         }
         guard let best, let last else {
             throw TrainingError(.deviceAnswer, "the device kept no best epoch")
         }
-        let weights = try await export(device, number, after: last.epoch)
+        let weights = try await export(device, number, best: best, after: last.epoch)
         return model(weights, best: best, last: last)
     }
 
-    private func ring(_ device: some TrainingDevice, _ number: UInt32, epoch: Int) async throws -> EpochReport {
+    private func check(_ checkpoint: TrainingCheckpoint) throws(TrainingError) {
+        guard checkpoint.specification == spec.digest, checkpoint.plan == plan.digest, checkpoint.seed == spec.seed,
+            checkpoint.epoch <= spec.epochs
+        else { throw TrainingError(.badCheckpoint, "the checkpoint is not one of this specification and plan") }
+    }
+
+    private func isOutOfPatience(_ best: EpochReport?, _ last: EpochReport?) -> Bool {
+        guard let stopping = spec.earlyStopping, let best, let last else { return false }
+        return last.epoch - best.epoch >= stopping.patience
+    }
+
+    private func ring(
+        _ device: some TrainingDevice, _ number: UInt32, epoch: Int, saves: Bool
+    ) async throws -> (EpochReport, [Completion.SealedRun]) {
         let start = ContinuousClock.now
-        let completion = try await complete(
-            device, number, epoch: epoch, flags: epoch == 1 ? [.first, .train, .evaluate] : [.train, .evaluate])
+        var flags: DoorbellFlags = [.train, .evaluate]
+        if epoch == 1 { flags.insert(.first) }
+        if saves { flags.insert(.checkpoint) }
+        let completion = try await complete(device, number, epoch: epoch, flags: flags)
         let seconds = start.duration(to: .now) / .seconds(1)
         guard let trained = completion.scores.first(where: { $0.slot == ModelSpec.trainingSlot }),
             let evaluated = completion.scores.first(where: { $0.slot == ModelSpec.evaluationSlot }),
             let best = completion.best
         else { throw TrainingError(.deviceAnswer, "a completion without the epoch's figures") }
-        // The device's word is input like any other.
-        for figures in [trained.train, evaluated.train, evaluated.validation, evaluated.test] {
-            guard figures.correct <= figures.labelled, figures.labelled <= UInt64(plan.image.nodes),
-                figures.weight.isFinite, figures.weight >= 0, !(figures.lossSum < 0)
-            else { throw TrainingError(.deviceAnswer, "figures that no epoch can have") }
-        }
-        return EpochReport(
+        for figures in [trained.train, evaluated.train, evaluated.validation, evaluated.test] { try check(figures) }
+        let report = EpochReport(
             epoch: epoch, trainingLoss: trained.train.meanLoss, train: evaluated.train,
             validation: evaluated.validation, test: evaluated.test, isBest: best.improved, seconds: seconds,
             work: completion.work)
+        let windows = TrainingCheckpoint.Part.allCases.map(\.resultWindow)
+        return (report, completion.sealed.filter { windows.contains($0.window) })
+    }
+
+    /// The device's word is input like any other.
+    private func check(_ figures: Completion.Figures) throws(TrainingError) {
+        let nodes = UInt64(plan.image.nodes)
+        let decisions = nodes * UInt64(plan.image.classes)
+        let counts =
+            spec.task == .multilabel
+            ? figures.correct <= min(figures.predicted, figures.actual)
+                && max(figures.predicted, figures.actual) <= decisions
+            : figures.correct <= figures.labelled
+        guard counts, figures.labelled <= nodes, figures.weight.isFinite, figures.weight >= 0, !(figures.lossSum < 0)
+        else { throw TrainingError(.deviceAnswer, "figures that no epoch can have") }
     }
 
     private func complete(
@@ -125,9 +181,16 @@ package struct Trainer: Sendable {
         return completion
     }
 
-    private func export(_ device: some TrainingDevice, _ number: UInt32, after epoch: Int) async throws -> [Float] {
-        let completion = try await complete(device, number, epoch: epoch, flags: .export)
-        let count = plan.model.parameters.count
+    /// The best weights, after a last evaluation of just these: under the run's own plan, so it cannot need more memory
+    /// than an epoch did, and it must come to the figures that chose them.
+    private func export(
+        _ device: some TrainingDevice, _ number: UInt32, best: EpochReport, after epoch: Int
+    ) async throws -> [Float] {
+        let completion = try await complete(device, number, epoch: epoch, flags: [.evaluate, .export])
+        let evaluated = completion.scores.first { $0.slot == ModelSpec.evaluationSlot }
+        guard evaluated?.train == best.train, evaluated?.validation == best.validation, evaluated?.test == best.test
+        else { throw TrainingError(.badWeights, "the exported weights do not come to their epoch's figures") }
+        let count = plan.parameters.count
         let bytes = try await device.opened(
             window: ModelSpec.resultWindow, byteCount: count * 4,
             sealed: completion.sealed.filter { $0.window == ModelSpec.resultWindow })
@@ -142,13 +205,32 @@ package struct Trainer: Sendable {
     }
 }
 
+extension ModelSpec {
+    /// The task's figure: accuracy, micro-averaged F₁, or R².
+    package func score(of figures: Completion.Figures) -> Double {
+        switch task {
+        case .classification: figures.accuracy
+        case .multilabel: figures.microF1
+        case .regression: figures.determination
+        }
+    }
+
+    package var scoreName: String {
+        switch task {
+        case .classification: "accuracy"
+        case .multilabel: "micro-F1"
+        case .regression: "R2"
+        }
+    }
+}
+
 // MARK: - The model that leaves
 
 extension Trainer {
     private func model(_ weights: [Float], best: EpochReport, last: EpochReport) -> TrainedModel {
-        let tensors = plan.model.parameters.entries.map { entry in
+        let tensors = plan.parameters.entries.map { entry in
             Safetensors.Tensor(
-                name: entry.name, shape: entry.role == .bias ? [entry.columns] : [entry.rows, entry.columns],
+                name: entry.name, shape: entry.tensorShape,
                 values: Array(weights[entry.offset..<entry.offset + entry.count]))
         }
         let bytes = Safetensors.encode(
@@ -156,49 +238,15 @@ extension Trainer {
         let digest = SHA256.hash(bytes)
         return TrainedModel(
             weights: bytes, weightsDigest: digest, bestEpoch: best.epoch, epochs: last.epoch, best: best, last: last,
-            card: card(digest, best: best, last: last))
-    }
-
-    private func card(_ digest: Digest, best: EpochReport, last: EpochReport) -> JSON {
-        [
-            "specification": spec.canonical,
-            "specificationDigest": .string(spec.digest.hex),
-            "weightsDigest": .string(digest.hex),
-            "features": .integer(Int64(plan.image.features)),
-            "classes": .integer(Int64(plan.image.classes)),
-            "tensors": .object(
-                Dictionary(
-                    uniqueKeysWithValues: plan.model.parameters.entries.map { entry in
-                        (
-                            entry.name,
-                            .array(
-                                (entry.role == .bias ? [] : [.integer(Int64(entry.rows))]) + [
-                                    .integer(Int64(entry.columns))
-                                ])
-                        )
-                    })),
-            "orders": .array((1...plan.model.layers).map { .string(plan.model.order($0).rawValue) }),
-            "epochs": .integer(Int64(last.epoch)),
-            "bestEpoch": .integer(Int64(best.epoch)),
-            "figures": [
-                "train": Self.figures(best.train), "validation": Self.figures(best.validation),
-                "test": Self.figures(best.test),
-            ],
-        ]
-    }
-
-    /// Counts, and the mean loss in millionths.
-    private static func figures(_ figures: Completion.Figures) -> JSON {
-        [
-            "labelled": .integer(Int64(clamping: figures.labelled)),
-            "correct": .integer(Int64(clamping: figures.correct)),
-            "accuracyPerMille": .integer(Int64((figures.accuracy * 1000).rounded())),
-            "lossMillionths": .integer(Int64((min(max(figures.meanLoss, 0), 1e6) * 1e6).rounded())),
-        ]
+            card: ModelCard(spec: spec, plan: plan, weights: digest, best: best, last: last).json)
     }
 }
 
 extension TrainingPlan {
     /// SHA-256 of the plan's canonical form, with its name in front.
-    package var digest: Digest { SHA256.hash(Array("sekisho training plan v1\n".utf8) + json.canonical) }
+    package var digest: Digest { Self.digest(json) }
+
+    static func digest(_ json: JSON) -> Digest {
+        SHA256.hash(Array("sekisho training plan v1\n".utf8) + json.canonical)
+    }
 }

@@ -9,6 +9,8 @@ package struct TrainingError: Error, Equatable, CustomStringConvertible {
         case programRefused = "program-refused"
         /// The weights that came back are not finite or not of the model's shape.
         case badWeights = "bad-weights"
+        /// A checkpoint that is not one of this run, or cannot be opened.
+        case badCheckpoint = "bad-checkpoint"
     }
 
     package let code: Code

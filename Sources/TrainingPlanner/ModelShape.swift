@@ -19,16 +19,23 @@ package struct ModelShape: Hashable, Sendable {
     package let dropsFeatures: Bool
     package let dropsHidden: Bool
     package let weighsClasses: Bool
+    /// A hidden layer's input is added to its output where both are equally wide.
+    package let isResidual: Bool
+    /// Hidden layers are normalised (LayerNorm) before their activation.
+    package let normalises: Bool
 
     package init(
-        aggregation: Aggregation, widths: [Int], dropsFeatures: Bool, dropsHidden: Bool, weighsClasses: Bool = false
+        aggregation: Aggregation, widths: [Int], dropsFeatures: Bool, dropsHidden: Bool, weighsClasses: Bool = false,
+        isResidual: Bool = false, normalises: Bool = false
     ) {
-        precondition(widths.count >= 3, "a model has at least one hidden layer")
+        precondition(widths.count >= 2, "a model has at least one layer")
         self.aggregation = aggregation
         self.widths = widths
         self.dropsFeatures = dropsFeatures
         self.dropsHidden = dropsHidden
         self.weighsClasses = weighsClasses
+        self.isResidual = isResidual
+        self.normalises = normalises
     }
 
     /// Layers are numbered from 1 to this.
@@ -37,6 +44,11 @@ package struct ModelShape: Hashable, Sendable {
     package func order(_ layer: Int) -> Order {
         if layer == 1, !dropsFeatures { return .inImage }
         return widths[layer - 1] < widths[layer] ? .aggregateFirst : .transformFirst
+    }
+
+    /// Whether a layer's input is added to its output.
+    package func isResidual(_ layer: Int) -> Bool {
+        isResidual && layer > 1 && layer < layers && widths[layer - 1] == widths[layer]
     }
 
     package var parameters: ParameterLayout { ParameterLayout(self) }
@@ -50,6 +62,9 @@ package struct ParameterLayout: Hashable, Sendable {
         /// Multiplies the row itself (SAGE).
         case root
         case bias
+        /// LayerNorm's factor and summand.
+        case normScale = "norm_scale"
+        case normShift = "norm_shift"
     }
 
     package struct Entry: Hashable, Sendable {
@@ -65,7 +80,7 @@ package struct ParameterLayout: Hashable, Sendable {
     }
 
     // Entries start on whole cache lines; what lies between them stays zero.
-    private static let alignment = 16
+    package static let alignment = 16
 
     package let entries: [Entry]
     /// Elements of the whole array.
@@ -78,10 +93,12 @@ package struct ParameterLayout: Hashable, Sendable {
         var offset = 0
         var firstLayerCount = 0
         for layer in 1...model.layers {
-            let roles: [Role] = model.aggregation == .sage ? [.weight, .root, .bias] : [.weight, .bias]
+            var roles: [Role] = model.aggregation == .sage ? [.weight, .root, .bias] : [.weight, .bias]
+            if model.normalises, layer < model.layers { roles += [.normScale, .normShift] }
             for role in roles {
+                let isMatrix = role == .weight || role == .root
                 let entry = Entry(
-                    layer: layer, role: role, rows: role == .bias ? 1 : model.widths[layer - 1],
+                    layer: layer, role: role, rows: isMatrix ? model.widths[layer - 1] : 1,
                     columns: model.widths[layer], offset: offset)
                 entries.append(entry)
                 offset += (entry.count + Self.alignment - 1) / Self.alignment * Self.alignment

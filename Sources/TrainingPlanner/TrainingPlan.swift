@@ -7,7 +7,7 @@ package struct TrainingPlan: Sendable {
         package let name: String
         package let offset: Int
         package let byteCount: Int
-        /// Sweeps during which it holds something; `nil` for the whole run.
+        /// Passes during which it holds something; `nil` for the whole run.
         package let lifetime: ClosedRange<Int>?
     }
 
@@ -16,6 +16,7 @@ package struct TrainingPlan: Sendable {
         package let title: String
         package let deviceBytes: Int
         package let hostBytes: Int
+        package let ssdBytes: Int
         package let seconds: Double
         /// Why it was not taken; `nil` for the one that was.
         package let rejection: String?
@@ -24,134 +25,212 @@ package struct TrainingPlan: Sendable {
     package struct Forecast: Hashable, Sendable {
         /// Highest byte of device memory in use, over the run.
         package let deviceBytes: Int
-        /// Sealed bytes that the enclave host keeps for the run: image and spilled tensors.
+        /// Sealed bytes that the enclave host's memory keeps for the run.
         package let hostBytes: Int
-        /// What fetching everything at least once needs, before the first epoch.
+        /// Sealed bytes on the enclave host's disk beside the run image.
+        package let ssdBytes: Int
+        /// Sealed bytes of the run image.
+        package let imageBytes: Int
+        /// What fetching everything that stays needs, before the first epoch.
         package let loadBytes: Int
+        /// Of one epoch with its evaluation.
         package let fetchedBytesPerEpoch: Int
         package let storedBytesPerEpoch: Int
         package let computeSecondsPerEpoch: Double
         package let linkSecondsPerEpoch: Double
+        package let ssdSecondsPerEpoch: Double
+        package let sealingSecondsPerEpoch: Double
         package let secondsPerEpoch: Double
+        /// The part of it that trains, without the evaluation.
+        package let trainingSecondsPerEpoch: Double
     }
 
-    package let image: ImageShape
-    package let schedule: Schedule
+    package let graph: OpGraph
+    package let cut: Cut
     /// Chunk tensors have one buffer a slot.
     package let buffers: [Buffer]
-    /// Buffers of each tensor, by tensor index: one, or one a slot.
-    package let slots: [[Int]]
     /// Buffers of what lives for the whole run, by role.
     package let fixed: [Fixed: Int]
+    package let costs: [PassCost]
     package let forecast: Forecast
-    package let why: [Alternative]
+    package internal(set) var why: [Alternative]
+    let layout: Layout
+    let memory: MemoryMap
+    let spills: SpillMap
 
     package enum Fixed: String, CaseIterable, Sendable {
         case rowPointers, scale, labels, split, classWeights, parameters, gradients, firstMoments, secondMoments, best
         case trainScores, evaluateScores, total, bestState
     }
 
-    package var model: ModelShape { schedule.model }
-    package var cut: Cut { schedule.cut }
-    package var chunks: Int { (image.nodes + cut.chunkRows - 1) / cut.chunkRows }
+    package var image: ImageShape { graph.image }
+    package var model: ModelShape { graph.model }
+    package var passes: [Pass] { layout.passes }
+    package var chunks: Int { layout.chunks }
 
     /// Row chunks as ranges of graph rows.
-    package var chunkRanges: [Range<Int>] {
-        stride(from: 0, to: image.nodes, by: cut.chunkRows).map { $0..<min($0 + cut.chunkRows, image.nodes) }
-    }
+    package var chunkRanges: [Range<Int>] { (0..<chunks).map(layout.rows) }
 
-    /// Device bytes in use during each sweep of an epoch, for the picture of memory over time.
-    package var deviceBytesBySweep: [(title: String, bytes: Int)] {
-        schedule.sweeps.indices.map { sweep in
-            let live = buffers.filter { $0.lifetime?.contains(sweep) ?? true }
-            return (schedule.sweeps[sweep].title, live.reduce(0) { $0 + $1.byteCount })
-        }
-    }
-
-    /// Bytes of spilled tensors on the enclave host, sealed, by window number.
-    package var spillBytes: [Int] {
-        var bytes: [Int] = []
-        for tensor in schedule.tensors {
-            guard case .spill(let number) = tensor.window else { continue }
-            while bytes.count <= number { bytes.append(0) }
-            bytes[number] = chunks * Planner.spillStride(tensor, cut)
-        }
-        return bytes
-    }
+    /// Plaintext bytes of a tier's window; 0 where nothing is put away there.
+    package func spillBytes(_ tier: Spill.Tier) -> Int { tier == .host ? spills.hostBytes : spills.ssdBytes }
 }
+
+// MARK: - Where a pass finds what it works on
 
 extension TrainingPlan {
-    /// The form that is hashed and recorded: seconds in microseconds.
-    package var json: JSON {
-        func integer(_ value: Int) -> JSON { .integer(Int64(value)) }
-        func microseconds(_ seconds: Double) -> JSON { .integer(Int64((seconds * 1e6).rounded())) }
-        return [
-            "aggregation": .string(model.aggregation.rawValue),
-            "widths": .array(model.widths.map(integer)),
-            "orders": .array((1...model.layers).map { .string(model.order($0).rawValue) }),
-            "nodes": integer(image.nodes),
-            "edges": integer(image.edges),
-            "chunkRows": integer(cut.chunkRows),
-            "streamed": .array(cut.streamed.map(\.rawValue).sorted().map { .integer(Int64($0)) }),
-            "placements": .object(cut.placements.mapValues { .string($0.rawValue) }),
-            "buffers": .array(
-                buffers.map {
-                    ["name": .string($0.name), "offset": integer($0.offset), "bytes": integer($0.byteCount)]
-                }),
-            "forecast": [
-                "deviceBytes": integer(forecast.deviceBytes),
-                "hostBytes": integer(forecast.hostBytes),
-                "loadBytes": integer(forecast.loadBytes),
-                "fetchedBytesPerEpoch": integer(forecast.fetchedBytesPerEpoch),
-                "storedBytesPerEpoch": integer(forecast.storedBytesPerEpoch),
-                "computeMicrosecondsPerEpoch": microseconds(forecast.computeSecondsPerEpoch),
-                "linkMicrosecondsPerEpoch": microseconds(forecast.linkSecondsPerEpoch),
-                "microsecondsPerEpoch": microseconds(forecast.secondsPerEpoch),
-            ],
-            "why": .array(
-                why.map {
-                    [
-                        "title": .string($0.title), "deviceBytes": integer($0.deviceBytes),
-                        "hostBytes": integer($0.hostBytes), "microsecondsPerEpoch": microseconds($0.seconds),
-                        "rejection": $0.rejection.map { .string($0) } ?? .null,
-                    ]
-                }),
-        ]
+    /// A matrix's place: a buffer, bytes into it, and whether that is a slot of its own or part of the whole.
+    package struct Location: Hashable, Sendable {
+        package let buffer: Int
+        package let byteOffset: Int
     }
 
-    /// A table for people: what was chosen, and what else was looked at.
-    package var table: String {
-        var lines = [
-            "plan: \(cut.title(chunks: chunks))",
-            "  device memory \(Planner.bytes(forecast.deviceBytes)), host \(Planner.bytes(forecast.hostBytes)), "
-                + "load \(Planner.bytes(forecast.loadBytes)) once",
-            "  an epoch: about \(Planner.seconds(forecast.secondsPerEpoch)), fetches "
-                + "\(Planner.bytes(forecast.fetchedBytesPerEpoch)), stores \(Planner.bytes(forecast.storedBytesPerEpoch))",
-            "why:",
-        ]
-        for alternative in why {
-            lines.append(
-                "  \(alternative.rejection == nil ? "→" : " ") \(alternative.title): "
-                    + "\(Planner.bytes(alternative.deviceBytes)) on the device, "
-                    + "\(Planner.seconds(alternative.seconds)) an epoch"
-                    + (alternative.rejection.map { "; \($0)" } ?? "; chosen"))
+    /// A value, or a gather's bare sum.
+    package func value(_ index: ValueIndex) -> OpGraph.Value { layout.values[index] }
+    package var columns: ValueIndex { layout.analysis.columns }
+    package func bareSum(of op: OpIndex) -> ValueIndex { layout.analysis.bareSum[op] }
+    package func slices(of value: ValueIndex) -> [Range<Int>] { layout.ranges(value) }
+    package func groups(of source: ValueIndex) -> [Range<Int>] { layout.groups(source) }
+    package func rows(ofChunk chunk: Int) -> Range<Int> { layout.rows(chunk) }
+    package func edges(ofChunks chunks: Range<Int>) -> Range<Int> { layout.edges(chunks) }
+    package func residentChunks(of value: ValueIndex) -> Int { layout.storage[value].residentChunks }
+    package func stride(width: Int) -> Int { layout.stride(width: width) }
+    package func isGapless(width: Int) -> Bool { layout.isGapless(width: width) }
+
+    /// Rows of a chunk of a value in a pass over rows.
+    package func location(_ value: ValueIndex, chunk: Int, pass: Int) -> Location {
+        let storage = layout.storage[value]
+        if let index = storage.whole.firstIndex(where: { $0.contains(pass) }) {
+            return Location(
+                buffer: memory.whole[value][index],
+                byteOffset: chunk * cut.chunkRows * layout.rowBytes(value))
         }
-        return lines.joined(separator: "\n")
+        if chunk < storage.residentChunks, storage.resident?.contains(pass) == true {
+            return Location(
+                buffer: memory.resident[value],
+                byteOffset: layout.values[value].section == .columns
+                    ? 0 : chunk * cut.chunkRows * layout.rowBytes(value))
+        }
+        let slots = memory.local[pass][value]!
+        return Location(buffer: slots[chunk % slots.count], byteOffset: 0)
+    }
+
+    /// All rows of a source in the pass that sums over it.
+    package func whole(_ value: ValueIndex, pass: Int) -> Location {
+        let index = layout.storage[value].whole.firstIndex { $0.contains(pass) }!
+        return Location(buffer: memory.whole[value][index], byteOffset: 0)
+    }
+
+    /// The buffer of a piece, filled and drained in turn.
+    package func part(_ value: ValueIndex, turn: Int, pass: Int) -> Location {
+        let slots = memory.parts[pass][value]!
+        return Location(buffer: slots[turn % slots.count], byteOffset: 0)
+    }
+
+    /// Neighbours of a group of chunks in a pass over slices; and whether they stay in device memory.
+    package func sliceColumns(_ group: Range<Int>, turn: Int, pass: Int) -> (Location, isResident: Bool) {
+        if group.upperBound <= residentChunks(of: columns) {
+            return (Location(buffer: memory.resident[columns], byteOffset: 0), true)
+        }
+        let slots = memory.sliceColumns[pass]
+        return (Location(buffer: slots[turn % slots.count], byteOffset: 0), false)
+    }
+
+    package func stack(_ entry: ParameterLayout.Entry, pass: Int) -> Int { memory.stacks[pass][entry.offset]! }
+
+    /// Weights whose gradients are complete when a pass ends.
+    package func finishes(pass: Int) -> [(entry: ParameterLayout.Entry, buffer: Int)] {
+        model.parameters.entries.compactMap { entry in memory.stacks[pass][entry.offset].map { (entry, $0) } }
+    }
+
+    /// Where a stored piece lies in the window of its tier.
+    package func spill(_ value: ValueIndex, slice: Int = 0, chunk: Int) -> (tier: Spill.Tier, offset: Int) {
+        let place = spills.places[value]!
+        return (place.tier, place.offset + layout.spillOffset(value, slice: slice, chunk: chunk))
+    }
+
+    /// What is put away, with its bytes in its tier's window.
+    package var spilled: [(value: ValueIndex, tier: Spill.Tier, offset: Int, bytes: Int)] {
+        layout.values.indices.compactMap { value in
+            spills.places[value].map { (value, $0.tier, $0.offset, layout.spillBytes(value)) }
+        }
+    }
+
+    /// The buffer of a section's chunks that stay, their bytes, or `nil` where none do.
+    package func resident(section: ImageSection) -> (buffer: Int, bytes: Int)? {
+        guard let value = layout.values.firstIndex(where: { $0.section == section }), memory.resident[value] >= 0
+        else { return nil }
+        let bytes =
+            layout.storage[value].residentChunks == chunks
+            ? image.byteCount(section) : layout.bytes(value, chunks: layout.storage[value].residentChunks)
+        return bytes > 0 ? (memory.resident[value], bytes) : nil
     }
 }
 
-extension Cut {
-    package func title(chunks: Int) -> String {
-        var parts: [String] = []
-        if !streamed.isEmpty {
-            parts.append(
-                streamed.sorted { $0.rawValue < $1.rawValue }.map { "\($0)" }.joined(separator: ", ")
-                    + " through windows")
+// MARK: - Making one
+
+extension TrainingPlan {
+    /// Works a decision out, with places for all buffers.
+    init(_ layout: Layout, _ memory: MemoryMap, _ spills: SpillMap, _ costs: [PassCost], _ budget: Budget) {
+        let arena = Arena(
+            memory.items.map { Arena.Item(bytes: $0.bytes, lifetime: $0.lifetime) }, alignment: Planner.alignment)
+        let image = layout.image
+        self.layout = layout
+        self.memory = memory
+        self.spills = spills
+        graph = layout.graph
+        cut = layout.decision.cut(layout.analysis)
+        buffers = zip(memory.items, arena.offsets).map { item, offset in
+            Buffer(name: item.name, offset: offset, byteCount: item.bytes, lifetime: item.passes)
         }
-        for (name, placement) in placements.sorted(by: { $0.key < $1.key }) where placement != .device {
-            parts.append("\(name) \(placement == .host ? "spilled" : "recomputed")")
+        fixed = memory.fixed
+        let usage = memory.usageByPass
+        var completed = costs
+        for pass in completed.indices {
+            completed[pass].deviceBytes = usage[pass]
+            for value in layout.values.indices {
+                guard let lifetime = layout.storage[value].spilled, lifetime.contains(pass) else { continue }
+                let bytes = Planner.sealed(layout.spillBytes(value))
+                if spills.places[value]!.tier == .host {
+                    completed[pass].hostBytes += bytes
+                } else {
+                    completed[pass].ssdBytes += bytes
+                }
+            }
         }
-        let rows = "\(chunks) row chunk\(chunks == 1 ? "" : "s") of \(chunkRows)"
-        return parts.isEmpty ? "all resident, \(rows)" : parts.joined(separator: ", ") + ", \(rows)"
+        self.costs = completed
+        forecast = Forecast(layout, costs, spills, deviceBytes: arena.peakBytes, image: image, budget)
+        why = []
+    }
+}
+
+extension TrainingPlan.Forecast {
+    fileprivate init(
+        _ layout: Layout, _ costs: [PassCost], _ spills: SpillMap, deviceBytes: Int, image: ImageShape,
+        _ budget: Budget
+    ) {
+        let seconds = costs.map { $0.seconds(budget) }
+        let syncs = budget.link.roundTripSeconds
+        self.deviceBytes = deviceBytes
+        hostBytes = Planner.sealed(spills.hostBytes)
+        ssdBytes = Planner.sealed(spills.ssdBytes)
+        imageBytes = image.recipe.sections.reduce(0) { $0 + Planner.sealed(image.byteCount($1)) }
+        loadBytes = image.recipe.sections.reduce(0) { total, section in
+            guard let value = layout.values.firstIndex(where: { $0.section == section }) else {
+                return total + Planner.sealed(image.byteCount(section))
+            }
+            let resident = layout.storage[value].residentChunks
+            if resident == layout.chunks { return total + Planner.sealed(image.byteCount(section)) }
+            return resident == 0 ? total : total + layout.fetchedBytes(value, chunks: 0..<resident)
+        }
+        fetchedBytesPerEpoch = costs.reduce(0) { $0 + $1.fetchedBytes }
+        storedBytesPerEpoch = costs.reduce(0) { $0 + $1.storedBytes }
+        computeSecondsPerEpoch = seconds.reduce(0) { $0 + $1.compute }
+        linkSecondsPerEpoch = seconds.reduce(0) { $0 + max($1.fetch, $1.store) }
+        ssdSecondsPerEpoch = seconds.reduce(0) { $0 + max($1.ssdRead, $1.ssdWrite) }
+        sealingSecondsPerEpoch = seconds.reduce(0) { $0 + $1.sealing }
+        secondsPerEpoch = seconds.reduce(syncs) { $0 + $1.pass }
+        trainingSecondsPerEpoch = zip(seconds, layout.passes).reduce(syncs) {
+            $0 + ($1.1.phase == .train ? $1.0.pass : 0)
+        }
     }
 }

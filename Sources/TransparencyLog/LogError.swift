@@ -5,6 +5,8 @@ package struct LogError: Error, Equatable, Sendable, CustomStringConvertible {
         case malformed
         /// A signature is missing or does not fit.
         case unsigned
+        /// Signed by the log, but not cosigned by the witnesses that the reader requires.
+        case unwitnessed
         /// Signed, but for another log.
         case wrongOrigin
         /// A proof does not lead to the signed root.

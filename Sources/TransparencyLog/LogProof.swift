@@ -43,8 +43,8 @@ package struct LogProof: Hashable, Sendable {
     }
 
     /// The head under which a leaf with this hash is proved to be in the log.
-    package func verified(_ leafHash: Digest, by trail: TrailIdentity) throws(LogError) -> SignedCheckpoint {
-        let head = try SignedCheckpoint(parsing: note, by: trail)
+    package func verified(_ leafHash: Digest, in periods: SigningPeriods) throws(LogError) -> SignedCheckpoint {
+        let head = try SignedCheckpoint(parsing: note, in: periods)
         try Merkle.verifyInclusion(of: leafHash, index: index, size: head.size, proof: hashes, root: head.root)
         return head
     }

@@ -18,7 +18,7 @@ package enum Merkle {
     package static func nodeHash(_ left: Digest, _ right: Digest) -> Digest { SHA256.hash(prefix: 1, left, right) }
 
     /// The root over all `leafHashes`.
-    package static func root(_ leafHashes: [Digest]) -> Digest {
+    package static func root(_ leafHashes: some Sequence<Digest>) -> Digest {
         var range = CompactRange()
         for hash in leafHashes { range.append(hash) }
         return range.root
@@ -186,59 +186,86 @@ package struct MerkleTree: Sendable {
     }
 
     /// The root of the first `size` leaves; `size` is at most the tree's.
-    package func root(size: UInt64) -> Digest { size == 0 ? Merkle.emptyRoot : rangeRoot(0, size) }
+    package func root(size: UInt64) -> Digest { Merkle.root(size: size, node) }
 
     /// The proof that leaf `index` is in the tree of the first `size` leaves; `index < size`.
     package func inclusionProof(index: UInt64, size: UInt64) -> [Digest] {
-        precondition(index < size && size <= self.size, "a proof is for a leaf of the tree")
+        precondition(size <= self.size, "a proof is for a leaf of the tree")
+        return Merkle.inclusionProof(index: index, size: size, node)
+    }
+
+    /// The proof that the tree of `oldSize` leaves is the start of the tree of `size` leaves; `0 < oldSize <= size`.
+    package func consistencyProof(oldSize: UInt64, size: UInt64) -> [Digest] {
+        precondition(size <= self.size, "a proof is between sizes of the tree")
+        return Merkle.consistencyProof(oldSize: oldSize, size: size, node)
+    }
+
+    private func node(_ level: Int, _ index: UInt64) -> Digest { levels[level][Int(index)] }
+}
+
+/// Proofs of a tree whose full nodes are wherever `node` (level, index) finds them.
+extension Merkle {
+    package static func root<Failure: Error>(
+        size: UInt64, _ node: (Int, UInt64) throws(Failure) -> Digest
+    ) throws(Failure) -> Digest {
+        size == 0 ? emptyRoot : try root(0, size, node)
+    }
+
+    package static func inclusionProof<Failure: Error>(
+        index: UInt64, size: UInt64, _ node: (Int, UInt64) throws(Failure) -> Digest
+    ) throws(Failure) -> [Digest] {
+        precondition(index < size, "a proof is for a leaf of the tree")
         var proof: [Digest] = []
         var low: UInt64 = 0
         var high = size
         while high - low > 1 {
-            let middle = low + Self.split(high - low)
+            let middle = low + split(high - low)
             if index < middle {
-                proof.append(rangeRoot(middle, high))
+                proof.append(try root(middle, high, node))
                 high = middle
             } else {
-                proof.append(rangeRoot(low, middle))
+                proof.append(try root(low, middle, node))
                 low = middle
             }
         }
         return proof.reversed()
     }
 
-    /// The proof that the tree of `oldSize` leaves is the start of the tree of `size` leaves; `0 < oldSize <= size`.
-    package func consistencyProof(oldSize: UInt64, size: UInt64) -> [Digest] {
-        precondition(0 < oldSize && oldSize <= size && size <= self.size, "a proof is between sizes of the tree")
+    package static func consistencyProof<Failure: Error>(
+        oldSize: UInt64, size: UInt64, _ node: (Int, UInt64) throws(Failure) -> Digest
+    ) throws(Failure) -> [Digest] {
+        precondition(0 < oldSize && oldSize <= size, "a proof is between sizes of the tree")
         var proof: [Digest] = []
         var low: UInt64 = 0
         var high = size
         // As long as the old tree's end cuts the range, one half is common to both trees or beyond the old one.
         while oldSize != high {
-            let middle = low + Self.split(high - low)
+            let middle = low + split(high - low)
             if oldSize <= middle {
-                proof.append(rangeRoot(middle, high))
+                proof.append(try root(middle, high, node))
                 high = middle
             } else {
-                proof.append(rangeRoot(low, middle))
+                proof.append(try root(low, middle, node))
                 low = middle
             }
         }
         // The verifier knows the old root itself; any other subtree is where it starts from.
-        if low != 0 { proof.append(rangeRoot(low, high)) }
+        if low != 0 { proof.append(try root(low, high, node)) }
         return proof.reversed()
     }
 
     /// The largest power of two smaller than `count`.
     private static func split(_ count: UInt64) -> UInt64 { 1 << (63 - UInt64((count - 1).leadingZeroBitCount)) }
 
-    private func rangeRoot(_ low: UInt64, _ high: UInt64) -> Digest {
+    private static func root<Failure: Error>(
+        _ low: UInt64, _ high: UInt64, _ node: (Int, UInt64) throws(Failure) -> Digest
+    ) throws(Failure) -> Digest {
         let count = high - low
         if count.nonzeroBitCount == 1 {
             let level = count.trailingZeroBitCount
-            return levels[level][Int(low >> UInt64(level))]
+            return try node(level, low >> UInt64(level))
         }
-        let middle = low + Self.split(count)
-        return Merkle.nodeHash(rangeRoot(low, middle), rangeRoot(middle, high))
+        let middle = low + split(count)
+        return nodeHash(try root(low, middle, node), try root(middle, high, node))
     }
 }

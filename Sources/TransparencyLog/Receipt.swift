@@ -6,18 +6,23 @@ package import Vocabulary
 /// It discloses that one record and nothing else of the log. Whoever holds the log's `TrailIdentity` can check it
 /// without the log.
 package struct Receipt: Hashable, Sendable {
-    package static let byteCountMax = 64 * 1024
-    private static let magic = Array("sekisho receipt 1\n".utf8)
+    package static let byteCountMax = 96 * 1024
+    private static let magic = Array("sekisho receipt 2\n".utf8)
 
     package let index: UInt64
     let note: [UInt8]
+    /// `SigningPeriods.bytes` up to the head: how its key follows from the log's first one.
+    let handovers: [UInt8]
     let proof: [Digest]
     let leaf: [UInt8]
     let opening: Opening
 
-    package init(index: UInt64, head: SignedCheckpoint, proof: [Digest], leaf: [UInt8], opening: Opening) {
+    package init(
+        index: UInt64, head: SignedCheckpoint, periods: SigningPeriods, proof: [Digest], leaf: [UInt8], opening: Opening
+    ) {
         self.index = index
         note = head.note
+        handovers = periods.bytes
         self.proof = proof
         self.leaf = leaf
         self.opening = opening
@@ -25,7 +30,7 @@ package struct Receipt: Hashable, Sendable {
 
     /// Everything checked: signature, origin, inclusion, commitment, canonical form.
     package func verified(by trail: TrailIdentity) throws(LogError) -> VerifiedRecord {
-        let head = try SignedCheckpoint(parsing: note, by: trail)
+        let head = try SignedCheckpoint(parsing: note, in: SigningPeriods(trail, parsing: handovers))
         let leafHash = Merkle.leafHash(leaf)
         try Merkle.verifyInclusion(of: leafHash, index: index, size: head.size, proof: proof, root: head.root)
         let header = try LeafHeader(leaf: leaf[...])
@@ -56,7 +61,7 @@ package struct VerifiedRecord: Hashable, Sendable {
 }
 
 extension Receipt {
-    /// `magic ‖ index 8 ‖ note ‖ proof ‖ leaf ‖ salt 32 ‖ core`, each part after its length or count in two bytes.
+    /// `magic ‖ index 8 ‖ note ‖ handovers ‖ proof ‖ leaf ‖ salt 32 ‖ core`, each part after its length or count in two bytes.
     package var bytes: [UInt8] {
         var bytes = Self.magic + index.bigEndianBytes
         func add(_ part: [UInt8]) {
@@ -64,6 +69,7 @@ extension Receipt {
             bytes += part
         }
         add(note)
+        add(handovers)
         bytes += UInt16(proof.count).bigEndianBytes
         for hash in proof { bytes += hash.bytes }
         add(leaf)
@@ -78,7 +84,8 @@ extension Receipt {
         }
         var reader = Reader(rest: bytes[Self.magic.count...])
         index = try reader.take(8).reduce(0) { $0 << 8 | UInt64($1) }
-        note = try Array(reader.takeCounted(atMost: SignedCheckpoint.noteBytesMax))
+        note = try Array(reader.takeCounted(atMost: SignedNote.byteCountMax))
+        handovers = try Array(reader.takeCounted(atMost: SigningPeriods.byteCountMax))
         let hashes = try reader.takeLength()
         guard hashes <= 64 else { throw LogError(.malformed, "a receipt's proof is longer than any tree is high") }
         let flat = try Array(reader.take(hashes * Digest.byteCount))

@@ -21,5 +21,7 @@ package enum Limits {
     package static let edgesMax = 1 << 36
     package static let featuresMax = 1 << 16
     package static let classesMax = 4_096
+    /// Of a typed graph; each has a weight of its own in each layer and direction.
+    package static let predicatesMax = 128
     package static let lineBytesMax = 1 << 20
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Gateway
 import Vocabulary
+import WebAPI
 
 struct Initialise: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -43,7 +44,7 @@ struct PKI: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                try await gateway.initialisePKI(by: actor.person)
+                try await gateway.initialisePKI(by: actor.required)
                 return Answer(
                     ["done": true], ["The fabric's certificate authority and the gateway's certificate are made."])
             }
@@ -62,7 +63,7 @@ struct PKI: AsyncParsableCommand {
         func run() async throws {
             try await options.withGateway { gateway in
                 try await gateway.makeNodeIdentity(
-                    node, at: URL(fileURLWithPath: out, isDirectory: true), by: actor.person)
+                    node, at: URL(fileURLWithPath: out, isDirectory: true), by: actor.required)
                 return Answer(["node": .string(node.text)], ["The identity of \(node) is made; it is secret."])
             }
         }
@@ -71,7 +72,8 @@ struct PKI: AsyncParsableCommand {
 
 struct PersonCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "person", abstract: "People and their roles.", subcommands: [Add.self, List.self])
+        commandName: "person", abstract: "People and their roles.",
+        subcommands: [Add.self, List.self, PersonPassword.self, PersonCertificate.self])
 
     struct Add: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Add a person, or change one's roles.")
@@ -79,34 +81,35 @@ struct PersonCommand: AsyncParsableCommand {
         @Argument(help: "The person's name here; letters, digits, . _ : -") var person: PersonID
         @Option(help: "A role, may be repeated: \(Role.allCases.map(\.rawValue).joined(separator: ", ")).")
         var role: [Role]
-        @Option(name: .customLong("as"), help: "The operator who does this; not needed for the first person.")
-        var actor: PersonID?
+        @OptionGroup var actor: ActorOption
+
+        func validate() throws {
+            guard !role.isEmpty else { throw ValidationError("a person has at least one --role") }
+        }
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                try await gateway.addPerson(person, roles: Set(role), by: actor)
-                return Answer(
-                    ["person": .string(person.text)], ["\(person): \(role.map(\.rawValue).joined(separator: ", "))"])
+            let roles = Set(role).map(\.rawValue).sorted()
+            // Whoever holds the home's key names its first operator.
+            try await options.withDesk(as: actor, first: person) { desk in
+                let answer = try await desk.json(
+                    .apiPersonAdd, ["person": person.text], body: ["roles": .array(roles.map(JSON.string))])
+                return Answer(answer, ["\(person): \(answer.texts("roles").joined(separator: ", "))"])
             }
         }
     }
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List the people.")
+        static let configuration = CommandConfiguration(
+            abstract: "List the people; everybody but those who look after people sees themselves.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let people = await gateway.people.values.sorted { $0.id < $1.id }
+            try await options.withDesk(as: actor) { desk in
+                let people = try await desk.items(.apiPeople)
                 return Answer(
-                    .array(
-                        people.map {
-                            [
-                                "person": .string($0.id.text),
-                                "roles": .array($0.roles.map(\.rawValue).sorted().map(JSON.string)),
-                            ]
-                        }),
-                    table(people.map { [$0.id.text, $0.roles.map(\.rawValue).sorted().joined(separator: ", ")] }))
+                    .array(people),
+                    table(people.map { [$0.text("person"), $0.texts("roles").joined(separator: ", ")] }))
             }
         }
     }
@@ -155,10 +158,15 @@ struct PolicyCommand: AsyncParsableCommand {
         @Argument(help: "The folder, such as policies/.") var folder: String
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let hash = try await gateway.activatePolicies(
-                    PolicyFolder(URL(fileURLWithPath: folder, isDirectory: true)), by: actor.person)
-                return Answer(["policy": .string(hash.hex)], ["Policies \(hash.hex.prefix(16))… decide from now on."])
+            let files = try PolicyFolder(URL(fileURLWithPath: folder, isDirectory: true)).contents
+            try await options.withDesk(as: actor) { desk in
+                let answer = try await desk.json(
+                    .apiPolicyActivate,
+                    body: [
+                        "files": .array(
+                            files.map { ["name": .string($0.name), "content": .string($0.content)] })
+                    ])
+                return Answer(answer, ["Policies \(answer.text("policy").prefix(16))… decide from now on."])
             }
         }
     }
@@ -166,13 +174,13 @@ struct PolicyCommand: AsyncParsableCommand {
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Tell which policies decide now.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let active = try await gateway.activePolicies()
+            try await options.withDesk(as: actor) { desk in
+                let active = try await desk.json(.apiPolicies)
                 return Answer(
-                    ["policy": .string(active.hash.hex), "datasets": .array(active.datasets.map { .string($0.text) })],
-                    ["Policies \(active.hash.hex)"] + active.datasets.map { "  \($0)" })
+                    active, ["Policies \(active.text("policy"))"] + active.texts("datasets").map { "  \($0)" })
             }
         }
     }
@@ -194,12 +202,15 @@ struct FabricCommand: AsyncParsableCommand {
             String
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                try await gateway.addNode(
-                    node, address: address, pool: pool,
-                    measurements: GatewayFile.read(URL(fileURLWithPath: measurements), role: "measurements file"),
-                    by: actor.person)
-                return Answer(["node": .string(node.text)], ["\(node) is in pool \(pool)."])
+            let measured = try GatewayFile.read(URL(fileURLWithPath: measurements), role: "measurements file")
+            guard let digests = try? JSON(parsing: measured) else {
+                throw ValidationError("the measurements are not what `sekisho-node --measure` prints")
+            }
+            try await options.withDesk(as: actor) { desk in
+                let answer = try await desk.json(
+                    .apiNodeAdd, ["node": node.text],
+                    body: ["address": .string(address), "pool": .string(pool), "measurements": digests])
+                return Answer(answer, ["\(node) is in pool \(pool)."])
             }
         }
     }
@@ -207,21 +218,13 @@ struct FabricCommand: AsyncParsableCommand {
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List the nodes and who holds them.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let nodes = try await gateway.nodes()
-                return Answer(
-                    .array(
-                        nodes.map {
-                            [
-                                "node": .string($0.id.text), "pool": .string($0.pool), "address": .string($0.address),
-                                "state": .string($0.state),
-                            ]
-                        }),
-                    table(
-                        [["node", "pool", "address", "state"]]
-                            + nodes.map { [$0.id.text, $0.pool, $0.address, $0.state] }))
+            try await options.withDesk(as: actor) { desk in
+                let nodes = try await desk.items(.apiNodes)
+                let columns = ["node", "pool", "address", "state"]
+                return Answer(.array(nodes), table([columns] + nodes.map { node in columns.map { node.text($0) } }))
             }
         }
     }
@@ -234,9 +237,10 @@ struct FabricCommand: AsyncParsableCommand {
         @Argument(help: "The node's name.") var node: NodeID
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                try await gateway.releaseFromQuarantine(node, by: actor.person)
-                return Answer(["node": .string(node.text)], ["\(node) is attested, scrubbed and free again."])
+            try await options.withDesk(as: actor) { desk in
+                Answer(
+                    try await desk.json(.apiNodeReinstate, ["node": node.text]),
+                    ["\(node) is attested, scrubbed and free again."])
             }
         }
     }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Gateway
 import Vocabulary
+import WebAPI
 
 struct DatasetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -45,8 +46,14 @@ struct DatasetCommand: AsyncParsableCommand {
                 let version = try await gateway.importDataset(
                     dataset, nodes: URL(fileURLWithPath: nodes), edges: URL(fileURLWithPath: edges),
                     features: features, consent: consent.map { URL(fileURLWithPath: $0) },
-                    by: actor.person, progress: ProgressLine.show)
-                return Answer(version.json, version.lines)
+                    by: actor.required, progress: ProgressLine.show)
+                let json: JSON = [
+                    "dataset": .string(version.dataset.text), "version": .string(version.version.text),
+                    "root": .string(version.root.hex), "nodes": .integer(Int64(version.nodes)),
+                    "edges": .integer(Int64(version.edges)), "features": .integer(Int64(version.features)),
+                    "persons": .integer(Int64(version.persons)),
+                ]
+                return Answer(json, Answer.lines(ofVersion: json))
             }
         }
     }
@@ -54,29 +61,23 @@ struct DatasetCommand: AsyncParsableCommand {
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List the data sets and their versions.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let versions = try await gateway.datasets()
-                return Answer(.array(versions.map(\.json)), versions.flatMap(\.lines))
+            try await options.withDesk(as: actor) { desk in
+                let versions = try await desk.items(.apiDatasets)
+                return Answer(.array(versions), versions.flatMap(Answer.lines(ofVersion:)))
             }
         }
     }
 }
 
-extension DatasetSummary {
-    var json: JSON {
-        [
-            "dataset": .string(dataset.text), "version": .string(version.text), "root": .string(root.hex),
-            "nodes": .integer(Int64(nodes)), "edges": .integer(Int64(edges)), "features": .integer(Int64(features)),
-            "persons": .integer(Int64(persons)),
-        ]
-    }
-
-    var lines: [String] {
-        [
-            "\(dataset) \(version): \(nodes) nodes, \(edges) edges, \(features) features, \(persons) persons",
-            "  root \(root.hex)",
+extension Answer {
+    fileprivate static func lines(ofVersion version: JSON) -> [String] {
+        func count(_ name: String) -> String { "\(version.number(name)) \(name)" }
+        let sizes = ["nodes", "edges", "features", "persons"].map(count).joined(separator: ", ")
+        return [
+            "\(version.text("dataset")) \(version.text("version")): \(sizes)", "  root \(version.text("root"))",
         ]
     }
 }
@@ -91,16 +92,63 @@ struct ConsentCommand: AsyncParsableCommand {
     @Option(help: "given or withdrawn.") var state: String
 
     func run() async throws {
-        try await options.withGateway { gateway in
-            try await gateway.setConsent(subject: subject, dataset: dataset, state: state, by: actor.person)
-            return Answer(["state": .string(state)], ["Consent is \(state) from the next run image on."])
+        try await options.withDesk(as: actor) { desk in
+            let answer = try await desk.json(
+                .apiConsentChange, ["dataset": dataset.text],
+                body: ["subject": .string(subject), "state": .string(state)])
+            return Answer(answer, ["Consent is \(answer.text("state")) from the next run image on."])
         }
     }
 }
 
 struct SubjectCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "subject", abstract: "What happened with a person's data.", subcommands: [History.self])
+        commandName: "subject", abstract: "What happened with a person's data.",
+        subcommands: [History.self, Sections.self, Shred.self])
+
+    struct Sections: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show what the trail says about a person, as long as it can be read. Reading is recorded.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The subject's id in the data set.") var subject: String
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let sections = try await gateway.subjectSections(subject, by: actor.person)
+                return Answer(
+                    .array(sections.map { ["index": .integer(Int64($0.index)), "content": $0.content] }),
+                    sections.isEmpty
+                        ? ["Nothing that can be read."]
+                        : sections.map { "entry \($0.index) \($0.content.canonicalText)" })
+            }
+        }
+    }
+
+    struct Shred: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make what the trail says about a person unreadable, to everyone and in every copy.",
+            discussion: """
+                It takes two people, compliance officers or data custodians: the first asks, the second runs the same
+                command and it is done. All proofs of the trail still verify afterwards.
+                """)
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The subject's id in the data set.") var subject: String
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let progress = try await gateway.shredSubject(subject, by: actor.person)
+                return Answer(
+                    ["shred": .string(progress.rawValue)],
+                    [
+                        progress == .done
+                            ? "What the trail said about this person can no longer be read by anyone."
+                            : "Asked. Within seven days somebody else must run the same command."
+                    ])
+            }
+        }
+    }
 
     struct History: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List the runs whose image held a subject.")
@@ -110,13 +158,17 @@ struct SubjectCommand: AsyncParsableCommand {
         @Option(help: "The data set.") var dataset: DatasetID
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let runs = try await gateway.subjectHistory(subject, dataset: dataset, by: actor.person)
+            try await options.withDesk(as: actor) { desk in
+                let runs =
+                    try await desk.json(
+                        .apiSubjectHistory, ["dataset": dataset.text], body: ["subject": .string(subject)])["runs"]?
+                    .arrayValue ?? []
                 return Answer(
-                    .array(runs.map { ["run": .string($0.run.text), "used": .bool($0.used)] }),
+                    .array(runs),
                     runs.isEmpty
                         ? ["No run used this data set."]
-                        : table(runs.map { [$0.run.text, $0.used ? "in the image" : "not in the image"] }))
+                        : table(
+                            runs.map { [$0.text("run"), $0["used"] == true ? "in the image" : "not in the image"] }))
             }
         }
     }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Gateway
 import Vocabulary
+import WebAPI
 
 struct RequestCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -14,14 +15,19 @@ struct RequestCommand: AsyncParsableCommand {
             discussion: "The form is a JSON file; config/requests holds examples. The answer may come at once.")
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
+        @OptionGroup var once: OnceOption
         @Argument(help: "The request form (JSON).") var form: String
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let text = try GatewayFile.read(URL(fileURLWithPath: form), role: "request form")
-                let id = try await gateway.fileRequest(text, by: actor.person)
-                let progress = try await gateway.advance(id)
-                return Answer.request(id, progress)
+            let text = try GatewayFile.read(URL(fileURLWithPath: form), role: "request form")
+            let json: JSON
+            do throws(JSONError) { json = try JSON(parsing: text) } catch {
+                throw ValidationError("the request form is not JSON: \(error)")
+            }
+            try await options.withDesk(as: actor) { desk in
+                var call = APICall(.apiRequestFile, body: json)
+                call.onceKey = once.onceKey
+                return Answer.request(try await desk.json(call))
             }
         }
     }
@@ -35,9 +41,11 @@ struct RequestCommand: AsyncParsableCommand {
         @Option(help: "Why; kept with the record.") var comment = ""
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                try await gateway.review(request, verdict, comment: comment, by: actor.person)
-                return Answer.request(request, try await gateway.advance(request))
+            try await options.withDesk(as: actor) { desk in
+                Answer.request(
+                    try await desk.json(
+                        .apiRequestReview, ["request": request.text],
+                        body: ["verdict": .string(verdict.rawValue), "comment": .string(comment)]))
             }
         }
     }
@@ -46,23 +54,31 @@ struct RequestCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Go on with a request from what is durable, after a crash or a change of policy.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
         @Argument(help: "The request's id.") var request: RequestID
 
         func run() async throws {
-            try await options.withGateway { gateway in Answer.request(request, try await gateway.advance(request)) }
+            try await options.withDesk(as: actor) { desk in
+                Answer.request(try await desk.json(.apiRequestResume, ["request": request.text]))
+            }
         }
     }
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List the requests and who has them now.")
+        static let configuration = CommandConfiguration(
+            abstract: "List the requests that you may see, and who has them now.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let requests = try await gateway.requests()
+            try await options.withDesk(as: actor) { desk in
+                let requests = try await desk.items(.apiRequests)
                 return Answer(
-                    .array(requests.map(\.json)),
-                    table(requests.map { [$0.id.text, $0.dataset.text, $0.requester.text, $0.state] }))
+                    .array(requests),
+                    table(
+                        requests.map {
+                            [$0.text("request"), $0.text("dataset"), $0.text("requester"), $0.text("summary")]
+                        }))
             }
         }
     }
@@ -74,62 +90,33 @@ struct RequestCommand: AsyncParsableCommand {
         @Argument(help: "The request's id.") var request: RequestID
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                Answer.timeline(try await gateway.timeline(.request(request), by: actor.person))
+            try await options.withDesk(as: actor) { desk in
+                Answer.timeline(try await desk.items(.apiRequestTimeline, ["request": request.text]))
             }
         }
     }
 }
 
-extension Verdict: ExpressibleByArgument {}
-
-extension RequestSummary {
-    fileprivate var json: JSON {
-        [
-            "request": .string(id.text), "dataset": .string(dataset.text), "requester": .string(requester.text),
-            "state": .string(state),
-        ]
-    }
+/// A name for what must be done once, for scripts that try again.
+struct OnceOption: ParsableArguments {
+    @Option(help: "Sent again under the same key, it is not done again.") var onceKey: String?
 }
 
-extension Answer {
-    static func request(_ id: RequestID, _ progress: RequestProgress) -> Answer {
-        switch progress {
-        case .waiting(let who):
-            return Answer(
-                ["request": .string(id.text), "state": "waiting", "waiting_for": .string(who)],
-                ["Request \(id) waits for \(who)."])
-        case .decided(.granted(let grant)):
-            return Answer(
-                ["request": .string(id.text), "state": "granted", "grant": .string(grant.text)],
-                ["Request \(id) is granted: grant \(grant)."])
-        case .decided(.refused(let reasons)):
-            return Answer(
-                [
-                    "request": .string(id.text), "state": "refused",
-                    "reasons": .array(reasons.map { .string($0.code) }),
-                ],
-                ["Request \(id) is refused:"] + reasons.map { "  \($0.code): \($0.text)" },
-                failure: .refusedRequest)
-        }
-    }
+extension Verdict: ExpressibleByArgument {}
 
-    static func timeline(_ records: [CaseRecord]) -> Answer {
-        Answer(
-            .array(
-                records.map {
-                    [
-                        "index": .integer(Int64($0.index)), "time": .string($0.time.description),
-                        "key": .string($0.key), "core": $0.core,
-                    ]
-                }),
-            table(
-                records.map { record in
-                    [
-                        "\(record.index)", record.time.description, record.eventName, record.outcomeName,
-                        record.actor?.text ?? "", record.reasons.joined(separator: ", "),
-                    ]
-                }))
+extension Answer {
+    static func request(_ request: JSON) -> Answer {
+        let id = request.text("request")
+        switch request.text("state") {
+        case "waiting":
+            return Answer(request, ["Request \(id) waits for \(request.text("waiting_for"))."])
+        case "granted":
+            return Answer(request, ["Request \(id) is granted: grant \(request.text("grant"))."])
+        default:
+            let reasons = zip(request.texts("reasons"), request.texts("explanations"))
+            return Answer(
+                request, ["Request \(id) is refused:"] + reasons.map { "  \($0): \($1)" }, failure: .refusedRequest)
+        }
     }
 }
 
@@ -138,21 +125,22 @@ struct GrantCommand: AsyncParsableCommand {
         commandName: "grant", abstract: "Grants: what was allowed, until when.", subcommands: [List.self])
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List the grants.")
+        static let configuration = CommandConfiguration(abstract: "List the grants that you may see.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let grants = try await gateway.grants()
+            try await options.withDesk(as: actor) { desk in
+                let grants = try await desk.items(.apiGrants)
                 return Answer(
-                    .array(
+                    .array(grants),
+                    table(
                         grants.map {
                             [
-                                "grant": .string($0.id.text), "dataset": .string($0.dataset.text),
-                                "researcher": .string($0.researcher.text), "expires": .string($0.expires.description),
+                                $0.text("grant"), $0.text("dataset"), $0.text("researcher"),
+                                "until \($0.text("expires"))",
                             ]
-                        }),
-                    table(grants.map { [$0.id.text, $0.dataset.text, $0.researcher.text, "until \($0.expires)"] }))
+                        }))
             }
         }
     }
@@ -161,13 +149,17 @@ struct GrantCommand: AsyncParsableCommand {
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Training runs: start, resume, show, report.",
-        subcommands: [Start.self, Resume.self, Advance.self, List.self, Show.self, Times.self, Plan.self, Report.self])
+        subcommands: [
+            Start.self, Resume.self, Advance.self, Cancel.self, List.self, Show.self, Times.self, Plan.self,
+            Report.self,
+        ])
 
     struct Start: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Start a run of a declared model, and follow it as far as it goes without a person.")
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
+        @OptionGroup var once: OnceOption
         @Argument(help: "The model specification (YAML); config/specs holds examples.") var spec: String
         @Option(help: "The grant it stands on.") var grant: GrantID
         @Option(help: "The run's id; made up when left out.") var id: RunID?
@@ -176,11 +168,14 @@ struct RunCommand: AsyncParsableCommand {
         var deviceMemory: ByteCount?
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let text = try GatewayFile.read(URL(fileURLWithPath: spec), role: "model specification")
-                let run = try await gateway.requestRun(
-                    specification: text, grant: grant, id: id, deviceMemory: deviceMemory?.bytes, by: actor.person)
-                return try await follow(run, gateway, json: options.json)
+            let text = try GatewayFile.read(URL(fileURLWithPath: spec), role: "model specification")
+            var body: [String: JSON] = ["specification": .string(text), "grant": .string(grant.text)]
+            body["id"] = id.map { .string($0.text) }
+            body["device_memory"] = deviceMemory.map { .integer(Int64($0.bytes)) }
+            try await options.withDesk(as: actor) { desk in
+                var call = APICall(.apiRunStart, body: .object(body))
+                call.onceKey = once.onceKey
+                return try await follow(RunID(try await desk.json(call).text("run")), desk)
             }
         }
     }
@@ -189,45 +184,64 @@ struct RunCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Go on with a run from what is durable, after a crash or a review.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
         @Argument(help: "The run's id.") var run: RunID
 
         func run() async throws {
-            try await options.withGateway { gateway in try await follow(run, gateway, json: options.json) }
+            try await options.withDesk(as: actor) { desk in
+                _ = try await desk.json(.apiRunResume, ["run": run.text])
+                return try await follow(run, desk)
+            }
         }
     }
 
     struct Advance: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Do one step of a run.")
+        static let configuration = CommandConfiguration(
+            abstract: "Do one step of a run, in a home of your own; a service goes on by itself.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
         @Argument(help: "The run's id.") var run: RunID
 
         func run() async throws {
             try await options.withGateway { gateway in
-                Answer.run(run, try await gateway.advance(run), try await gateway.runCase(run))
+                let desk = EmbeddedDesk(gateway, as: try actor.required)
+                _ = try await desk.json(.apiRunResume, ["run": run.text])
+                _ = try await gateway.advance(run)
+                return Answer.run(try await desk.json(.apiRun, ["run": run.text]))
+            }
+        }
+    }
+
+    struct Cancel: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "End a run at its next epoch or stage: its device is scrubbed, and nothing is released.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The run's id.") var run: RunID
+
+        func run() async throws {
+            try await options.withDesk(as: actor) { desk in
+                let answer = try await desk.json(.apiRunCancel, ["run": run.text])
+                return Answer(answer, ["Run \(run) is cancelled; what it holds is given back."])
             }
         }
     }
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List the runs and their stages.")
+        static let configuration = CommandConfiguration(abstract: "List the runs that you may see, and their stages.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let runs = try await gateway.runs()
+            try await options.withDesk(as: actor) { desk in
+                let runs = try await desk.items(.apiRuns)
                 return Answer(
-                    .array(
-                        runs.map {
-                            [
-                                "run": .string($0.id.text), "dataset": .string($0.dataset.text),
-                                "researcher": .string($0.researcher.text), "stage": .string($0.nextStage.rawValue),
-                            ]
-                        }),
+                    .array(runs),
                     table(
                         runs.map {
                             [
-                                $0.id.text, $0.dataset.text, $0.researcher.text,
-                                $0.end?.rawValue ?? $0.nextStage.rawValue,
+                                $0.text("run"), $0.text("dataset"), $0.text("researcher"),
+                                $0["end"]?.stringValue ?? $0.text("stage"),
                             ]
                         }))
             }
@@ -241,8 +255,8 @@ struct RunCommand: AsyncParsableCommand {
         @Argument(help: "The run's id.") var run: RunID
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                Answer.timeline(try await gateway.timeline(.run(run), by: actor.person))
+            try await options.withDesk(as: actor) { desk in
+                Answer.timeline(try await desk.items(.apiRunTimeline, ["run": run.text]))
             }
         }
     }
@@ -250,20 +264,14 @@ struct RunCommand: AsyncParsableCommand {
     struct Times: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Tell how long each stage of a run took.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
         @Argument(help: "The run's id.") var run: RunID
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let stages = RunTimeline(try await gateway.runCase(run).file).stages
+            try await options.withDesk(as: actor) { desk in
+                let stages = try await desk.json(.apiRunTimes, ["run": run.text])["stages"]?.arrayValue ?? []
                 return Answer(
-                    .array(
-                        stages.map {
-                            [
-                                "stage": .string($0.stage.rawValue),
-                                "milliseconds": .integer(Int64(($0.seconds * 1000).rounded())),
-                            ]
-                        }),
-                    table(stages.map { [$0.stage.rawValue, "\(Int(($0.seconds * 1000).rounded())) ms"] }))
+                    .array(stages), table(stages.map { [$0.text("stage"), "\($0.number("milliseconds")) ms"] }))
             }
         }
     }
@@ -272,12 +280,13 @@ struct RunCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Show a run's training plan: what lies where, and why not otherwise.")
         @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
         @Argument(help: "The run's id.") var run: RunID
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let plan = try await gateway.recordedPlan(of: run)
-                return Answer(plan.json, [plan.table])
+            try await options.withDesk(as: actor) { desk in
+                let plan = try await desk.json(.apiRunPlan, ["run": run.text])
+                return Answer(plan["plan"] ?? .null, [plan.text("table")])
             }
         }
     }
@@ -291,8 +300,8 @@ struct RunCommand: AsyncParsableCommand {
         @Option(help: "The HTML file to write.") var out: String
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let page = try await gateway.report(run, by: actor.person)
+            try await options.withDesk(as: actor) { desk in
+                let page = try await desk.text(APICall(.apiRunReport, path: ["run": run.text]))
                 try GatewayFile.write(Array(page.utf8), to: URL(fileURLWithPath: out), role: "report")
                 return Answer(["written": true], ["The report is written."])
             }
@@ -315,38 +324,45 @@ struct ByteCount: ExpressibleByArgument {
 }
 
 /// Follows a run, showing stages and epochs, as far as it goes without a person.
-private func follow(_ run: RunID, _ gateway: Gateway, json: Bool) async throws -> Answer {
-    await gateway.watchEpochs { ProgressLine.show($0) }
-    let progress = try await gateway.advanceAsFarAsPossible(run) { stage in
-        ProgressLine.finish()
-        complain("stage \(stage.rawValue)", prefix: "")
+private func follow(_ run: RunID, _ desk: any Desk) async throws -> Answer {
+    try await desk.follow(run) { event in
+        switch event {
+        case .epoch(let progress): ProgressLine.show(("train", progress.epoch, progress.epochs, progress.words))
+        case .stage(let stage):
+            ProgressLine.finish()
+            complain("stage \(stage.rawValue)", prefix: "")
+        case .held(let error):
+            ProgressLine.finish()
+            complain("held: \(error)", prefix: "")
+        case .waiting, .closed: ProgressLine.finish()
+        }
     }
     ProgressLine.finish()
-    return Answer.run(run, progress, try await gateway.runCase(run))
+    return Answer.run(try await desk.json(.apiRun, ["run": run.text]))
 }
 
 extension Answer {
-    static func run(_ id: RunID, _ progress: RunProgress, _ run: RunCase) -> Answer {
-        switch progress {
-        case .moved(let stage):
+    static func run(_ run: JSON) -> Answer {
+        let id = run.text("run")
+        if let end = run["end"]?.stringValue.flatMap(RunEnd.init) {
+            let reasons = run.texts("reasons")
+            let words = reasons.isEmpty ? "" : " (\(reasons.joined(separator: ", ")))"
             return Answer(
-                ["run": .string(id.text), "stage": .string(stage.rawValue)], ["Run \(id): next is \(stage.rawValue)."])
-        case .waiting(let who):
-            return Answer(
-                ["run": .string(id.text), "stage": "review", "waiting_for": .string(who)],
-                ["Run \(id) waits: \(who)."])
-        case .closed(let end):
-            let reasons = run.stopReasons
-            return Answer(
-                [
-                    "run": .string(id.text), "stage": "closed", "end": .string(end.rawValue),
-                    "reasons": .array(reasons.map(JSON.string)),
-                ],
-                [
-                    "Run \(id) is closed: \(end.rawValue)\(reasons.isEmpty ? "" : " (\(reasons.joined(separator: ", ")))")."
-                ] + run.stopWords.map { "  \($0)" },
+                run, ["Run \(id) is closed: \(end.rawValue)\(words)."] + run.texts("explanations").map { "  \($0)" },
                 failure: end.failure)
         }
+        guard let who = run["waiting_for"]?.stringValue else {
+            return Answer(run, ["Run \(id): next is \(run.text("stage"))."])
+        }
+        return Answer(run, ["Run \(id) waits for \(who)."])
+    }
+}
+
+extension EpochProgress {
+    /// Seconds left, and the figures that may be shown.
+    fileprivate var words: String {
+        let shown = figures.map { ", \($0.name) \(Double($0.thousandths) / 1000)" }.joined()
+        return "about \(secondsLeft) s left\(shown)"
     }
 }
 
@@ -354,7 +370,7 @@ extension RunEnd {
     fileprivate var failure: GatewayError? {
         switch self {
         case .released: nil
-        case .refused: .refusedRun
+        case .refused, .cancelled: .refusedRun
         case .failed: .failedRun
         }
     }
@@ -363,7 +379,21 @@ extension RunEnd {
 struct ReleaseCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "release", abstract: "Releases: review a candidate, take what was released.",
-        subcommands: [Show.self, Review.self, Take.self])
+        subcommands: [List.self, Show.self, Review.self, Take.self])
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "List candidates and what became of them.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+
+        func run() async throws {
+            try await options.withDesk(as: actor) { desk in
+                let releases = try await desk.items(.apiReleases)
+                let columns = ["run", "dataset", "researcher", "state"]
+                return Answer(.array(releases), table(releases.map { release in columns.map { release.text($0) } }))
+            }
+        }
+    }
 
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Show the checks and artefacts of a candidate.")
@@ -372,21 +402,17 @@ struct ReleaseCommand: AsyncParsableCommand {
         @Argument(help: "The run's id.") var run: RunID
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let candidate = try await gateway.candidate(of: run, by: actor.person)
+            try await options.withDesk(as: actor) { desk in
+                let release = try await desk.json(.apiRelease, ["run": run.text])
+                let artefacts = release["artefacts"]?.arrayValue ?? []
+                let checks = release["checks"]?.arrayValue ?? []
                 return Answer(
-                    [
-                        "candidate": .string(candidate.hash.hex),
-                        "artefacts": .array(
-                            candidate.artefacts.map { ["name": .string($0.name), "bytes": .integer(Int64($0.bytes))] }),
-                        "checks": .array(
-                            candidate.checks.map {
-                                ["check": .string($0.name), "passed": .bool($0.passed), "finding": .string($0.finding)]
-                            }),
-                    ],
-                    ["Candidate \(candidate.hash.hex)"]
-                        + candidate.artefacts.map { "  \($0.name), \($0.bytes) bytes" }
-                        + candidate.checks.map { "  \($0.passed ? "passed" : "FAILED") \($0.name): \($0.finding)" })
+                    release,
+                    ["Candidate \(release.text("candidate"))"]
+                        + artefacts.map { "  \($0.text("name")), \($0.number("bytes")) bytes" }
+                        + checks.map {
+                            "  \($0["passed"] == true ? "passed" : "FAILED") \($0.text("check")): \($0.text("finding"))"
+                        })
             }
         }
     }
@@ -400,10 +426,11 @@ struct ReleaseCommand: AsyncParsableCommand {
         @Option(help: "The candidate's hash as it was reviewed; it must be the one that waits.") var candidate: String?
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                try await gateway.reviewRelease(of: run, verdict, candidate: candidate, by: actor.person)
-                return Answer.run(
-                    run, try await gateway.advanceAsFarAsPossible(run), try await gateway.runCase(run))
+            var body: [String: JSON] = ["verdict": .string(verdict.rawValue)]
+            body["candidate"] = candidate.map(JSON.string)
+            try await options.withDesk(as: actor) { desk in
+                _ = try await desk.json(.apiReleaseReview, ["run": run.text], body: .object(body))
+                return try await follow(run, desk)
             }
         }
     }
@@ -417,16 +444,14 @@ struct ReleaseCommand: AsyncParsableCommand {
         @Option(help: "The folder to write it to.") var out: String
 
         func run() async throws {
-            try await options.withGateway { gateway in
-                let artefacts = try await gateway.takeRelease(of: run, by: actor.person)
-                let folder = URL(fileURLWithPath: out, isDirectory: true)
-                for artefact in artefacts {
-                    try GatewayFile.write(
-                        artefact.bytes, to: folder.appendingPathComponent(artefact.name), role: "artefact")
-                }
+            try await options.withDesk(as: actor) { desk in
+                let files = try await desk.unpack(
+                    APICall(.apiReleaseTake, path: ["run": run.text]),
+                    into: URL(fileURLWithPath: out, isDirectory: true)
+                ).files
                 return Answer(
-                    .array(artefacts.map { ["name": .string($0.name), "bytes": .integer(Int64($0.bytes.count))] }),
-                    artefacts.map { "\($0.name), \($0.bytes.count) bytes" })
+                    .array(files.map { ["name": .string($0.name), "bytes": .integer(Int64($0.bytes))] }),
+                    files.map { "\($0.name), \($0.bytes) bytes" })
             }
         }
     }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Dispatch
 import Gateway
 import Glibc
+import WebAPI
 
 @main
 struct Sekisho: AsyncParsableCommand {
@@ -12,8 +13,9 @@ struct Sekisho: AsyncParsableCommand {
             The journey: request → access decision → grant → run decision → open run → attach → plan → train →
             scrub → review release → close run → export audit.
 
-            Every command works on one home folder, given by --home or SEKISHO_HOME, that is opened with a key file
-            (--key-file or SEKISHO_KEY_FILE) or a passphrase asked for on the terminal.
+            A command works on one home folder, given by --home or SEKISHO_HOME, that is opened with a key file
+            (--key-file or SEKISHO_KEY_FILE) or a passphrase asked for on the terminal; or it asks the service at
+            --server or SEKISHO_SERVER, with a token (--token-file, SEKISHO_TOKEN_FILE or SEKISHO_TOKEN).
 
             Exit status: 0 done, 2 usage, 3 refused by policy, 4 not found, 5 integrity failure,
             69 something needed is not available, 70 our bug.
@@ -22,7 +24,8 @@ struct Sekisho: AsyncParsableCommand {
         subcommands: [
             Initialise.self, PKI.self, PersonCommand.self, PolicyCommand.self, DatasetCommand.self,
             ConsentCommand.self, SubjectCommand.self, FabricCommand.self, RequestCommand.self, GrantCommand.self,
-            RunCommand.self, ReleaseCommand.self, AuditCommand.self,
+            RunCommand.self, ReleaseCommand.self, AuditCommand.self, TrailCommand.self, TraceCommand.self,
+            TokenCommand.self, Serve.self, ConfigCommand.self,
         ])
 
     static func main() async {
@@ -31,6 +34,11 @@ struct Sekisho: AsyncParsableCommand {
         do {
             try await stoppable { try await run() }
         } catch {
+            if let problem = error as? Problem {
+                complain(problem.detail)
+                for fault in problem.fields { complain("\(fault.field): \(fault.reason)", prefix: "  ") }
+                Glibc.exit(problem.exitStatus)
+            }
             if let error = GatewayError(error) {
                 complain(error.publicDescription)
                 Glibc.exit(error.exitStatus)
@@ -93,7 +101,7 @@ extension GatewayError {
     /// What scripts act on; see `sekisho --help`.
     var exitStatus: Int32 {
         switch code {
-        case .usage: 2
+        case .usage, .changed, .keyReused: 2
         case .refused: 3
         case .notFound: 4
         case .integrity: 5

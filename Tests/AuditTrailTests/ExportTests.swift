@@ -1,4 +1,5 @@
 import AuditTrail
+import DurableFiles
 import Foundation
 import Sealing
 import TestSupport

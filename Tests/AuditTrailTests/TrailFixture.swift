@@ -1,4 +1,5 @@
 import AuditTrail
+import DurableFiles
 import Sealing
 import TestSupport
 import TransparencyLog
@@ -13,6 +14,8 @@ struct TrailFixture {
     let clock: ManualClock
     let auditor: AuditorKey
     private let seed: [UInt8]
+    /// The seed of the log's first key.
+    private let first: [UInt8]
     private let hostKey: [UInt8]
 
     init(plan: FaultPlan = FaultPlan()) {
@@ -21,20 +24,24 @@ struct TrailFixture {
         clock = ManualClock()
         auditor = AuditorKey(WrappingKey.generate())
         seed = RandomBytes.array(32)
+        first = seed
         hostKey = RandomBytes.array(32)
     }
 
-    private init(_ other: TrailFixture, disk: MemoryDisk, anchor: MemoryDisk) {
+    private init(_ other: TrailFixture, disk: MemoryDisk, anchor: MemoryDisk, seed: [UInt8]) {
         self.disk = disk
         self.anchor = anchor
         clock = other.clock
         auditor = other.auditor
-        seed = other.seed
+        first = other.first
+        self.seed = seed
         hostKey = other.hostKey
     }
 
-    func with(disk: MemoryDisk? = nil, anchor: MemoryDisk? = nil) -> TrailFixture {
-        TrailFixture(self, disk: disk ?? self.disk, anchor: anchor ?? self.anchor)
+    /// The same world with other disks, or with another key that signs.
+    func with(disk: MemoryDisk? = nil, anchor: MemoryDisk? = nil, seed: [UInt8]? = nil) -> TrailFixture {
+        TrailFixture(
+            self, disk: disk ?? self.disk, anchor: anchor ?? self.anchor, seed: seed ?? self.seed)
     }
 
     var settings: TrailSettings {
@@ -42,25 +49,35 @@ struct TrailFixture {
             origin: Self.origin, readers: [TrailReader(name: "auditor", key: auditor.publicKey)])
         settings.segmentBytes = 1 << 16
         settings.reserveBytes = 1 << 16
+        settings.heldLeavesMax = 512
         return settings
     }
 
-    var identity: TrailIdentity { try! TrailIdentity(origin: Self.origin, key: signingKey().verifyingKey) }
+    var identity: TrailIdentity {
+        let key = try! SigningKey(seed: SecretBytes(copying: first))
+        return try! TrailIdentity(origin: Self.origin, key: key.verifyingKey)
+    }
 
     func signingKey() -> SigningKey { try! SigningKey(seed: SecretBytes(copying: seed)) }
 
-    private var home: TrailHome { TrailHome(disk: disk, anchor: anchor, settings: settings, clock: clock) }
-
-    func create() throws(TrailError) -> Trail {
-        try Trail.create(in: home, signingKey: signingKey(), hostKey: SecretBytes(copying: hostKey))
+    private func home(_ change: (inout TrailSettings) -> Void = { _ in }) -> TrailHome {
+        var settings = settings
+        change(&settings)
+        return TrailHome(disk: disk, anchor: anchor, settings: settings, clock: clock)
     }
 
-    func open() throws(TrailError) -> (trail: Trail, findings: [TrailFinding]) {
-        try Trail.open(in: home, signingKey: signingKey(), hostKey: SecretBytes(copying: hostKey))
+    func create() throws(TrailError) -> Trail {
+        try Trail.create(in: home(), signingKey: signingKey(), hostKey: SecretBytes(copying: hostKey))
+    }
+
+    func open(
+        _ change: (inout TrailSettings) -> Void = { _ in }
+    ) throws(TrailError) -> (trail: Trail, findings: [TrailFinding]) {
+        try Trail.open(in: home(change), signingKey: signingKey(), hostKey: SecretBytes(copying: hostKey))
     }
 
     func openWithOtherKey() throws(TrailError) -> (trail: Trail, findings: [TrailFinding]) {
-        try Trail.open(in: home, signingKey: SigningKey.generate(), hostKey: SecretBytes(copying: hostKey))
+        try Trail.open(in: home(), signingKey: SigningKey.generate(), hostKey: SecretBytes(copying: hostKey))
     }
 
     /// Verifies the trail's own published files.

@@ -1,4 +1,5 @@
 import AuditTrail
+import DurableFiles
 import FoundationEssentials
 import Sealing
 import TestSupport
@@ -18,11 +19,12 @@ struct TrailTests {
         #expect(!(trail.index(of: prepared.leafHash) != nil))
         let appended = try trail.append(prepared)
         #expect(appended.leafHash == prepared.leafHash && (trail.index(of: prepared.leafHash) != nil))
-        let record = try trail.receipt(for: appended.leafHash).verified(by: world.identity)
+        let record = try trail.receipt(for: appended.leafHash, at: appended.index).verified(by: world.identity)
         #expect(record.index == appended.index && record.core == appended.core)
         #expect(record.core["event"] == "run.decided" && record.core["run"] == "run-7")
         #expect(record.core["decision"] == "permit" && record.core["sequence"] == 2)
-        #expect(throws: TrailError.self) { try trail.receipt(for: SHA256.hash("none")) }
+        #expect(throws: TrailError.self) { try trail.receipt(for: SHA256.hash("none"), at: appended.index) }
+        #expect(throws: TrailError.self) { try trail.receipt(for: appended.leafHash, at: 99) }
     }
 
     @Test("records of a run name the one before; a record prepared too early is out of order")
@@ -62,7 +64,7 @@ struct TrailTests {
         #expect(era.run == "run-1" && era.entries == 4 && era.isComplete)
         #expect(report.opened == 7 && report.head?.size == 7)
         for (index, leaf) in try leaves(world.disk).enumerated() where index == 3 {
-            #expect(throws: TrailError.self) { try trail.receipt(for: Merkle.leafHash(leaf)) }
+            #expect(throws: TrailError.self) { try trail.receipt(for: Merkle.leafHash(leaf), at: UInt64(index)) }
         }
     }
 
@@ -97,7 +99,7 @@ struct TrailTests {
         #expect((trail.index(of: first.leafHash) != nil) && trail.isOpen(run: run) && trail.size == 4)
         let second = try trail.record(sampleDecision, in: .run(run))
         #expect(second.core["sequence"] == 3 && second.core["previous"]?.stringValue == first.leafHash.hex)
-        #expect(try trail.receipt(for: first.leafHash).verified(by: world.identity).core == first.core)
+        #expect(try trail.receipt(for: first.leafHash, at: first.index).verified(by: world.identity).core == first.core)
         trail.close()
         #expect(throws: TrailError.self) { try trail.record(sampleDecision, in: .gateway) }
         try world.verify(world.auditor)
@@ -175,9 +177,9 @@ struct TrailFaultTests {
         try trail.openEra(run: run)
         for _ in 0..<3 { acknowledged(try trail.record(sampleDecision, in: .run(run)).leafHash) }
         acknowledged(try trail.record(TrailRecord(.personAdded, .done), in: .gateway).leafHash)
-        let decision = try trail.record(sampleDecision, in: .run(run)).leafHash
-        acknowledged(decision)
-        _ = try trail.receipt(for: decision)
+        let decision = try trail.record(sampleDecision, in: .run(run))
+        acknowledged(decision.leafHash)
+        _ = try trail.receipt(for: decision.leafHash, at: decision.index)
         acknowledged(try trail.append(trail.prepareClose(TrailRecord(.runClosed, .done), run: run)).leafHash)
         world.clock.advance(seconds: 4000)
         acknowledged(try trail.record(TrailRecord(.personAdded, .done), in: .gateway).leafHash)
@@ -282,7 +284,7 @@ struct TrailFaultTests {
         var events: [String] = []
         try world.verify(world.auditor) { events.append($0.core?["event"]?.stringValue ?? "?") }
         #expect(events.contains("trail.full"))
-        #expect(events.suffix(3) == ["device.scrubbed", "run.closed", "gateway.recovered"])
+        #expect(events.suffix(3) == ["run.closed", "trail.resumed", "gateway.recovered"])
     }
 
     @Test("a full disk that gets space again goes on without a restart")
@@ -359,7 +361,7 @@ struct RecoveryTests {
         let trail = try world.create()
         let old = world.disk.contents
         let record = try trail.record(TrailRecord(.personAdded, .done), in: .gateway)
-        _ = try trail.receipt(for: record.leafHash)
+        _ = try trail.receipt(for: record.leafHash, at: record.index)
         let refusal = #expect(throws: TrailError.self) { try world.with(disk: MemoryDisk(old)).open() }
         #expect(refusal?.code == .rolledBack)
         #expect(throws: TrailError.self) { try world.with(anchor: MemoryDisk()).open() }

@@ -21,11 +21,18 @@ final class Bench: Sendable {
     init(_ folder: URL) throws {
         self.folder = folder.path
         // Real certificates are checked against the system's clock.
-        authority = try CertificateAuthority.create(in: folder.path + "/ca", now: .system)
-        try authority.issueGateway(into: folder.path + "/gateway", now: .system)
+        authority = try CertificateAuthority.create(in: folder.path + "/ca", sealing: Self.sealing, now: .system)
+        try authority.issueGateway(into: folder.path + "/gateway", sealing: Self.sealing, now: .system)
     }
 
     static let deviceBytes = 4 << 20
+
+    /// What the gateway's private keys are sealed with.
+    static var sealing: SecretBytes { SecretBytes(copying: [UInt8](repeating: 9, count: 32)) }
+
+    func gatewayIdentity(_ name: String = "gateway") throws -> TLSContext {
+        try GatewayIdentity.load(folder: folder + "/" + name, sealing: Self.sealing)
+    }
 
     /// An enrolled node's folder and the gateway's half of it.
     func enrol(
@@ -76,10 +83,13 @@ final class Bench: Sendable {
         timing.ttlMilliseconds = 60_000
         timing.renewMilliseconds = 20
         return try Fabric(
-            nodes: [FabricNode(enrolment: enrolment, host: "127.0.0.1", port: port, pool: "test")],
-            identity: try GatewayIdentity.load(folder: folder + "/" + gateway),
-            policy: try policy ?? self.policy(enrolment.node.text), quarantineFile: folder + "/\(name).quarantine",
-            clock: clock, timing: timing)
+            nodes: [
+                FabricNode(
+                    enrolment: enrolment, host: "127.0.0.1", port: port, pool: "test",
+                    policy: try policy ?? self.policy(enrolment.node.text))
+            ],
+            identity: try gatewayIdentity(gateway), quarantineFile: folder + "/\(name).quarantine", clock: clock,
+            timing: timing)
     }
 
     func lease(_ number: UInt64) -> LeaseID { try! LeaseID("lease-\(number)") }
@@ -135,7 +145,8 @@ final class TestTrail: Sendable {
         tree.append(Merkle.leafHash(leaf))
         let head = try Checkpoint(origin: identity.origin, size: tree.size, root: tree.root).signed(by: key)
         return Receipt(
-            index: 1, head: head, proof: tree.inclusionProof(index: 1, size: 2), leaf: leaf, opening: opening
+            index: 1, head: head, periods: SigningPeriods(identity), proof: tree.inclusionProof(index: 1, size: 2),
+            leaf: leaf, opening: opening
         ).bytes
     }
 

@@ -15,8 +15,10 @@ import Vocabulary
             let enrolment = try bench.enrol()
             let (agent, port) = try bench.agent()
             defer { agent.shutdown() }
-            let other = try CertificateAuthority.create(in: bench.folder + "/other-ca", now: .system)
-            try other.issueGateway(into: bench.folder + "/other-gateway", now: .system)
+            let other = try CertificateAuthority.create(
+                in: bench.folder + "/other-ca", sealing: Bench.sealing, now: .system)
+            try other.issueGateway(
+                into: bench.folder + "/other-gateway", sealing: Bench.sealing, now: .system)
             // It even has the right authority's certificate to check the node with.
             try FileManager.default.removeItem(atPath: bench.folder + "/other-gateway/ca.pem")
             try FileManager.default.copyItem(
@@ -37,9 +39,11 @@ import Vocabulary
             let (agent, port) = try bench.agent()
             defer { agent.shutdown() }
             let folder = bench.folder + "/node-2"
-            for (from, to) in [("node.pem", "gateway.pem"), ("node.key", "gateway.key")] {
-                try FileManager.default.copyItem(atPath: folder + "/" + from, toPath: folder + "/" + to)
-            }
+            try FileManager.default.copyItem(atPath: folder + "/node.pem", toPath: folder + "/gateway.pem")
+            let key = Array(try Data(contentsOf: URL(fileURLWithPath: folder + "/node.key")))
+            let sealed = SmallCipher.sealSecret(
+                SecretBytes(copying: key), key: Bench.sealing, aad: Array("gateway.key.sealed".utf8))
+            try Data(sealed).write(to: URL(fileURLWithPath: folder + "/gateway.key.sealed"))
             let fabric = try bench.fabric(enrolment, port: port, gateway: "node-2")
             await #expect(throws: FabricError.self) {
                 try await fabric.attest(enrolment.node, lease: bench.lease(1), fence: Fence(1))
@@ -57,7 +61,8 @@ import Vocabulary
             let enrolment: NodeEnrolment
             switch wrong {
             case .otherAuthority:
-                let other = try CertificateAuthority.create(in: bench.folder + "/other-ca", now: .system)
+                let other = try CertificateAuthority.create(
+                    in: bench.folder + "/other-ca", sealing: Bench.sealing, now: .system)
                 enrolment = try bench.enrol("node-2", authority: other)
                 try FileManager.default.removeItem(atPath: bench.folder + "/node-2/ca.pem")
                 try FileManager.default.copyItem(
@@ -104,6 +109,51 @@ import Vocabulary
         }
     }
 
+    @Test("what another node may run does not count for this one")
+    func measurementsOfAnotherNode() async throws {
+        try await withBench { bench in
+            let enrolment = try bench.enrol()
+            let other = try bench.enrol("node-2")
+            let (agent, port) = try bench.agent()
+            defer { agent.shutdown() }
+            var allowed = try bench.policy().allowed
+            allowed["configuration"] = [SHA256.hash([1])]
+            let fabric = try Fabric(
+                nodes: [
+                    FabricNode(
+                        enrolment: enrolment, host: "127.0.0.1", port: port, pool: "test",
+                        policy: AttestationPolicy(leastLevel: .software, allowed: allowed)),
+                    FabricNode(
+                        enrolment: other, host: "127.0.0.1", port: port, pool: "test", policy: try bench.policy()),
+                ],
+                identity: try bench.gatewayIdentity(), quarantineFile: bench.folder + "/two.quarantine",
+                clock: bench.clock)
+            let error = await #expect(throws: FabricError.self) {
+                _ = try await fabric.attest(enrolment.node, lease: bench.lease(1), fence: Fence(1))
+            }
+            #expect(error?.code == .evidence)
+        }
+    }
+
+    @Test("the private keys of authority and gateway lie sealed, and open with their home's key only")
+    func keysAreSealed() async throws {
+        try await withBench { bench in
+            for file in ["ca/ca.key.sealed", "gateway/gateway.key.sealed"] {
+                let bytes = try Data(contentsOf: URL(fileURLWithPath: bench.folder + "/" + file))
+                #expect(bytes.range(of: Data("PRIVATE KEY".utf8)) == nil)
+            }
+            let other = SecretBytes(copying: [UInt8](repeating: 8, count: 32))
+            do {
+                _ = try GatewayIdentity.load(folder: bench.folder + "/gateway", sealing: other)
+                Issue.record("another key opened it")
+            } catch let error as FabricError { #expect(error.code == .storage) }
+            do {
+                _ = try CertificateAuthority(folder: bench.folder + "/ca", sealing: other)
+                Issue.record("another key opened it")
+            } catch let error as FabricError { #expect(error.code == .storage) }
+        }
+    }
+
     @Test("software evidence does not do where a policy asks for a TPM's")
     func level() async throws {
         try await withBench { bench in
@@ -129,7 +179,7 @@ import Vocabulary
             defer { agent.shutdown() }
             let listener = try Listener(host: "127.0.0.1", port: 0)
             let node = try NodeIdentity(folder: bench.folder + "/node-1")
-            let gateway = try GatewayIdentity.load(folder: bench.folder + "/gateway")
+            let gateway = try bench.gatewayIdentity()
             startThread {
                 guard let socket = try? listener.accept(),
                     let near = try? ControlConnection(socket, tls: node.tls, milliseconds: 10_000),

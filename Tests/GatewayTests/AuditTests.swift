@@ -11,7 +11,7 @@ import Vocabulary
             let run = try await enclave.request(try await enclave.grant())
             #expect(try await enclave.finish(run) == .closed(.released))
             let folder = enclave.folder.appendingPathComponent("export")
-            let summary = try await enclave.gateway.exportAudit(run: nil, to: folder, by: enclave.auditor)
+            let summary = try await enclave.gateway.export(ExportRequest(.whole, to: folder), by: enclave.auditor)
             #expect(summary.entries == summary.treeSize && summary.treeSize > 30)
             let closed = try AuditVerification.verify(folder, trail: enclave.trail, key: nil).json
             let open = try AuditVerification.verify(folder, trail: enclave.trail, key: enclave.auditorKey).json
@@ -49,7 +49,7 @@ import Vocabulary
             let run = try await enclave.request(try await enclave.grant())
             #expect(try await enclave.finish(run) == .closed(.released))
             let folder = enclave.folder.appendingPathComponent("export")
-            let summary = try await enclave.gateway.exportAudit(run: run, to: folder, by: enclave.auditor)
+            let summary = try await enclave.gateway.export(ExportRequest(.run(run), to: folder), by: enclave.auditor)
             #expect(summary.entries == UInt64(wholeRun.count))
             let report = try AuditVerification.verify(folder, trail: enclave.trail, key: enclave.auditorKey).json
             #expect(report["runs"]?.arrayValue?.first?["run"] == .string(run.text))
@@ -65,7 +65,9 @@ import Vocabulary
                 await refusal { _ = try await gateway.auditList(nil, most: 10, by: enclave.researcher) }?.code
                     == .refused)
             #expect(
-                await refusal { _ = try await gateway.exportAudit(run: nil, to: out, by: enclave.operatorPerson) }?.code
+                await refusal {
+                    _ = try await gateway.export(ExportRequest(.whole, to: out), by: enclave.operatorPerson)
+                }?.code
                     == .refused)
             #expect(!FileManager.default.fileExists(atPath: out.path))
             let list = try await gateway.auditList(nil, most: 1, by: enclave.auditor)

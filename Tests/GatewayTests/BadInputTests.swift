@@ -11,14 +11,16 @@ import Vocabulary
         sourceLocation: SourceLocation = #_sourceLocation, _ body: () async throws -> Void
     ) async throws {
         let before = try await enclave.records(.gateway).count
-        let requests = try await enclave.gateway.requests().count
+        let requests = try await enclave.gateway.requests(PageRequest(), by: enclave.auditor).items.count
         let error = await refusal(body, sourceLocation: sourceLocation)
         #expect(error?.code == code, words, sourceLocation: sourceLocation)
         #expect(
             error?.publicDescription.contains(place) == true, "\(words): \(error?.publicDescription ?? "")",
             sourceLocation: sourceLocation)
         #expect(try await enclave.records(.gateway).count == before, words, sourceLocation: sourceLocation)
-        #expect(try await enclave.gateway.requests().count == requests, words, sourceLocation: sourceLocation)
+        #expect(
+            try await enclave.gateway.requests(PageRequest(), by: enclave.auditor).items.count == requests, words,
+            sourceLocation: sourceLocation)
         #expect(try await enclave.gateway.runs().isEmpty, words, sourceLocation: sourceLocation)
     }
 

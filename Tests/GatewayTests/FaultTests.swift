@@ -82,7 +82,10 @@ import Vocabulary
             let node = try await enclave.startNode()
             let grant = try await enclave.grant()
             let run = try await enclave.request(grant, specification: Clinic.specification(epochs: 500))
-            await enclave.gateway.watchEpochs { progress in if progress.done == 2 { node.kill() } }
+            let events = try await enclave.gateway.follow(run, by: enclave.researcher)
+            Task {
+                for await case .epoch(let progress) in events where progress.epoch >= 2 { return node.kill() }
+            }
             #expect(try await enclave.finish(run) == .closed(.failed))
             let sequence = try await enclave.sequence(.run(run)).filter { $0 != "training.epoch done" }
             #expect(
@@ -232,7 +235,7 @@ import Vocabulary
                 try good.write(to: database)
             }
             try await enclave.open()
-            #expect(try await enclave.gateway.grants().count == 1)
+            #expect(try await enclave.gateway.grants(PageRequest(), by: enclave.auditor).items.count == 1)
         }
     }
 

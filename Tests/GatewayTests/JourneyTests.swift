@@ -91,7 +91,7 @@ let wholeRun = [
                 await refusal { try await gateway.review(request, .approve, comment: "", by: person) }
             }
             #expect(await reviewing(enclave.researcher)?.code == .refused)
-            #expect(await reviewing(enclave.operatorPerson)?.code == .refused)
+            #expect(await reviewing(enclave.operatorPerson)?.code == .notFound)
             #expect(await reviewing(try PersonID("nobody"))?.code == .refused)
             try await gateway.review(request, .approve, comment: "", by: enclave.reviewer)
             #expect(await reviewing(enclave.reviewer)?.code == .usage)
@@ -111,7 +111,7 @@ let wholeRun = [
                 }
             }
             #expect(await releasing(enclave.researcher)?.code == .refused)
-            #expect(await releasing(enclave.operatorPerson)?.code == .refused)
+            #expect(await releasing(enclave.operatorPerson)?.code == .notFound)
             #expect(await releasing(enclave.reviewer, candidate: String(repeating: "0", count: 64))?.code == .refused)
             try await gateway.reviewRelease(of: run, .approve, candidate: nil, by: enclave.reviewer)
             #expect(await releasing(enclave.reviewer)?.code == .usage)

@@ -34,11 +34,12 @@ struct ReferenceImage {
             neighbours[source].insert(target)
             neighbours[target].insert(source)
         }
-        if recipe.aggregation == .gcn { for row in neighbours.indices { neighbours[row].insert(row) } }
+        if recipe.aggregation != .sage { for row in neighbours.indices { neighbours[row].insert(row) } }
         for set in neighbours {
             columns += set.sorted().map { UInt32($0) }
             rowPointers.append(UInt64(columns.count))
             let degree = Double(set.count)
+            if recipe.aggregation == .gat { continue }
             scale.append(
                 recipe.aggregation == .gcn ? Float(1 / degree.squareRoot()) : degree == 0 ? 0 : Float(1 / degree))
         }

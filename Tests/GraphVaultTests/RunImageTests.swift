@@ -6,9 +6,10 @@ import Testing
 import TransparencyLog
 import Vocabulary
 
-private let recipes: [ImageRecipe] = Aggregation.allCases.flatMap { aggregation in
+private let recipes: [ImageRecipe] = [Aggregation.gcn, .sage, .gat].flatMap { aggregation in
     FeatureNormalisation.allCases.flatMap { normalisation in
-        [false, true].map { imageRecipe(aggregation, normalisation, aggregate: $0) }
+        [false, true].filter { !$0 || aggregation != .gat }
+            .map { imageRecipe(aggregation, normalisation, aggregate: $0) }
     }
 }
 

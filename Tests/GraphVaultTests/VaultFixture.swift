@@ -23,7 +23,7 @@ final class TestTrail: Sendable {
         var tree = MerkleTree()
         tree.append(Merkle.leafHash(leaf))
         let head = try Checkpoint(origin: identity.origin, size: 1, root: tree.root).signed(by: key)
-        return Receipt(index: 0, head: head, proof: [], leaf: leaf, opening: opening)
+        return Receipt(index: 0, head: head, periods: SigningPeriods(identity), proof: [], leaf: leaf, opening: opening)
     }
 
     func runPermit(_ run: RunID, _ dataset: DatasetID, _ version: VersionID, root: Digest) throws -> Receipt {
@@ -151,6 +151,8 @@ struct OpenedImage {
     var scale: [Float] = []
     var labels: [Int32] = []
     var split: [UInt8] = []
+    var labelSets: [UInt8] = []
+    var targets: [Float] = []
 
     init(_ image: RunImage, _ vault: Vault, _ trail: TestTrail) async throws {
         let device = WrappingKey.generate()
@@ -167,6 +169,8 @@ struct OpenedImage {
             case .scale: scale = try Self.open(section, of: image, key)
             case .labels: labels = try Self.open(section, of: image, key)
             case .split: split = try Self.open(section, of: image, key)
+            case .labelSets: labelSets = try Self.open(section, of: image, key)
+            case .targets: targets = try Self.open(section, of: image, key)
             }
         }
     }

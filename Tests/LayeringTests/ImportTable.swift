@@ -28,13 +28,19 @@ let rooms: [Room] = [
         standard: ["Glibc", "Foundation", "FoundationEssentials", "Synchronization"]),
     Room("TransparencyLog", ["Vocabulary", "Sealing"]),
     Room("FabricProtocol", ["Vocabulary", "Sealing"]),
+    // Whoever keeps durable files asks the disk through one protocol, so that one fake can tear all of them.
+    Room("DurableFiles", standard: ["Glibc", "Synchronization"]),
     Room("TrainingPlanner", ["Vocabulary"]),
-    Room("PolicyEngine", ["Vocabulary"], packages: ["Yams"]),
+    // Policies and specifications are read by one strict reader, which alone meets the YAML library.
+    Room("StrictYAML", ["Vocabulary"], packages: ["Yams"]),
+    Room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
     // Both ends of the fabric meet in their transport: sockets, the control connection and the sealed lanes.
-    Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol"], standard: acting),
+    Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"], standard: acting),
     // Parts.
-    Room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog"], packages: ["GRDB"], standard: acting),
-    Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog"], standard: acting),
+    Room(
+        "GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], packages: ["GRDB"], standard: acting
+    ),
+    Room("AuditTrail", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles"], standard: acting),
     Room(
         "GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport"],
         packages: ["X509", "SwiftASN1", "Crypto"], standard: acting),
@@ -42,23 +48,31 @@ let rooms: [Room] = [
         "DeviceNode", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"],
         standard: acting),
     Room(
-        "Training", ["Vocabulary", "Sealing", "FabricProtocol", "TrainingPlanner"], packages: ["Yams"],
-        standard: acting),
+        "Training", ["Vocabulary", "Sealing", "StrictYAML", "FabricProtocol", "TrainingPlanner"], standard: acting),
     // Story.
     Room(
         "Gateway",
         [
             "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-            "GraphVault", "AuditTrail", "GPUFabric", "Training",
-        ], packages: ["GRDB", "Mustache"], standard: acting),
+            "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
+            // The trail's witnesses are asked over HTTP.
+        ], packages: ["GRDB", "Mustache", "AsyncHTTPClient", "NIOCore", "NIOHTTP1"], standard: acting),
     // Doors.
+    // The pages' files, embedded: text and nothing else.
+    Room("WebResources"),
     Room(
-        "WebAPI", ["Vocabulary", "Sealing", "Gateway"],
-        packages: ["Hummingbird", "HummingbirdTLS", "Mustache", "Logging", "Metrics", "ServiceLifecycle"],
+        "WebAPI", ["Vocabulary", "Sealing", "Gateway", "WebResources"],
+        packages: [
+            "Hummingbird", "HummingbirdCore", "HummingbirdTLS", "HTTPTypes", "NIOCore", "NIOHTTP1",
+            "NIOHTTPTypes", "NIOSSL", "Mustache", "Logging", "Metrics", "CoreMetrics", "ServiceLifecycle",
+        ],
         standard: acting),
     Room(
         "sekisho", ["Vocabulary", "Gateway", "WebAPI"],
-        packages: ["ArgumentParser", "AsyncHTTPClient", "Configuration", "Logging", "ServiceLifecycle"],
+        packages: [
+            "ArgumentParser", "AsyncHTTPClient", "NIOCore", "NIOHTTP1", "NIOSSL", "Configuration", "Logging",
+            "ServiceLifecycle",
+        ],
         standard: acting),
     Room("sekisho-node", ["Vocabulary", "DeviceNode"], packages: ["ArgumentParser", "Logging"], standard: acting),
 ]
@@ -71,6 +85,7 @@ let unreachable: [(from: String, never: Set<String>)] = [
     ("TransparencyLog", ["GRDB", "Dispatch", "Yams", "X509", "CKernels"]),
     ("FabricProtocol", ["GRDB", "Dispatch", "Yams", "X509", "CKernels"]),
     ("TrainingPlanner", ["Sealing", "GRDB", "Dispatch", "Glibc", "Foundation", "Yams"]),
+    ("StrictYAML", ["Sealing", "GRDB", "Dispatch", "Glibc"]),
     ("PolicyEngine", ["Sealing", "GRDB", "Dispatch", "Glibc"]),
     // The node never holds what only the enclave may know.
     ("sekisho-node", ["GraphVault", "AuditTrail", "PolicyEngine", "Gateway", "Training", "GRDB", "X509"]),

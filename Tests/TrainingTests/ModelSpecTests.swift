@@ -15,6 +15,7 @@ import Vocabulary
         weight_decay: 5e-4
         epochs: 200
         features: row-sum
+        seed: 1
         """
 
     @Test("a specification is read with its defaults")
@@ -35,11 +36,80 @@ import Vocabulary
     func canonical() throws {
         let spec = try ModelSpec(
             parsing: Self.text
-                + "\nearly_stopping: {patience: 20, metric: validation_loss}\nclass_weights: balanced\nseed: 7")
+                .replacingOccurrences(of: "seed: 1", with: "seed: 7")
+                + "\nearly_stopping: {patience: 20, metric: validation_loss}\nclass_weights: balanced")
         let again = try ModelSpec(parsing: spec.canonical.canonicalText)
         #expect(again == spec)
         #expect(again.digest == spec.digest)
         #expect(spec.with(seed: 8).digest != spec.digest)
+    }
+
+    @Test(
+        "what came later than the first grammar is in the canonical form only where it says something else",
+        arguments: [
+            "heads: 4\noutput_heads: 2\nattention_dropout: 0.6\nmodel: gat", "model: rgcn\nrelations: [b:y, a:x]",
+            "model: sage\nlayer_norm: true\nactivation: elu", "model: gcn\nresidual: true\nhidden: [8, 8]",
+            "model: gcn\ntask: multilabel\nloss: binary-cross-entropy", "model: sage\ntask: regression\nlabel: age",
+        ])
+    func laterMembers(keys: String) throws {
+        let hidden = keys.contains("hidden") ? "" : "\nhidden: [16]"
+        let spec = try ModelSpec(parsing: keys + hidden + "\nlearning_rate: 0.01\nepochs: 5")
+        let again = try ModelSpec(parsing: spec.canonical.canonicalText)
+        #expect(again == spec)
+        #expect(spec.canonical != (try ModelSpec(parsing: Self.text)).canonical)
+    }
+
+    @Test("the digest of a specification in the first grammar has not changed since")
+    func digest() throws {
+        #expect(
+            try ModelSpec(parsing: Self.text).canonical.canonicalText
+                == #"{"class_weights":"none","dropout":"0.5","epochs":200,"features":"row-sum","hidden":[16],"#
+                + #""input_dropout":"0.5","label":"label","learning_rate":"0.01","loss":"cross-entropy","model":"gcn","#
+                + #""seed":1,"weight_decay":"0.0005","weight_decay_layers":"first"}"#)
+    }
+
+    @Test("relations are sorted, and none but gcn and sage without input dropout sends an aggregate")
+    func relations() throws {
+        let typed = try ModelSpec(
+            parsing: "model: rgcn\nhidden: [8]\nlearning_rate: 0.01\nepochs: 5\nrelations: [b:y, a:x]")
+        #expect(typed.relations == ["a:x", "b:y"])
+        #expect(typed.recipe.predicates == ["a:x", "b:y"])
+        #expect(!typed.recipe.aggregatesFirstLayer)
+        #expect(
+            try ModelSpec(parsing: "model: rgcn\nhidden: [8]\nlearning_rate: 0.01\nepochs: 5\nrelations: all").relations
+                == nil)
+    }
+
+    @Test("the schema for editors knows the same keys, words and bounds")
+    func schema() throws {
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let file = try Data(contentsOf: root.appendingPathComponent("config/specification.schema.json"))
+        let schema = try #require(try JSONSerialization.jsonObject(with: file) as? [String: Any])
+        let properties = try #require(schema["properties"] as? [String: [String: Any]])
+        #expect(Set(properties.keys) == Set(ModelSpec.keys))
+        #expect(schema["additionalProperties"] as? Bool == false)
+        #expect(schema["required"] as? [String] == ["model", "hidden", "learning_rate", "epochs"])
+        func words(_ key: String) -> [String]? { properties[key]?["enum"] as? [String] }
+        #expect(words("model") == Aggregation.allCases.map(\.rawValue))
+        #expect(words("activation") == ModelSpec.Activation.allCases.map(\.rawValue))
+        #expect(words("weight_decay_layers") == ModelSpec.WeightDecayLayers.allCases.map(\.rawValue))
+        #expect(words("class_weights") == ModelSpec.ClassWeights.allCases.map(\.rawValue))
+        #expect(words("features") == FeatureNormalisation.allCases.map(\.rawValue))
+        #expect(words("task") == ModelSpec.Task.allCases.map(\.rawValue))
+        #expect(words("loss") == ModelSpec.Loss.allCases.map(\.rawValue))
+        let stopping = properties["early_stopping"]?["properties"] as? [String: [String: Any]]
+        #expect(stopping?["metric"]?["enum"] as? [String] == ModelSpec.Metric.allCases.map(\.rawValue))
+        func bounds(_ key: String) -> [Double?] {
+            ["minimum", "maximum"].map { (properties[key]?[$0] as? NSNumber)?.doubleValue }
+        }
+        #expect(bounds("epochs") == [1, Double(ModelSpec.epochsMax)])
+        #expect(bounds("heads") == [1, Double(ModelSpec.headsMax)])
+        #expect(bounds("dropout") == [0, ModelSpec.dropoutMax.value])
+        #expect(bounds("seed") == [0, Double(UInt32.max)])
+        let hidden = try #require(properties["hidden"])
+        #expect(hidden["maxItems"] as? Int == ModelSpec.hiddenLayersMax)
+        #expect((hidden["items"] as? [String: Any])?["maximum"] as? Int == ModelSpec.hiddenWidthMax)
     }
 
     @Test("without input dropout the first layer's aggregate crosses instead of the features")
@@ -55,7 +125,7 @@ import Vocabulary
         "each mistake is refused at its line and column",
         arguments: [
             ("learning_rate: 0.01", "learning_rat: 0.01", ModelSpecError.Code.unknownKey, 5, 1, "learning_rate"),
-            ("model: gcn", "model: gat", .outOfRange, 1, 8, "gcn, sage"),
+            ("model: gcn", "model: gin", .outOfRange, 1, 8, "gcn, sage, gat, rgcn"),
             ("hidden: [16]", "hidden: 16", .wrongType, 2, 9, "list"),
             ("hidden: [16]", "hidden: [16, 0]", .outOfRange, 2, 14, "8192"),
             ("hidden: [16]", "hidden: []", .outOfRange, 2, 9, "entries"),
@@ -66,10 +136,29 @@ import Vocabulary
             ("learning_rate: 0.01", "learning_rate: .nan", .wrongType, 5, 16, "number"),
             ("epochs: 200", "epochs: -1", .wrongType, 7, 9, "whole"),
             ("epochs: 200", "epochs: 200\nepochs: 200", .duplicateKey, 7, 1, "twice"),
-            ("epochs: 200", "epochs: [200", .notYAML, 8, 9, "YAML"),
+            ("epochs: 200", "epochs: [200", .notYAML, 8, 1, "YAML"),
             ("epochs: 200\n", "", .missingKey, 1, 1, "epochs"),
             ("features: row-sum", "features: {a: b}", .wrongType, 8, 11, "one value"),
             ("features: row-sum", "early_stopping: {patience: 3, patient: 1}", .unknownKey, 8, 31, "patience"),
+            ("seed: 1", "heads: 2", .conflict, 9, 8, "only a gat"),
+            ("model: gcn", "model: gat\nheads: 3", .conflict, 3, 10, "multiple of 3"),
+            ("model: gcn", "model: gat\nheads: 0", .outOfRange, 2, 8, "1 to 64"),
+            ("seed: 1", "residual: true", .conflict, 9, 11, "two hidden layers"),
+            ("seed: 1", "residual: yes", .wrongType, 9, 11, "true or false"),
+            ("seed: 1", "layer_norm: 'true'", .wrongType, 9, 13, "true or false"),
+            ("seed: 1", "task: ranking", .outOfRange, 9, 7, "classification, multilabel, regression"),
+            ("seed: 1", "task: regression\nclass_weights: balanced", .conflict, 10, 16, "classification"),
+            ("seed: 1", "task: regression\nloss: cross-entropy", .conflict, 10, 7, "squared-error"),
+            (
+                "seed: 1", "task: multilabel\nearly_stopping: {patience: 3, metric: validation_accuracy}", .conflict,
+                10,
+                39, "validation_f1"
+            ),
+            ("seed: 1", "relations: biolink:x", .wrongType, 9, 12, "list"),
+            ("seed: 1", "relations: []", .outOfRange, 9, 12, "128"),
+            ("seed: 1", "relations: [a, a]", .outOfRange, 9, 16, "already"),
+            ("seed: 1", "relations: ['a b']", .outOfRange, 9, 13, "letters"),
+            ("seed: 1", "dropout: &x 0.1", .notYAML, 9, 10, "anchors"),
         ])
     func refusals(
         from: String, to: String, code: ModelSpecError.Code, line: Int, column: Int, words: String

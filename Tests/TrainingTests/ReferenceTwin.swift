@@ -1,36 +1,89 @@
 import LocalTraining
 import Training
-import TrainingPlanner
 import Vocabulary
 
 import func Glibc.exp
 import func Glibc.log
+import func Glibc.log1p
 import func Glibc.pow
 
-/// Full-graph training as the papers write it, in float64, one loop at a time: what the device's programs are held to.
+/// Full-graph training as the papers write it, in float64: what the device's programs are held to.
 ///
-/// It shares the image, the specification and the counter-based randomness with the product and nothing else: no
-/// schedule, no chunks, no order of operations.
+/// It shares the image, the specification and the counter-based randomness with the product and nothing else: no op
+/// graph, no chunks, no order of operations.
 struct ReferenceTwin {
+    /// Names and shapes of the parameters; the number of an entry is the stream that its first values are drawn from.
+    struct Layout {
+        struct Entry {
+            let name: String
+            let rows: Int
+            let columns: Int
+            let offset: Int
+            var count: Int { rows * columns }
+        }
+
+        private(set) var entries: [Entry] = []
+        private(set) var count = 0
+        /// Up to the end of the first layer.
+        private(set) var firstLayerCount = 0
+
+        init(_ spec: ModelSpec, _ image: ImageShape) {
+            let widths = [image.features] + spec.hidden + [image.classes]
+            for layer in 1..<widths.count {
+                let (inner, outer) = (widths[layer - 1], widths[layer])
+                let isLast = layer == widths.count - 1
+                switch spec.model {
+                case .gcn: add(layer, "weight", inner, outer)
+                case .sage:
+                    add(layer, "weight", inner, outer)
+                    add(layer, "root", inner, outer)
+                case .rgcn:
+                    for relation in image.relations.indices { add(layer, "relations.\(relation)", inner, outer) }
+                    add(layer, "root", inner, outer)
+                case .gat:
+                    let wide = isLast ? outer * spec.attention!.outputHeads : outer
+                    add(layer, "weight", inner, wide)
+                    add(layer, "attention_source", 1, wide)
+                    add(layer, "attention_target", 1, wide)
+                }
+                add(layer, "bias", 1, outer)
+                if spec.layerNorm, !isLast {
+                    add(layer, "norm_scale", 1, outer)
+                    add(layer, "norm_shift", 1, outer)
+                }
+                if layer == 1 { firstLayerCount = count }
+            }
+        }
+
+        private mutating func add(_ layer: Int, _ name: String, _ rows: Int, _ columns: Int) {
+            entries.append(Entry(name: "layers.\(layer).\(name)", rows: rows, columns: columns, offset: count))
+            count += rows * columns
+        }
+    }
+
     let spec: ModelSpec
     let image: LocalImage
-    let layout: ParameterLayout
+    let layout: Layout
     var parameters: [Double]
     private var firstMoments: [Double]
     private var secondMoments: [Double]
     private var nodes: Int { image.shape.nodes }
+    private var classes: Int { image.shape.classes }
     private let widths: [Int]
 
     init(_ spec: ModelSpec, _ image: LocalImage) {
         self.spec = spec
         self.image = image
-        let shape = spec.shape(features: image.shape.features, classes: image.shape.classes)
-        layout = shape.parameters
-        widths = shape.widths
+        layout = Layout(spec, image.shape)
+        widths = [image.shape.features] + spec.hidden + [image.shape.classes]
         parameters = Array(repeating: 0, count: layout.count)
         firstMoments = parameters
         secondMoments = parameters
-        for (stream, entry) in layout.entries.enumerated() where entry.role != .bias {
+        for (stream, entry) in layout.entries.enumerated() {
+            if entry.name.hasSuffix(".norm_scale") {
+                for index in 0..<entry.count { parameters[entry.offset + index] = 1 }
+            }
+            guard ![".bias", ".norm_scale", ".norm_shift"].contains(where: entry.name.hasSuffix) else { continue }
             let bound = (6 / Double(entry.rows + entry.columns)).squareRoot()
             for row in 0..<entry.rows {
                 for column in 0..<entry.columns {
@@ -44,8 +97,11 @@ struct ReferenceTwin {
 
     struct Figures {
         var loss = 0.0
+        /// Of a multi-label task: classes that were predicted and are so.
         var correct = 0
         var labelled = 0
+        var predicted = 0
+        var actual = 0
     }
 
     /// One epoch: gradient with dropout, Adam, figures without. Returns the training loss before the step.
@@ -65,109 +121,179 @@ struct ReferenceTwin {
     }
 
     func figures(_ split: Split) -> Figures {
-        let logits = forward(nil).last!.sum
-        let classes = widths.last!
+        let outputs = outputs(nil).value
         var figures = Figures()
         var total = 0.0
         for row in rows(split) {
-            let label = Int(image.plain.labels[row])
-            let values = logits[row * classes..<(row + 1) * classes]
             figures.labelled += 1
-            let best = values.indices.max { (values[$0], $1) < (values[$1], $0) }! - row * classes
-            if best == label { figures.correct += 1 }
-            figures.loss += weight(label) * (logSum(values) - values[row * classes + label])
-            total += weight(label)
+            let (loss, weight, _) = lossAndSlope(outputs.values[row * classes..<(row + 1) * classes], row)
+            figures.loss += loss
+            total += weight
+            switch spec.task {
+            case .classification:
+                let best = (0..<classes).max { (outputs[row, $0], $1) < (outputs[row, $1], $0) }
+                if best == Int(image.plain.labels[row]) { figures.correct += 1 }
+            case .multilabel:
+                for column in 0..<classes {
+                    let (isOne, says) = (has(column, row), outputs[row, column] > 0)
+                    figures.actual += isOne ? 1 : 0
+                    figures.predicted += says ? 1 : 0
+                    figures.correct += isOne && says ? 1 : 0
+                }
+            case .regression: break
+            }
         }
         figures.loss /= max(total, 1e-300)
         return figures
     }
 
     /// Mean training loss with this epoch's dropout, at the present parameters.
-    func loss(_ epoch: Int) -> Double { lossAndSlope(forward(epoch).last!.sum).loss }
+    func loss(_ epoch: Int) -> Double { lossAndSlope(outputs(epoch).value).loss }
+
+    func gradient(_ epoch: Int) -> (loss: Double, gradient: [Double]) {
+        let tape = Tape()
+        let weights = values()
+        let outputs = outputs(epoch, tape, weights)
+        let (loss, slope) = lossAndSlope(outputs.value)
+        outputs.slope.values = slope
+        tape.run()
+        var gradient = Array(repeating: 0.0, count: layout.count)
+        for (entry, value) in zip(layout.entries, weights) {
+            for index in 0..<entry.count { gradient[entry.offset + index] = value.slope.values[index] }
+        }
+        return (loss, gradient)
+    }
 
     // MARK: Forward
 
-    private struct Layer {
-        /// Input rows, after dropout.
-        var input: [Double]
-        /// Mean or normalised sum over neighbours of `input`.
-        var gathered: [Double]
-        /// Before the activation.
-        var sum: [Double]
+    /// The parameters as matrices, in the layout's order.
+    private func values() -> [Tape.Value] {
+        layout.entries.map { entry in
+            Tape.Value(
+                Dense(entry.rows, entry.columns, Array(parameters[entry.offset..<entry.offset + entry.count])))
+        }
     }
 
-    /// `epoch` nil: without dropout.
-    private func forward(_ epoch: Int?) -> [Layer] {
-        var layers: [Layer] = []
-        var input = image.plain.features.map(Double.init)
-        for layer in 1...widths.count - 1 {
-            let (inner, outer) = (widths[layer - 1], widths[layer])
-            if let epoch { drop(&input, inner, epoch, stream: layer - 1) }
-            let gathered = gather(input, inner)
-            var sum = multiply(gathered, entry(layer, .weight), inner, outer)
-            if spec.model == .sage {
-                let own = multiply(input, entry(layer, .root), inner, outer)
-                for index in sum.indices { sum[index] += own[index] }
+    /// [nodes, classes]; `epoch` nil: without dropout.
+    private func outputs(_ epoch: Int?, _ tape: Tape = Tape(), _ weights: [Tape.Value]? = nil) -> Tape.Value {
+        let weights = weights ?? values()
+        func weight(_ layer: Int, _ name: String) -> Tape.Value {
+            weights[layout.entries.firstIndex { $0.name == "layers.\(layer).\(name)" }!]
+        }
+        var input = Tape.Value(Dense(nodes, widths[0], image.plain.features.map(Double.init)))
+        if let epoch { input = dropped(input, epoch, layer: 0, tape) }
+        let layers = widths.count - 1
+        for layer in 1...layers {
+            var out = convolution(input, layer, epoch, tape) { weight(layer, $0) }
+            if layer < layers {
+                if spec.layerNorm {
+                    out = tape.normalised(out, epsilon: 1e-5)
+                    out = tape.broadcast(out, weight(layer, "norm_scale"), multiplies: true)
+                    out = tape.broadcast(out, weight(layer, "norm_shift"))
+                }
+                switch spec.activation {
+                case .relu: out = tape.each(out, { max($0, 0) }) { $0 > 0 ? 1 : 0 }
+                case .elu: out = tape.each(out, { $0 > 0 ? $0 : exp($0) - 1 }) { $0 > 0 ? 1 : exp($0) }
+                }
+                if let epoch { out = dropped(out, epoch, layer: layer, tape) }
+                // The layer's own input, as it was after the dropout of the layer before.
+                if spec.residual, layer > 1, widths[layer] == widths[layer - 1] { out = tape.sum(out, input) }
             }
-            let bias = entry(layer, .bias)
-            for index in sum.indices { sum[index] += parameters[bias.offset + index % outer] }
-            layers.append(Layer(input: input, gathered: gathered, sum: sum))
-            input = sum.map { max($0, 0) }
+            input = out
         }
-        return layers
+        return input
     }
 
-    private func drop(_ values: inout [Double], _ width: Int, _ epoch: Int, stream: Int) {
-        let probability = Float((stream == 0 ? spec.inputDropout : spec.dropout).value)
-        guard probability > 0 else { return }
+    private func convolution(
+        _ input: Tape.Value, _ layer: Int, _ epoch: Int?, _ tape: Tape, _ weight: (String) -> Tape.Value
+    ) -> Tape.Value {
+        switch spec.model {
+        case .gcn, .sage:
+            var out = tape.product(tape.gathered(input, edges()), weight("weight"))
+            if spec.model == .sage { out = tape.sum(out, tape.product(input, weight("root"))) }
+            return tape.broadcast(out, weight("bias"))
+        case .rgcn:
+            var out = tape.product(input, weight("root"))
+            for relation in image.shape.relations.indices {
+                let gathered = tape.gathered(input, edges(relation))
+                out = tape.sum(out, tape.product(gathered, weight("relations.\(relation)")))
+            }
+            return tape.broadcast(out, weight("bias"))
+        case .gat:
+            let isLast = layer == widths.count - 1
+            let heads = isLast ? spec.attention!.outputHeads : spec.attention!.heads
+            let pairs = edges().map { (target: $0.target, source: $0.source) }
+            var out = tape.attended(
+                tape.product(input, weight("weight")), target: weight("attention_target"),
+                source: weight("attention_source"), heads: heads, slope: 0.2, pairs,
+                keep: kept(pairs, heads, epoch, layer))
+            if isLast { out = tape.meanOfHeads(out, heads: heads) }
+            return tape.broadcast(out, weight("bias"))
+        }
+    }
+
+    /// For each edge and head what dropout multiplies its weight with.
+    private func kept(_ pairs: [(target: Int, source: Int)], _ heads: Int, _ epoch: Int?, _ layer: Int) -> [Double] {
+        let probability = Float(spec.attention!.dropout.value)
+        guard let epoch, probability > 0 else { return Array(repeating: 1, count: pairs.count * heads) }
         let threshold = UInt32(Double(probability) * 4_294_967_296)
-        for index in values.indices {
-            let word = random(
-                row: index / width, column: index % width, epoch: UInt32(epoch), stream: UInt32(stream))
-            values[index] = word < threshold ? 0 : values[index] / (1 - Double(probability))
+        return pairs.flatMap { pair in
+            (0..<heads).map { head in
+                let words = philox(
+                    key: (spec.seed, 0),
+                    counter: [
+                        UInt32(pair.source), UInt32(pair.target), UInt32(epoch),
+                        UInt32(layer) + UInt32(1 + head / 4) << 24,
+                    ])
+                return words[head % 4] < threshold ? 0 : 1 / (1 - Double(probability))
+            }
         }
     }
 
-    /// GCN: D^-1/2 (A + I) D^-1/2 · values; SAGE: mean over neighbours. Both adjacencies are symmetric.
-    private func gather(_ values: [Double], _ width: Int, transposed: Bool = false) -> [Double] {
-        var out = Array(repeating: 0.0, count: values.count)
+    private func dropped(_ x: Tape.Value, _ epoch: Int, layer: Int, _ tape: Tape) -> Tape.Value {
+        let probability = Float((layer == 0 ? spec.inputDropout : spec.dropout).value)
+        guard probability > 0 else { return x }
+        let threshold = UInt32(Double(probability) * 4_294_967_296)
+        let width = x.value.columns
+        return tape.scaled(
+            x,
+            x.value.values.indices.map { index in
+                let word = random(
+                    row: index / width, column: index % width, epoch: UInt32(epoch), stream: UInt32(layer))
+                return word < threshold ? 0 : 1 / (1 - Double(probability))
+            })
+    }
+
+    /// GCN: D^-1/2 (A + I) D^-1/2; SAGE and relations: the mean over neighbours; GAT: the pairs alone.
+    private func edges(_ relation: Int = 0) -> [Tape.Edge] {
         let plain = image.plain
+        var out: [Tape.Edge] = []
         for row in 0..<nodes {
-            for entry in Int(plain.rowPointers[row])..<Int(plain.rowPointers[row + 1]) {
+            let at = relation * nodes + row
+            for entry in Int(plain.rowPointers[at])..<Int(plain.rowPointers[at + 1]) {
                 let other = Int(plain.columns[entry])
-                let factor: Double =
+                let weight: Double =
                     switch spec.model {
                     case .gcn: Double(plain.scale[row]) * Double(plain.scale[other])
-                    case .sage: Double(plain.scale[transposed ? other : row])
+                    case .sage, .rgcn: Double(plain.scale[at])
+                    case .gat: 1
                     }
-                for column in 0..<width { out[row * width + column] += factor * values[other * width + column] }
+                out.append((row, other, weight))
             }
         }
         return out
     }
 
-    private func entry(_ layer: Int, _ role: ParameterLayout.Role) -> ParameterLayout.Entry { layout[layer, role] }
-
-    private func multiply(
-        _ a: [Double], _ entry: ParameterLayout.Entry, _ inner: Int, _ outer: Int, transposed: Bool = false
-    ) -> [Double] {
-        let (from, to) = transposed ? (outer, inner) : (inner, outer)
-        var out = Array(repeating: 0.0, count: nodes * to)
-        for row in 0..<nodes {
-            for k in 0..<from where a[row * from + k] != 0 {
-                for column in 0..<to {
-                    let index = transposed ? column * outer + k : k * outer + column
-                    out[row * to + column] += a[row * from + k] * parameters[entry.offset + index]
-                }
-            }
-        }
-        return out
-    }
-
-    // MARK: Loss and backward
+    // MARK: Loss
 
     private func rows(_ split: Split) -> [Int] {
-        (0..<nodes).filter { image.plain.split[$0] == split.rawValue && image.plain.labels[$0] >= 0 }
+        (0..<nodes).filter {
+            image.plain.split[$0] == split.rawValue && (spec.task != .classification || image.plain.labels[$0] >= 0)
+        }
+    }
+
+    private func has(_ label: Int, _ row: Int) -> Bool {
+        image.plain.labelSets[row * ((classes + 7) / 8) + label / 8] >> (label % 8) & 1 == 1
     }
 
     private func weight(_ label: Int) -> Double {
@@ -177,75 +303,53 @@ struct ReferenceTwin {
         return Double(counts.reduce(0, +)) / (Double(counts.count) * Double(counts[label]))
     }
 
-    private func logSum(_ values: ArraySlice<Double>) -> Double {
-        let most = values.max()!
-        return most + log(values.reduce(0) { $0 + exp($1 - most) })
-    }
-
-    private func lossAndSlope(_ logits: [Double]) -> (loss: Double, slope: [Double]) {
-        let classes = widths.last!
-        let training = rows(.train)
-        let total = training.reduce(0.0) { $0 + weight(Int(image.plain.labels[$1])) }
-        var slope = Array(repeating: 0.0, count: logits.count)
-        var loss = 0.0
-        for row in training {
+    /// Of one row: weighted loss, weight, slope; not yet divided by the total weight.
+    private func lossAndSlope(_ outputs: ArraySlice<Double>, _ row: Int) -> (Double, Double, [Double]) {
+        let outputs = Array(outputs)
+        switch spec.task {
+        case .classification:
             let label = Int(image.plain.labels[row])
-            let values = logits[row * classes..<(row + 1) * classes]
-            let norm = logSum(values)
-            loss += weight(label) * (norm - values[row * classes + label]) / total
-            for column in 0..<classes {
-                slope[row * classes + column] =
-                    weight(label) / total * (exp(values[row * classes + column] - norm) - (column == label ? 1 : 0))
+            let most = outputs.max()!
+            let norm = most + log(outputs.reduce(0) { $0 + exp($1 - most) })
+            let weight = weight(label)
+            return (
+                weight * (norm - outputs[label]), weight,
+                outputs.indices.map { weight * (exp(outputs[$0] - norm) - ($0 == label ? 1 : 0)) }
+            )
+        case .multilabel:
+            var loss = 0.0
+            var slope: [Double] = []
+            for (column, x) in outputs.enumerated() {
+                let target = has(column, row) ? 1.0 : 0
+                loss += max(x, 0) - x * target + log1p(exp(-abs(x)))
+                slope.append(1 / (1 + exp(-x)) - target)
             }
+            return (loss, Double(outputs.count), slope)
+        case .regression:
+            let error = outputs[0] - Double(image.plain.targets[row])
+            return (error * error, 1, [2 * error])
         }
-        return (loss, slope)
     }
 
-    func gradient(_ epoch: Int) -> (loss: Double, gradient: [Double]) {
-        let layers = forward(epoch)
-        var (loss, slope) = lossAndSlope(layers.last!.sum)
-        var gradient = Array(repeating: 0.0, count: layout.count)
-        for layer in stride(from: widths.count - 1, through: 1, by: -1) {
-            let (inner, outer) = (widths[layer - 1], widths[layer])
-            let state = layers[layer - 1]
-            add(&gradient, entry(layer, .weight), state.gathered, slope, inner, outer)
-            let bias = entry(layer, .bias)
-            for index in slope.indices { gradient[bias.offset + index % outer] += slope[index] }
-            var below = gather(
-                multiply(slope, entry(layer, .weight), inner, outer, transposed: true), inner, transposed: true)
-            if spec.model == .sage {
-                add(&gradient, entry(layer, .root), state.input, slope, inner, outer)
-                let own = multiply(slope, entry(layer, .root), inner, outer, transposed: true)
-                for index in below.indices { below[index] += own[index] }
-            }
-            guard layer > 1 else { break }
-            drop(&below, inner, epoch, stream: layer - 1)
-            let sum = layers[layer - 2].sum
-            for index in below.indices where sum[index] <= 0 { below[index] = 0 }
-            slope = below
+    private func lossAndSlope(_ outputs: Dense) -> (loss: Double, slope: [Double]) {
+        var slope = Array(repeating: 0.0, count: outputs.values.count)
+        var loss = 0.0
+        var total = 0.0
+        for row in rows(.train) {
+            let range = row * classes..<(row + 1) * classes
+            let (own, weight, slopes) = lossAndSlope(outputs.values[range], row)
+            loss += own
+            total += weight
+            slope.replaceSubrange(range, with: slopes)
         }
-        return (loss, gradient)
-    }
-
-    private func add(
-        _ gradient: inout [Double], _ entry: ParameterLayout.Entry, _ a: [Double], _ b: [Double], _ inner: Int,
-        _ outer: Int
-    ) {
-        for row in 0..<nodes {
-            for k in 0..<inner where a[row * inner + k] != 0 {
-                for column in 0..<outer {
-                    gradient[entry.offset + k * outer + column] += a[row * inner + k] * b[row * outer + column]
-                }
-            }
-        }
+        return (loss / max(total, 1e-300), slope.map { $0 / max(total, 1e-300) })
     }
 
     // MARK: Randomness
 
     private func random(row: Int, column: Int, epoch: UInt32, stream: UInt32) -> UInt32 {
         philox(
-            key: (UInt32(truncatingIfNeeded: spec.seed), 0),
-            counter: [UInt32(column / 4), UInt32(row), epoch, stream])[column % 4]
+            key: (spec.seed, 0), counter: [UInt32(column / 4), UInt32(row), epoch, stream])[column % 4]
     }
 }
 

@@ -38,7 +38,7 @@ import Vocabulary
     static func spec(_ random: inout SeededRandom, epochs: Int) -> ModelSpec {
         let probability = [Quantity.zero, Quantity(billionths: 500_000_000), Quantity(billionths: 100_000_000)]
         return ModelSpec(
-            model: Aggregation.allCases.randomElement(using: &random)!,
+            model: [Aggregation.gcn, .sage].randomElement(using: &random)!,
             hidden: (0..<Int.random(in: 1...3, using: &random)).map { _ in Int.random(in: 2...24, using: &random) },
             dropout: probability.randomElement(using: &random)!,
             inputDropout: probability.randomElement(using: &random)!,
@@ -49,12 +49,39 @@ import Vocabulary
             seed: UInt32.random(in: 0...UInt32.max, using: &random))
     }
 
+    /// Any cut at all.
+    static func cut(_ choices: [Choice], nodes: Int, _ random: inout SeededRandom) -> Cut {
+        var cut = Cut(chunkRows: 1024 * Int.random(in: 1...3, using: &random))
+        let chunks = (nodes + cut.chunkRows - 1) / cut.chunkRows
+        for choice in choices {
+            if choice.recomputes, Bool.random(using: &random) {
+                cut.ways[choice.name] = .recompute
+            } else if choice.moves, Bool.random(using: &random) {
+                let resident = choice.movesWhole ? 0 : Int.random(in: 0...chunks, using: &random)
+                cut.ways[choice.name] = .moved(residentChunks: resident)
+            }
+            if choice.slices, Bool.random(using: &random) {
+                cut.sliceWidths[choice.name] = Int.random(in: 1...choice.width, using: &random)
+            }
+        }
+        return cut
+    }
+
     static let roomy = Budget(deviceBytes: 1 << 30, hostBytes: 1 << 40)
 
     static func train(
         _ spec: ModelSpec, _ image: LocalImage, _ key: borrowing SecretBytes, cut: Cut? = nil, budget: Budget = roomy,
         threads: Int = 1, report: (EpochReport) async throws -> Void = { _ in }
     ) async throws -> TrainedModel {
+        guard
+            cut != nil
+                || [.gcn, .sage].contains(spec.model) && spec.task == .classification && !spec.layerNorm
+                    && !spec.residual && spec.activation == .relu
+        else {
+            let plan = try spec.plan(image: image.shape, budget: budget)
+            let device = try LocalDevice(image, memoryBytes: plan.deviceBytes, runKey: key, threads: threads)
+            return try await Trainer(spec: spec, plan: plan).train(on: device, report: report)
+        }
         let shape = spec.shape(features: image.shape.features, classes: image.shape.classes)
         let plan =
             try cut.map { try Planner.plan(model: shape, image: image.shape, budget: budget, cut: $0) }
@@ -104,7 +131,7 @@ import Vocabulary
     }
 
     /// Positions in the parameter array and values, as the safetensors file has them.
-    static func values(_ model: TrainedModel, _ layout: ParameterLayout) throws -> [(Int, Float)] {
+    static func values(_ model: TrainedModel, _ layout: ReferenceTwin.Layout) throws -> [(Int, Float)] {
         let bytes = model.weights
         let headerBytes = bytes.prefix(8).enumerated().reduce(0) { $0 | Int($1.element) << (8 * $1.offset) }
         let header = try JSON(parsing: Array(bytes[8..<8 + headerBytes]))
@@ -118,6 +145,43 @@ import Vocabulary
             }
         }
         return out
+    }
+
+    @Test("a run that goes on from any epoch's checkpoint ends in the same bytes", arguments: [UInt64(31), 32])
+    func resume(seed: UInt64) async throws {
+        var random = SeededRandom(seed: seed)
+        let key = SecretBytes.random(count: 32)
+        let graph = Self.graph(&random, nodes: 1500, features: 9, classes: 3)
+        let spec = Self.spec(&random, epochs: 5)
+        let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
+        let plan = try Planner.plan(
+            model: spec.shape(features: image.shape.features, classes: image.shape.classes), image: image.shape,
+            budget: Self.roomy)
+        let trainer = try Trainer(spec: spec, plan: plan, trainingByClass: image.trainingByClass)
+        func device(fence: UInt64) throws -> LocalDevice {
+            try LocalDevice(image, memoryBytes: plan.forecast.deviceBytes, runKey: key, threads: 1, fence: fence)
+        }
+        let first = try device(fence: 1)
+        var kept: [(TrainingCheckpoint, [TrainingCheckpoint.Part: [UInt8]])] = []
+        let whole = try await trainer.train(on: first, rule: .everyEpoch) { checkpoint in
+            // As it comes back from where it is kept.
+            let read = try #require(TrainingCheckpoint(json: try JSON(parsing: checkpoint.json.canonical)))
+            kept.append((read, try first.parts(of: read, parameters: plan.model.parameters.count)))
+        }
+        #expect(kept.map(\.0.epoch) == [1, 2, 3, 4, 5])
+        #expect(try await trainer.train(on: device(fence: 2)).weights == whole.weights, "without checkpoints")
+        for (number, (checkpoint, parts)) in kept.enumerated() {
+            let next = try device(fence: UInt64(number) + 3)
+            try next.give(parts)
+            let model = try await trainer.train(on: next, from: checkpoint)
+            #expect(model.weights == whole.weights, "seed \(seed) after epoch \(checkpoint.epoch)")
+            #expect(model.card == whole.card)
+        }
+        let other = try Trainer(
+            spec: spec.with(seed: spec.seed &+ 1), plan: plan, trainingByClass: image.trainingByClass)
+        await #expect(throws: TrainingError.self) {
+            try await other.train(on: try device(fence: 20), from: kept[0].0)
+        }
     }
 
     @Test("the twin's gradients agree with finite differences", arguments: Array(UInt64(1)...4))
@@ -161,17 +225,20 @@ import Vocabulary
         let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
         let shape = spec.shape(features: graph.features, classes: graph.classes)
         let reference = try await Self.train(spec, image, key, threads: 1)
-        let sections = Set(image.shape.recipe.sections.filter { [.features, .aggregate, .columns].contains($0) })
-        let choices = Schedule.choices(model: shape, image: image.shape)
+        let choices = Planner.choices(model: shape, image: image.shape)
         var cuts = [
-            Cut(chunkRows: 1024), Cut(chunkRows: 2048, streamed: [.columns]),
+            Cut(chunkRows: 1024),
             Cut(
-                chunkRows: 1024, streamed: sections,
-                placements: Dictionary(uniqueKeysWithValues: choices.map { ($0.name, .host) })),
+                chunkRows: 1024,
+                ways: Dictionary(
+                    uniqueKeysWithValues: choices.filter(\.moves).map { ($0.name, .moved(residentChunks: 0)) })),
+            Cut(
+                chunkRows: 2048,
+                ways: Dictionary(uniqueKeysWithValues: choices.filter(\.recomputes).map { ($0.name, .recompute) }),
+                sliceWidths: Dictionary(
+                    uniqueKeysWithValues: choices.filter(\.slices).map { ($0.name, max(1, $0.width / 3)) })),
         ]
-        for placement in choices where placement.others.contains(.recompute) {
-            cuts.append(Cut(chunkRows: 2048, streamed: sections, placements: [placement.name: .recompute]))
-        }
+        for _ in 0..<4 { cuts.append(Self.cut(choices, nodes: graph.nodes, &random)) }
         for cut in cuts {
             for threads in [1, 2] {
                 let model = try await Self.train(spec, image, key, cut: cut, threads: threads)
@@ -224,8 +291,8 @@ import Vocabulary
                 == Self.values(stopped, layout(long, image)).map(\.1))
     }
 
-    private func layout(_ spec: ModelSpec, _ image: LocalImage) -> ParameterLayout {
-        spec.shape(features: image.shape.features, classes: image.shape.classes).parameters
+    private func layout(_ spec: ModelSpec, _ image: LocalImage) -> ReferenceTwin.Layout {
+        ReferenceTwin.Layout(spec, image.shape)
     }
 
     @Test("a cancelled task ends a run between epochs")
@@ -298,12 +365,13 @@ import Vocabulary
             let image = ImageShape(
                 nodes: nodes, edges: nodes * 3, features: 50, classes: 7, labelled: [0, nodes, 0, 0],
                 tileEdges: (0...tiles).map { UInt64(min($0 * 1024, nodes) * 3) }, recipe: spec.recipe)
-            let choices = Schedule.choices(model: shape, image: image)
+            let choices = Planner.choices(model: shape, image: image)
             return try? Planner.plan(
                 model: shape, image: image, budget: Self.roomy,
                 cut: Cut(
-                    chunkRows: 1024, streamed: [.features, .columns],
-                    placements: Dictionary(uniqueKeysWithValues: choices.map { ($0.name, .host) })))
+                    chunkRows: 1024,
+                    ways: Dictionary(
+                        uniqueKeysWithValues: choices.filter(\.moves).map { ($0.name, .moved(residentChunks: 0)) })))
         }
         let plan = try #require(stride(from: 200, to: 0, by: -1).lazy.compactMap(plan).first)
         let program = try spec.program(for: plan)

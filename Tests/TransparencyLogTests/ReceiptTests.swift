@@ -24,7 +24,8 @@ private struct Sample {
         for number in 0..<9 { tree.append(number == 4 ? Merkle.leafHash(leaf) : Merkle.leafHash([UInt8(number)])) }
         let head = try Checkpoint(origin: origin, size: tree.size, root: tree.root).signed(by: key)
         receipt = Receipt(
-            index: 4, head: head, proof: tree.inclusionProof(index: 4, size: 9), leaf: leaf, opening: sealed.opening)
+            index: 4, head: head, periods: SigningPeriods(identity), proof: tree.inclusionProof(index: 4, size: 9),
+            leaf: leaf, opening: sealed.opening)
     }
 }
 

@@ -1,34 +1,8 @@
 internal import Glibc
 internal import Synchronization
 
-/// The few things the trail asks of a disk, so that tests can tear writes and fail at each call.
-package protocol TrailDisk: Sendable {
-    /// Refuses (`busy`) when another process holds this folder. Released when the disk is dropped.
-    func lock() throws(DiskError)
-    /// The names in a folder; none when it does not exist.
-    func names(in folder: String) throws(DiskError) -> [String]
-    /// `nil` when there is no such file.
-    func read(_ path: String) throws(DiskError) -> [UInt8]?
-    func read(_ path: String, offset: Int, count: Int) throws(DiskError) -> [UInt8]
-    /// Puts a whole file in place at once: the old content or the new, never a mixture. Makes missing folders.
-    /// When `durable`, it also survives a crash from the moment this returns.
-    func replace(_ path: String, with bytes: [UInt8], durable: Bool) throws(DiskError)
-    /// A new durable file of zeros, all of its space taken.
-    func preallocate(_ path: String, byteCount: Int) throws(DiskError)
-    /// Writes inside an existing file; durable only after `sync`.
-    func write(_ bytes: [UInt8], to path: String, offset: Int) throws(DiskError)
-    func sync(_ path: String) throws(DiskError)
-    /// Durably gives a file another name in the same folder.
-    func rename(_ path: String, to newPath: String) throws(DiskError)
-    /// Overwrites a file with zeros, then durably removes it. Nothing happens when it does not exist.
-    func erase(_ path: String) throws(DiskError)
-    func remove(_ path: String) throws(DiskError)
-}
-
-package enum DiskError: Error, Equatable, Sendable { case noSpace, busy, failed }
-
 /// A folder of the file system.
-package final class FolderDisk: TrailDisk {
+package final class FolderDisk: Disk {
     private let root: String
     private let handles: Handles
 
@@ -63,6 +37,15 @@ package final class FolderDisk: TrailDisk {
             if name != "." && name != ".." { names.append(name) }
         }
         return names.sorted()
+    }
+
+    package func byteCount(of path: String) throws(DiskError) -> Int? {
+        var status = stat()
+        guard stat(full(path), &status) == 0 else {
+            guard errno == ENOENT || errno == ENOTDIR else { throw Self.error() }
+            return nil
+        }
+        return Int(status.st_size)
     }
 
     package func read(_ path: String) throws(DiskError) -> [UInt8]? {
@@ -127,11 +110,22 @@ package final class FolderDisk: TrailDisk {
     }
 
     package func write(_ bytes: [UInt8], to path: String, offset: Int) throws(DiskError) {
-        try Self.write(handles.descriptor(for: path, opening: full(path)), bytes, offset: offset)
+        let handle = try handles.handle(for: path, opening: full(path))
+        defer { withExtendedLifetime(handle) {} }
+        try Self.write(handle.descriptor, bytes, offset: offset)
     }
 
     package func sync(_ path: String) throws(DiskError) {
-        guard fdatasync(try handles.descriptor(for: path, opening: full(path))) == 0 else { throw Self.error() }
+        let handle = try handles.handle(for: path, opening: full(path))
+        defer { withExtendedLifetime(handle) {} }
+        guard fdatasync(handle.descriptor) == 0 else { throw Self.error() }
+        // A file that was removed or moved away takes every write and sync without complaint.
+        var written = stat()
+        var named = stat()
+        guard fstat(handle.descriptor, &written) == 0 else { throw Self.error() }
+        guard stat(full(path), &named) == 0, named.st_dev == written.st_dev, named.st_ino == written.st_ino else {
+            throw .gone
+        }
     }
 
     package func rename(_ path: String, to newPath: String) throws(DiskError) {
@@ -141,9 +135,11 @@ package final class FolderDisk: TrailDisk {
     }
 
     package func erase(_ path: String) throws(DiskError) {
-        guard let bytes = try read(path) else { return }
-        try write([UInt8](repeating: 0, count: bytes.count), to: path, offset: 0)
-        try sync(path)
+        guard let byteCount = try byteCount(of: path) else { return }
+        let handle = try Handle(full(path))
+        defer { withExtendedLifetime(handle) {} }
+        try Self.write(handle.descriptor, [UInt8](repeating: 0, count: byteCount), offset: 0)
+        guard fdatasync(handle.descriptor) == 0 else { throw Self.error() }
         try remove(path)
         try Self.syncFolder(of: full(path))
     }
@@ -209,33 +205,38 @@ package final class FolderDisk: TrailDisk {
     }
 }
 
-/// The descriptors that stay open: those written to, and the lock's. Only the one writer asks for and drops them.
+/// An open file; closed when nobody uses it any more.
+private final class Handle: Sendable {
+    let descriptor: Int32
+
+    init(_ path: String) throws(DiskError) {
+        descriptor = open(path, O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else { throw .failed }
+    }
+
+    deinit { if descriptor >= 0 { close(descriptor) } }
+}
+
+/// The files that stay open: those written to, and the lock. One that is dropped here stays open for whoever is just
+/// writing to it.
 private final class Handles: Sendable {
     private static let writtenMax = 4
-    private let written = Mutex<[String: Int32]>([:])
+    private let written = Mutex<[String: Handle]>([:])
     private let lock = Mutex<Int32>(-1)
 
-    func descriptor(for path: String, opening full: String) throws(DiskError) -> Int32 {
-        if let descriptor = written.withLock({ $0[path] }) { return descriptor }
-        let descriptor = open(full, O_RDWR | O_CLOEXEC)
-        guard descriptor >= 0 else { throw .failed }
+    func handle(for path: String, opening full: String) throws(DiskError) -> Handle {
+        if let handle = written.withLock({ $0[path] }) { return handle }
+        let handle = try Handle(full)
         written.withLock {
-            if $0.count == Self.writtenMax {
-                for old in $0.values { close(old) }
-                $0.removeAll()
-            }
-            $0[path] = descriptor
+            if $0.count >= Self.writtenMax { $0.removeAll() }
+            $0[path] = handle
         }
-        return descriptor
+        return handle
     }
 
     func keepLock(_ descriptor: Int32) { lock.withLock { $0 = descriptor } }
 
-    func drop(_ path: String) {
-        if let descriptor = written.withLock({ $0.removeValue(forKey: path) }) { close(descriptor) }
-    }
+    func drop(_ path: String) { written.withLock { $0[path] = nil } }
 
-    deinit {
-        for descriptor in written.withLock({ Array($0.values) }) + [lock.withLock { $0 }] { close(descriptor) }
-    }
+    deinit { lock.withLock { if $0 >= 0 { close($0) } } }
 }

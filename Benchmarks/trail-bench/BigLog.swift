@@ -1,0 +1,61 @@
+import AuditTrail
+import DurableFiles
+import TransparencyLog
+import Vocabulary
+
+/// A log of many records: what it takes to open, verify and export it.
+struct BigLog {
+    private static let runRecords = 10_000
+    private let world: BenchTrail
+    private let folder: String
+
+    init(_ folder: String) throws {
+        self.folder = folder
+        world = try BenchTrail(folder)
+    }
+
+    /// Records in runs of ten thousand.
+    func fill(_ records: Int) throws {
+        let trail = try world.open()
+        let (writers, first) = (64, trail.size)
+        onThreads(writers) { writer in
+            var number = writer * Self.runRecords
+            do {
+                while number < records {
+                    let run = try RunID("run-\(first)-\(number)")
+                    try trail.openEra(run: run)
+                    for place in 0..<min(Self.runRecords, records - number) - 2 {
+                        _ = try trail.record(BenchTrail.record(place), in: .run(run))
+                    }
+                    _ = try trail.append(trail.prepareClose(TrailRecord(.runClosed, .done), run: run))
+                    number += writers * Self.runRecords
+                }
+            } catch { fatalError("\(error)") }
+        }
+        trail.close()
+        print("{\"size\": \(trail.size), \"peak_kib\": \(peakKibibytes)}")
+    }
+
+    func recover() throws {
+        let start = nanoseconds()
+        let trail = try world.open()
+        print("{\"size\": \(trail.size), \"seconds\": \(seconds(start)), \"peak_kib\": \(peakKibibytes)}")
+    }
+
+    func verify() throws {
+        let start = nanoseconds()
+        let report = try LogVerifier(
+            disk: world.disk(readOnly: true), folder: "", identity: world.identity, auditor: nil
+        ).verify()
+        print(
+            "{\"size\": \(report.head?.size ?? 0), \"seconds\": \(seconds(start)), \"peak_kib\": \(peakKibibytes)}")
+    }
+
+    func export(to target: String) throws {
+        let start = nanoseconds()
+        try AuditExport.whole(of: world.disk(readOnly: true), into: FolderDisk(target), at: BenchClock().now())
+        print("{\"seconds\": \(seconds(start)), \"peak_kib\": \(peakKibibytes)}")
+    }
+
+    private func seconds(_ start: UInt64) -> Double { Double(nanoseconds() - start) / 1e9 }
+}

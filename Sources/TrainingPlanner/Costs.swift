@@ -1,0 +1,221 @@
+import Vocabulary
+
+/// What one pass asks of each resource.
+package struct PassCost: Hashable, Sendable {
+    package let title: String
+    package internal(set) var computeSeconds = 0.0
+    /// Sealed bytes over the link.
+    package internal(set) var fetchedBytes = 0
+    package internal(set) var storedBytes = 0
+    /// The part of them that the SSD tier reads and writes.
+    package internal(set) var ssdReadBytes = 0
+    package internal(set) var ssdWrittenBytes = 0
+    package internal(set) var commands = 0
+    /// Highest bytes of device memory in use.
+    package internal(set) var deviceBytes = 0
+    /// Sealed bytes put away at its end.
+    package internal(set) var hostBytes = 0
+    package internal(set) var ssdBytes = 0
+
+    init(title: String) { self.title = title }
+
+    /// Seconds of each resource, and of the pass: resources overlap, so the slowest one counts.
+    package func seconds(_ budget: Budget) -> PassSeconds {
+        let sealing = Double(fetchedBytes + storedBytes) / budget.link.sealBytesPerSecond
+        let compute =
+            computeSeconds + Double(commands) * budget.device.secondsPerCommand
+            + (budget.device.sealsOnComputeCores ? sealing : 0)
+        let fetch = Double(fetchedBytes) / budget.link.bytesPerSecond
+        let store = Double(storedBytes) / budget.link.storeBytesPerSecond
+        let ssdRead = Double(ssdReadBytes) / budget.ssd.readBytesPerSecond
+        let ssdWrite = Double(ssdWrittenBytes) / budget.ssd.writeBytesPerSecond
+        // Filling and draining the queues: a round trip and the first block at each end.
+        let ends = fetchedBytes + storedBytes > 0 ? 2 * budget.link.roundTripSeconds : 0
+        return PassSeconds(
+            compute: compute, fetch: fetch, store: store, ssdRead: ssdRead, ssdWrite: ssdWrite, sealing: sealing,
+            pass: max(compute, fetch, store, ssdRead, ssdWrite, sealing) + ends)
+    }
+}
+
+package struct PassSeconds: Hashable, Sendable {
+    package let compute: Double
+    package let fetch: Double
+    package let store: Double
+    package let ssdRead: Double
+    package let ssdWrite: Double
+    package let sealing: Double
+    package let pass: Double
+}
+
+/// Where put-away values lie: each in one of two windows, at an offset, for its lifetime.
+struct SpillMap {
+    /// By value; `nil` where it is not put away.
+    private(set) var places: [Spill?]
+    private(set) var hostBytes = 0
+    private(set) var ssdBytes = 0
+
+    /// Everything into host memory if it fits; else the values that take longest there move to the SSD.
+    init(_ layout: Layout, hostBytesMax: Int) {
+        places = Array(repeating: nil, count: layout.values.count)
+        let spilled = layout.values.indices.filter { layout.storage[$0].spilled != nil }
+        var onSSD: Set<ValueIndex> = []
+        let bytes = spilled.reduce(into: [:]) { $0[$1] = layout.spillBytes($1) }
+        func arena(_ values: [ValueIndex]) -> Arena {
+            Arena(
+                values.map { Arena.Item(bytes: bytes[$0]!, lifetime: layout.storage[$0].spilled!) },
+                alignment: Limits.blockBytes)
+        }
+        let bySize = spilled.sorted { (bytes[$0]!, $1) > (bytes[$1]!, $0) }
+        var host = arena(spilled)
+        for value in bySize where Planner.sealed(host.peakBytes) > hostBytesMax {
+            onSSD.insert(value)
+            host = arena(spilled.filter { !onSSD.contains($0) })
+        }
+        let inHost = spilled.filter { !onSSD.contains($0) }
+        let disk = spilled.filter(onSSD.contains)
+        let ssd = arena(disk)
+        for (value, offset) in zip(inHost, host.offsets) { places[value] = Spill(tier: .host, offset: offset) }
+        for (value, offset) in zip(disk, ssd.offsets) { places[value] = Spill(tier: .ssd, offset: offset) }
+        hostBytes = host.peakBytes
+        ssdBytes = ssd.peakBytes
+    }
+}
+
+/// Where a value that is put away lies on the enclave's side.
+package struct Spill: Hashable, Sendable {
+    package enum Tier: String, CaseIterable, Sendable { case host, ssd }
+    package let tier: Tier
+    /// Plaintext bytes from the start of the tier's window.
+    package let offset: Int
+}
+
+extension Layout {
+    /// What each pass asks of each resource.
+    func costs(_ spills: SpillMap, _ budget: Budget) -> [PassCost] {
+        passes.enumerated().map { number, pass in
+            var cost = PassCost(title: pass.title)
+            for value in pass.reloads { addReload(value, spills, &cost) }
+            addSlices(pass, spills, budget, &cost)
+            for step in pass.steps { add(step, number, spills, budget, &cost) }
+            return cost
+        }
+    }
+
+    private func move(
+        _ value: ValueIndex, _ bytes: Int, stores: Bool, _ spills: SpillMap, _ cost: inout PassCost
+    ) {
+        let isOnSSD = spills.places[value]?.tier == .ssd
+        if stores {
+            cost.storedBytes += bytes
+            if isOnSSD { cost.ssdWrittenBytes += bytes }
+        } else {
+            cost.fetchedBytes += bytes
+            if isOnSSD { cost.ssdReadBytes += bytes }
+        }
+    }
+
+    private func addReload(_ value: ValueIndex, _ spills: SpillMap, _ cost: inout PassCost) {
+        move(
+            value, chunks * Planner.sealed(stride(width: values[value].width)), stores: false, spills, &cost)
+        cost.commands += chunks
+    }
+
+    private func add(
+        _ step: PassStep, _ pass: Int, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost
+    ) {
+        switch step {
+        case .fetch(let value), .store(let value):
+            let stores = if case .store = step { true } else { false }
+            let moved = chunks - storage[value].residentChunks
+            cost.commands += moved
+            let bytes =
+                storage[value].spilled == nil
+                ? table.fetchedBytes(values[value].section!, chunks: storage[value].residentChunks..<chunks)
+                : moved * Planner.sealed(stride(width: values[value].width))
+            move(value, bytes, stores: stores, spills, &cost)
+        case .fetchPart(let value, let slice), .storePart(let value, let slice):
+            let stores = if case .storePart = step { true } else { false }
+            let width = ranges(value)[slice].count
+            move(value, chunks * Planner.sealed(stride(width: width)), stores: stores, spills, &cost)
+            cost.commands += 2 * chunks
+            cost.computeSeconds += stream(elements: 2 * width, budget)
+        case .run(let op):
+            cost.commands += chunks
+            cost.computeSeconds += seconds(graph.ops[op], budget)
+        case .finishSum(let op):
+            cost.commands += chunks
+            cost.computeSeconds += stream(elements: 2 * values[graph.ops[op].source!].width, budget)
+        }
+    }
+
+    private func addSlices(_ pass: Pass, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost) {
+        for (source, ops) in pass.sliced {
+            let groups = groups(source)
+            for range in ranges(source) {
+                let bytes = chunks * Planner.sealed(stride(width: range.count))
+                move(source, sliceBytes(width: range.count), stores: false, spills, &cost)
+                cost.commands += isGapless(width: range.count) ? 1 : chunks
+                for op in ops {
+                    move(analysis.bareSum[op], bytes, stores: true, spills, &cost)
+                    cost.commands += 2 * groups.count
+                    cost.computeSeconds += gather(width: range.count, budget)
+                    let columns = analysis.columns
+                    for group in groups where group.lowerBound >= storage[columns].residentChunks {
+                        cost.fetchedBytes += fetchedBytes(columns, chunks: group)
+                        cost.commands += 1
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sealed bytes of a whole slice as it is fetched; where chunks have gaps, only what rows there are.
+    private func sliceBytes(width: Int) -> Int {
+        guard !isGapless(width: width) else { return chunks * Planner.sealed(stride(width: width)) }
+        return (0..<chunks).reduce(0) { total, chunk in
+            let blocks = (rows(chunk).count * width * 4 + Limits.blockBytes - 1) / Limits.blockBytes
+            return total + blocks * Limits.sealedBlockBytes
+        }
+    }
+
+    /// Sealed bytes that fetching these chunks of an image section at once takes.
+    func fetchedBytes(_ value: ValueIndex, chunks: Range<Int>) -> Int {
+        let section = values[value].section!
+        let range: Range<Int>
+        if section == .columns {
+            let edges = edges(chunks)
+            range = edges.lowerBound * 4..<edges.upperBound * 4
+        } else {
+            let bytes = rowBytes(value)
+            range = rows(chunks.lowerBound).lowerBound * bytes..<rows(chunks.upperBound - 1).upperBound * bytes
+        }
+        return ChunkTable.crossing(range, of: image.byteCount(section))
+    }
+
+    private func stream(elements: Int, _ budget: Budget) -> Double {
+        Double(image.nodes * elements * 4) / budget.device.streamBytesPerSecond
+    }
+
+    private func gather(width: Int, _ budget: Budget) -> Double {
+        Double(image.edges)
+            * (Double(width * 4 + 4) / budget.device.gatherBytesPerSecond + budget.device.secondsPerEdge)
+    }
+
+    private func seconds(_ op: OpGraph.Op, _ budget: Budget) -> Double {
+        let rows = Double(image.nodes)
+        // What a step reads beside the chain itself.
+        let steps = op.steps.compactMap(\.value).reduce(0) { $0 + values[$1].width }
+        switch op.kind {
+        case .map(let from, let to, _): return stream(elements: values[from].width + values[to].width + steps, budget)
+        case .product(_, let entry, _, _, _, _):
+            return 2 * rows * Double(entry.count) / budget.device.productFlopsPerSecond
+                + stream(elements: steps, budget)
+        case .weightGradient(_, _, let entry):
+            return 2 * rows * Double(entry.count) / budget.device.productFlopsPerSecond
+        case .gather(let from, _, _): return gather(width: values[from].width, budget)
+        case .columnSum(let a, let factors, _):
+            return stream(elements: values[a].width + (factors.map { values[$0].width } ?? 0), budget)
+        case .loss(let outputs, _): return 4 * stream(elements: values[outputs].width, budget)
+        }
+    }
+}

@@ -1,0 +1,472 @@
+import Vocabulary
+
+/// What follows from the operations alone: passes over the rows, who makes what, who reads it where.
+///
+/// A pass goes over all rows once. A new one begins where a sum over neighbours needs what the pass before has made.
+/// Pass p of the operations is number 2p + 1 here; 2p is kept for the slices of its sums, where a cut makes any.
+struct Analysis {
+    let graph: OpGraph
+    /// The graph's values and, behind them, the bare sums of gathers that a cut may slice.
+    private(set) var values: [OpGraph.Value]
+    /// Operations of each pass.
+    private(set) var passes: [[OpIndex]] = []
+    /// The bare sum of a gather, by operation; −1 for other operations.
+    private(set) var bareSum: [ValueIndex]
+    private(set) var producers: [[OpIndex]]
+    /// Pass that makes it; −1 for parts of the image.
+    private(set) var producedIn: [Int]
+    /// Passes in which its rows at the other end of an edge are read.
+    private(set) var gatheredIn: [[Int]]
+    private(set) var recomputable: [Bool]
+
+    init(_ graph: OpGraph) {
+        self.init(empty: graph)
+        for index in graph.ops.indices { place(index) }
+        for value in producers.indices { recomputable.append(isLocal(producers[value])) }
+    }
+
+    private init(empty graph: OpGraph) {
+        self.graph = graph
+        values = graph.values
+        bareSum = Array(repeating: -1, count: graph.ops.count)
+        producers = Array(repeating: [], count: graph.values.count)
+        producedIn = Array(repeating: -1, count: graph.values.count)
+        gatheredIn = Array(repeating: [], count: graph.values.count)
+        recomputable = []
+    }
+
+    private func isLocal(_ ops: [OpIndex]) -> Bool {
+        for op in ops where !graph.ops[op].isLocal { return false }
+        return !ops.isEmpty
+    }
+
+    private mutating func place(_ index: OpIndex) {
+        let phase = graph.ops[index].phase
+        let source = graph.ops[index].source ?? -1
+        let output = graph.ops[index].output ?? -1
+        let waits = source >= 0 && producedIn[source] == 2 * passes.count - 1
+        if passes.isEmpty || graph.ops[index - 1].phase != phase || waits { passes.append([]) }
+        passes[passes.count - 1].append(index)
+        let pass = 2 * passes.count - 1
+        if source >= 0 { placeSum(index, of: source, pass) }
+        if output >= 0 {
+            producers[output].append(index)
+            producedIn[output] = pass
+        }
+    }
+
+    private mutating func placeSum(_ op: OpIndex, of source: ValueIndex, _ pass: Int) {
+        if gatheredIn[source].last != pass { gatheredIn[source].append(pass) }
+        bareSum[op] = values.count
+        values.append(graph.bareSum(of: source))
+        producers.append([])
+        producedIn.append(pass - 1)
+        gatheredIn.append([])
+    }
+
+    /// Passes with places for slices between them.
+    var slots: Int { 2 * passes.count }
+    var phases: [OpGraph.Phase] { passes.map { graph.ops[$0[0]].phase } }
+    func isBare(_ value: ValueIndex) -> Bool { value >= graph.values.count }
+
+    /// What a cut may say. Values that only ever live inside a pass are not here.
+    var choices: [Choice] {
+        let all = Decision(chunkRows: ImageShape.tileRows, values: values.count)
+        let uses = Layout.rowUses(self, all)
+        return graph.values.indices.compactMap { value in
+            let isSource = !gatheredIn[value].isEmpty
+            guard isSource || !uses[value].isEmpty else { return nil }
+            let later = gatheredIn[value].count > 1 || !uses[value].isEmpty
+            return Choice(
+                name: values[value].name, width: values[value].width, moves: later, movesWhole: isSource,
+                recomputes: recomputable[value] && !uses[value].isEmpty, slices: isSource && values[value].width > 1)
+        }
+    }
+}
+
+/// One decision worked out: what every pass does with each chunk of rows, and how each value is kept.
+struct Layout {
+    let analysis: Analysis
+    let decision: Decision
+    let chunks: Int
+    let table: ChunkTable
+    /// By slot: `2p` slices, `2p + 1` rows; empty where nothing happens.
+    private(set) var passes: [Pass]
+    private(set) var storage: [Storage]
+    /// Passes, its own apart, in which a value's rows are read.
+    let rowUses: [[Int]]
+
+    var graph: OpGraph { analysis.graph }
+    var values: [OpGraph.Value] { analysis.values }
+
+    init(_ analysis: Analysis, _ decision: Decision, _ table: ChunkTable) {
+        self.analysis = analysis
+        self.decision = decision
+        self.table = table
+        chunks = table.chunks
+        rowUses = Self.rowUses(analysis, decision)
+        passes = []
+        storage = []
+        storage = values.indices.map(keep)
+        passes.reserveCapacity(analysis.slots)
+        for pass in analysis.passes.indices {
+            passes.append(slices(2 * pass, analysis.passes[pass]))
+            passes.append(rows(2 * pass + 1, analysis.passes[pass]))
+        }
+    }
+}
+
+/// What a pass does, in order, with each chunk of rows; or with each slice of columns.
+package struct Pass: Sendable {
+    package let phase: OpGraph.Phase
+    package let title: String
+    /// Sources that have to be fetched back whole before the pass starts.
+    package internal(set) var reloads: [ValueIndex] = []
+    /// The sums that this pass makes slice by slice, and their common source; `nil` for a pass over rows.
+    package internal(set) var sliced: [(source: ValueIndex, ops: [OpIndex])] = []
+    package internal(set) var steps: [PassStep] = []
+    package var isEmpty: Bool { steps.isEmpty && sliced.isEmpty }
+}
+
+package enum PassStep: Hashable, Sendable {
+    /// Fetches a chunk of rows, where it does not stay in device memory.
+    case fetch(ValueIndex)
+    case store(ValueIndex)
+    /// Fetches one slice of a chunk, and puts it in its columns of the chunk.
+    case fetchPart(ValueIndex, slice: Int)
+    /// Takes columns of the chunk, and stores them as one slice.
+    case storePart(ValueIndex, slice: Int)
+    case run(OpIndex)
+    /// The steps of a gather whose bare sum was made by slices.
+    case finishSum(OpIndex)
+}
+
+/// How a value is kept between passes.
+package struct Storage: Hashable, Sendable {
+    /// Passes during which all of it lies in device memory; several where it is put away in between.
+    package internal(set) var whole: [ClosedRange<Int>] = []
+    /// Chunks that stay in device memory, and how long.
+    package internal(set) var residentChunks = 0
+    package internal(set) var resident: ClosedRange<Int>?
+    /// Passes from its storing to its last fetching, where it is put away.
+    package internal(set) var spilled: ClosedRange<Int>?
+    /// 0 where rows are stored whole.
+    package internal(set) var sliceWidth = 0
+
+    func isWhole(in pass: Int) -> Bool { whole.contains { $0.contains(pass) } }
+}
+
+extension Layout {
+    /// For each value the passes, its own apart, that read its rows; with what recomputing needs.
+    static func rowUses(_ analysis: Analysis, _ decision: Decision) -> [[Int]] {
+        var uses = analysis.values.map { _ in [Int]() }
+        // The last pass in which a value was made or fetched.
+        var seenIn = Array(repeating: -1, count: analysis.values.count)
+        for (index, ops) in analysis.passes.enumerated() {
+            let pass = 2 * index + 1
+            func need(_ value: ValueIndex) {
+                guard seenIn[value] != pass else { return }
+                seenIn[value] = pass
+                if decision.ways[value] == .recompute, analysis.producedIn[value] < pass {
+                    for op in analysis.producers[value] {
+                        for input in analysis.graph.ops[op].inputs where input != value { need(input) }
+                    }
+                } else if analysis.producedIn[value] < pass {
+                    uses[value].append(pass)
+                }
+            }
+            for op in ops {
+                for input in analysis.graph.ops[op].inputs
+                where input != analysis.graph.ops[op].output
+                    || analysis.producedIn[input] < pass
+                { need(input) }
+                if let source = analysis.graph.ops[op].source {
+                    if decision.sliceWidths[source] > 0 {
+                        need(analysis.bareSum[op])
+                    } else {
+                        need(analysis.columns)
+                    }
+                }
+                if let output = analysis.graph.ops[op].output { seenIn[output] = pass }
+            }
+        }
+        return uses
+    }
+
+    private func keep(_ value: ValueIndex) -> Storage {
+        var storage = Storage()
+        let produced = analysis.producedIn[value]
+        let gathered = analysis.gatheredIn[value]
+        let rows = rowUses[value]
+        let way = decision.ways[value]
+        if analysis.isBare(value) {
+            // Made by slices, read by rows.
+            guard let last = rows.last else { return storage }
+            storage.spilled = produced...last
+            storage.sliceWidth = decision.sliceWidths[graph.ops[analysis.bareSum.firstIndex(of: value)!].source!]
+            return storage
+        }
+        if values[value].section != nil {
+            let always = 0...analysis.slots - 1
+            if case .moved(let resident) = way {
+                storage.residentChunks = min(resident, chunks)
+                storage.resident = resident > 0 ? always : nil
+            } else {
+                storage.residentChunks = chunks
+                storage.resident = always
+            }
+            return storage
+        }
+        guard let last = [gathered.last, rows.last].compactMap({ $0 }).max() else { return storage }
+        if decision.sliceWidths[value] > 0 {
+            storage.spilled = produced...last
+            storage.sliceWidth = decision.sliceWidths[value]
+            return storage
+        }
+        guard let first = gathered.first else {
+            if case .moved(let resident) = way {
+                storage.residentChunks = min(resident, chunks)
+                storage.resident = resident > 0 ? produced...last : nil
+                if resident < chunks { storage.spilled = produced...last }
+            } else {
+                storage.residentChunks = chunks
+                storage.resident = produced...last
+            }
+            return storage
+        }
+        // Chunks are stored from where they lie, so they have to be whole blocks.
+        guard case .moved = way, last > first, isGapless(width: values[value].width) else {
+            storage.whole = [produced...last]
+            return storage
+        }
+        storage.whole = [produced...first] + gathered.dropFirst().map { $0...$0 }
+        if gathered.count > 1 || rows.contains(where: { row in !storage.isWhole(in: row) }) {
+            storage.spilled = produced...last
+        }
+        return storage
+    }
+
+    /// Slices of a value's columns.
+    func ranges(_ value: ValueIndex) -> [Range<Int>] {
+        let width = values[value].width
+        let step = storage[value].sliceWidth
+        return Swift.stride(from: 0, to: width, by: step).map { $0..<min($0 + step, width) }
+    }
+
+    private func slices(_ pass: Int, _ ops: [OpIndex]) -> Pass {
+        var result = Pass(
+            phase: graph.ops[ops[0]].phase, title: "slices of layer \(graph.ops[ops[0]].layer)'s sources")
+        for op in ops {
+            guard let source = graph.ops[op].source, storage[source].sliceWidth > 0 else { continue }
+            if let known = result.sliced.firstIndex(where: { $0.source == source }) {
+                result.sliced[known].ops.append(op)
+            } else {
+                result.sliced.append((source, [op]))
+            }
+        }
+        return result
+    }
+
+    private func rows(_ pass: Int, _ ops: [OpIndex]) -> Pass {
+        let first = graph.ops[ops[0]]
+        var result = Pass(phase: first.phase, title: title(ops))
+        var present = Set<ValueIndex>()
+        func need(_ value: ValueIndex) {
+            guard present.insert(value).inserted else { return }
+            if decision.ways[value] == .recompute, analysis.producedIn[value] < pass, !storage[value].isWhole(in: pass)
+            {
+                for op in analysis.producers[value] {
+                    for input in graph.ops[op].inputs where input != value { need(input) }
+                    result.steps.append(.run(op))
+                }
+                return
+            }
+            if storage[value].isWhole(in: pass) { return }
+            if storage[value].sliceWidth > 0 {
+                for slice in ranges(value).indices { result.steps.append(.fetchPart(value, slice: slice)) }
+            } else if storage[value].residentChunks < chunks {
+                result.steps.append(.fetch(value))
+            }
+        }
+        for op in ops {
+            let output = graph.ops[op].output
+            for input in graph.ops[op].inputs where input != output || analysis.producedIn[input] < pass { need(input) }
+            if let source = graph.ops[op].source, storage[source].sliceWidth > 0 {
+                need(analysis.bareSum[op])
+                result.steps.append(.finishSum(op))
+            } else {
+                if graph.ops[op].source != nil { need(analysis.columns) }
+                result.steps.append(.run(op))
+            }
+            guard let output else { continue }
+            present.insert(output)
+            guard op == analysis.producers[output].last, storage[output].spilled != nil else { continue }
+            if storage[output].sliceWidth > 0 {
+                for slice in ranges(output).indices { result.steps.append(.storePart(output, slice: slice)) }
+            } else {
+                result.steps.append(.store(output))
+            }
+        }
+        result.reloads = values.indices.filter { value in
+            storage[value].whole.dropFirst().contains { $0.lowerBound == pass }
+        }
+        return result
+    }
+
+    private func title(_ ops: [OpIndex]) -> String {
+        let first = graph.ops[ops[0]]
+        let isBackward = ops.allSatisfy { graph.ops[$0].gradientEntry != nil || graph.ops[$0].phase == .train }
+        let what = first.source.map { "sums of \(values[$0].name)" } ?? "features"
+        return first.phase == .evaluate ? "evaluate: \(what)" : isBackward ? "train: \(what)" : what
+    }
+}
+
+extension Analysis {
+    /// The neighbours, which every sum reads.
+    var columns: ValueIndex { values.firstIndex { $0.section == .columns }! }
+}
+
+// MARK: - Sizes
+
+extension Layout {
+    var image: ImageShape { graph.image }
+
+    /// Rows of chunk `number`.
+    func rows(_ number: Int) -> Range<Int> {
+        number * decision.chunkRows..<min((number + 1) * decision.chunkRows, image.nodes)
+    }
+
+    /// Bytes of one row, for matrices.
+    func rowBytes(_ value: ValueIndex) -> Int { values[value].width * 4 }
+
+    /// First position and number of neighbours of these chunks' rows.
+    func edges(_ chunks: Range<Int>) -> Range<Int> {
+        let tiles = decision.chunkRows / ImageShape.tileRows
+        let last = image.tileEdges.count - 1
+        return Int(
+            image.tileEdges[min(chunks.lowerBound * tiles, last)])..<Int(
+                image.tileEdges[min(chunks.upperBound * tiles, last)])
+    }
+
+    /// Bytes of all rows of a source; where it is put away too, of whole blocks.
+    func wholeBytes(_ value: ValueIndex) -> Int {
+        storage[value].spilled == nil
+            ? image.nodes * rowBytes(value) : chunks * stride(width: values[value].width)
+    }
+
+    /// Bytes of a value's first chunks.
+    func bytes(_ value: ValueIndex, chunks count: Int) -> Int {
+        if values[value].section == .columns { return max(edges(0..<count).upperBound * 4, 4) }
+        return min(count * decision.chunkRows, image.nodes) * rowBytes(value)
+    }
+
+    /// Bytes of the largest chunk as it lies in a slot.
+    func slotBytes(_ value: ValueIndex) -> Int {
+        if values[value].section == .columns { return table.mostEdges * 4 }
+        return storage[value].spilled == nil
+            ? min(decision.chunkRows, image.nodes) * rowBytes(value) : stride(width: values[value].width)
+    }
+
+    /// Bytes from one stored chunk of that many columns to the next: whole blocks, because a store seals whole blocks.
+    func stride(width: Int) -> Int {
+        (decision.chunkRows * width * 4 + Limits.blockBytes - 1) / Limits.blockBytes * Limits.blockBytes
+    }
+
+    /// Plaintext bytes of a value that is put away: its chunks one after the other, slice after slice.
+    func spillBytes(_ value: ValueIndex) -> Int {
+        guard storage[value].sliceWidth > 0 else {
+            return (chunks - storage[value].residentChunks) * stride(width: values[value].width)
+        }
+        return ranges(value).reduce(0) { $0 + chunks * stride(width: $1.count) }
+    }
+
+    /// Where a stored piece begins in its value's bytes.
+    func spillOffset(_ value: ValueIndex, slice: Int, chunk: Int) -> Int {
+        let storage = storage[value]
+        guard storage.sliceWidth > 0 else {
+            return (chunk - storage.residentChunks) * stride(width: values[value].width)
+        }
+        let ranges = ranges(value)
+        return ranges[..<slice].reduce(0) { $0 + chunks * stride(width: $1.count) }
+            + chunk * stride(width: ranges[slice].count)
+    }
+
+    /// Whether consecutive chunks of a slice lie next to each other without gaps, so that many are one matrix.
+    func isGapless(width: Int) -> Bool { stride(width: width) == decision.chunkRows * width * 4 }
+
+    /// Chunks that one command of a slice's sum covers. The neighbours that stay in device memory end at a chunk of
+    /// their own, and where stored chunks have gaps each is on its own.
+    func groups(_ source: ValueIndex) -> [Range<Int>] {
+        let columns = storage[analysis.columns]
+        let width = storage[source].sliceWidth
+        let isGapless = ranges(source).allSatisfy { self.isGapless(width: $0.count) } && width > 0
+        let size = isGapless ? max(1, chunks / 16) : 1
+        let split = columns.residentChunks
+        func cut(_ range: Range<Int>) -> [Range<Int>] {
+            Swift.stride(from: range.lowerBound, to: range.upperBound, by: size).map {
+                $0..<min($0 + size, range.upperBound)
+            }
+        }
+        return cut(0..<split) + cut(split..<chunks)
+    }
+
+    /// Whether rows of `value` are read or written in `pass` through a slot or a buffer of their own.
+    func isLocal(_ value: ValueIndex, in pass: Int) -> Bool {
+        !storage[value].isWhole(in: pass)
+            && (storage[value].residentChunks < chunks || storage[value].resident?.contains(pass) != true)
+    }
+}
+
+/// What all layouts with the same chunks share: sums over the chunks that would else be made again and again.
+struct ChunkTable {
+    let chunkRows: Int
+    let chunks: Int
+    /// At least 1.
+    let mostEdges: Int
+    /// By section: sealed bytes that fetching the first chunks takes, one by one.
+    private let fetched: [ImageSection: [Int]]
+
+    init(_ graph: OpGraph, chunkRows: Int) {
+        let image = graph.image
+        self.chunkRows = chunkRows
+        chunks = (image.nodes + chunkRows - 1) / chunkRows
+        let tiles = chunkRows / ImageShape.tileRows
+        let last = image.tileEdges.count - 1
+        var mostEdges = 1
+        var sums: [ImageSection: [Int]] = [:]
+        for section in graph.values.compactMap(\.section) {
+            var sum = [0]
+            sum.reserveCapacity(chunks + 1)
+            for chunk in 0..<chunks {
+                let range: Range<Int>
+                if section == .columns {
+                    let lower = Int(image.tileEdges[min(chunk * tiles, last)])
+                    let upper = Int(image.tileEdges[min((chunk + 1) * tiles, last)])
+                    mostEdges = max(mostEdges, upper - lower)
+                    range = lower * 4..<upper * 4
+                } else {
+                    let bytes = graph.model.widths[0] * 4
+                    range = chunk * chunkRows * bytes..<min((chunk + 1) * chunkRows, image.nodes) * bytes
+                }
+                sum.append(sum[chunk] + Self.crossing(range, of: image.byteCount(section)))
+            }
+            sums[section] = sum
+        }
+        self.mostEdges = mostEdges
+        fetched = sums
+    }
+
+    /// Sealed bytes that fetching these chunks of a section, one by one, takes.
+    func fetchedBytes(_ section: ImageSection, chunks: Range<Int>) -> Int {
+        let sums = fetched[section]!
+        return sums[chunks.upperBound] - sums[chunks.lowerBound]
+    }
+
+    /// Sealed bytes that a range of a window's plaintext takes: whole blocks cross.
+    static func crossing(_ range: Range<Int>, of byteCount: Int) -> Int {
+        guard !range.isEmpty else { return 0 }
+        let first = range.lowerBound / Limits.blockBytes
+        let end = (range.upperBound - 1) / Limits.blockBytes + 1
+        return min(byteCount, end * Limits.blockBytes) - first * Limits.blockBytes + (end - first) * Limits.tagBytes
+    }
+}

@@ -1,0 +1,170 @@
+package import Foundation
+import NIOCore
+
+// POSIX.1-2001 ustar, as little of it as a list of plain files needs: what is sent as one body and unpacked by `tar x`
+// or by `TarUnpacker`.
+
+/// Writes plain files one after the other into an archive.
+package enum Tar {
+    static let blockBytes = 512
+    package static let mediaType = "application/x-tar"
+
+    /// The header of one file; `nil` for a name that does not fit or that would leave the folder it is unpacked in.
+    package static func header(name: String, byteCount: Int) -> [UInt8]? {
+        guard isPlain(name), name.utf8.count <= 100, byteCount >= 0, byteCount < 1 << 33 else { return nil }
+        var block = [UInt8](repeating: 0, count: blockBytes)
+        func put(_ text: String, at offset: Int) {
+            block.replaceSubrange(offset..<offset + text.utf8.count, with: text.utf8)
+        }
+        put(name, at: 0)
+        put("0000644", at: 100)
+        put("0000000", at: 108)
+        put("0000000", at: 116)
+        put(octal(byteCount, digits: 11), at: 124)
+        put("00000000000", at: 136)
+        put("        ", at: 148)
+        put("0", at: 156)
+        put("ustar", at: 257)
+        put("00", at: 263)
+        let sum = block.reduce(0) { $0 + Int($1) }
+        put(octal(sum, digits: 6), at: 148)
+        block[154] = 0
+        return block
+    }
+
+    /// What follows a file's bytes, up to the next whole block.
+    package static func padding(after byteCount: Int) -> [UInt8] {
+        [UInt8](repeating: 0, count: (blockBytes - byteCount % blockBytes) % blockBytes)
+    }
+
+    package static let end = [UInt8](repeating: 0, count: 2 * blockBytes)
+
+    /// A relative path of plain names: nothing absolute, nothing upwards, nothing hidden.
+    static func isPlain(_ name: String) -> Bool {
+        let parts = name.split(separator: "/", omittingEmptySubsequences: false)
+        return parts.count <= 8
+            && parts.allSatisfy { part in
+                !part.isEmpty && !part.hasPrefix(".")
+                    && part.utf8.allSatisfy { byte in
+                        switch byte {
+                        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                            UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"),
+                            UInt8(ascii: "-"), UInt8(ascii: ":"), UInt8(ascii: "+"):
+                            true
+                        default: false
+                        }
+                    }
+            }
+    }
+
+    private static func octal(_ number: Int, digits: Int) -> String {
+        let text = String(number, radix: 8)
+        return String(repeating: "0", count: digits - text.count) + text
+    }
+}
+
+/// Why a body is not an archive of plain files.
+package struct TarError: Error, Equatable {
+    package let reason: String
+}
+
+/// Unpacks an archive as its bytes come: plain files only, each into `folder` and nowhere else.
+package struct TarUnpacker: ~Copyable {
+    private enum State {
+        case header
+        case content(FileHandle, left: Int, padding: Int)
+        case padding(Int)
+        case ended
+    }
+
+    package static let filesMax = 100_000
+    private let folder: URL
+    private var state = State.header
+    private var block: [UInt8] = []
+    private var zeroBlocks = 0
+    /// Names and sizes, in the order they came.
+    package private(set) var files: [(name: String, bytes: Int)] = []
+
+    /// - Parameter folder: made by the first file.
+    package init(into folder: URL) { self.folder = folder }
+
+    package mutating func take(_ bytes: ArraySlice<UInt8>) throws {
+        var bytes = bytes
+        while !bytes.isEmpty {
+            switch state {
+            case .ended:
+                guard bytes.allSatisfy({ $0 == 0 }) else {
+                    throw TarError(reason: "something follows the archive's end")
+                }
+                return
+            case .header:
+                let wanted = Tar.blockBytes - block.count
+                block += bytes.prefix(wanted)
+                bytes = bytes.dropFirst(wanted)
+                if block.count == Tar.blockBytes { try readHeader() }
+            case .padding(let left):
+                let taken = min(left, bytes.count)
+                bytes = bytes.dropFirst(taken)
+                state = left == taken ? .header : .padding(left - taken)
+            case .content(let file, let left, let padding):
+                let taken = min(left, bytes.count)
+                do { try file.write(contentsOf: Data(bytes.prefix(taken))) } catch {
+                    throw TarError(reason: "a file cannot be written; see that the disk has space")
+                }
+                bytes = bytes.dropFirst(taken)
+                if left == taken {
+                    try finish(file, padding)
+                } else {
+                    state = .content(file, left: left - taken, padding: padding)
+                }
+            }
+        }
+    }
+
+    /// Throws where the archive broke off.
+    package consuming func finish() throws -> [(name: String, bytes: Int)] {
+        guard case .ended = state else { throw TarError(reason: "the archive broke off") }
+        return files
+    }
+
+    private mutating func finish(_ file: FileHandle, _ padding: Int) throws {
+        try? file.synchronize()
+        try? file.close()
+        state = padding == 0 ? .header : .padding(padding)
+    }
+
+    private mutating func readHeader() throws {
+        defer { block.removeAll(keepingCapacity: true) }
+        if block.allSatisfy({ $0 == 0 }) {
+            zeroBlocks += 1
+            if zeroBlocks == 2 { state = .ended }
+            return
+        }
+        guard zeroBlocks == 0 else { throw TarError(reason: "a file follows the archive's end") }
+        let name = String(decoding: block[0..<100].prefix { $0 != 0 }, as: UTF8.self)
+        let size = String(decoding: block[124..<135], as: UTF8.self)
+        guard let byteCount = Int(size, radix: 8), let written = Tar.header(name: name, byteCount: byteCount),
+            written == block
+        else { throw TarError(reason: "an entry is not a plain file with a plain name") }
+        guard files.count < Self.filesMax, !files.contains(where: { $0.name == name }) else {
+            throw TarError(reason: "a name occurs twice, or there are too many files")
+        }
+        let place = folder.appendingPathComponent(name)
+        do {
+            try FileManager.default.createDirectory(
+                at: place.deletingLastPathComponent(), withIntermediateDirectories: true)
+            let descriptor = open(place.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o644)
+            guard descriptor >= 0 else { throw TarError(reason: "a file is there already, or cannot be made") }
+            files.append((name, byteCount))
+            let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
+            let padding = Tar.padding(after: byteCount).count
+            if byteCount == 0 {
+                try finish(handle, padding)
+            } else {
+                state = .content(handle, left: byteCount, padding: padding)
+            }
+        } catch let error as TarError { throw error } catch {
+            throw TarError(reason: "the folder cannot be made")
+        }
+    }
+}

@@ -1,0 +1,37 @@
+import Gateway
+package import Hummingbird
+package import HTTPTypes
+import NIOCore
+import Synchronization
+package import Vocabulary
+
+/// What an operator's machines ask: alive, ready, how much.
+enum OperationsRoutes {
+    static func register(_ routes: Routes, _ readiness: Readiness) {
+        routes.on(.health) { _, _ in .json(["status": "alive"]) }
+        routes.on(.readiness) { _, _ in
+            guard readiness.isReady else { throw Problem.stopping }
+            return .json(["status": "ready"])
+        }
+        routes.on(.metrics) { _, _ in
+            Response(
+                status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
+                body: ResponseBody(byteBuffer: ByteBuffer(string: Prometheus.shared.text)))
+        }
+    }
+}
+
+/// Whether new work is welcome: from the first accepted connection until somebody asks the service to stop.
+final class Readiness: Sendable {
+    private let ready = Atomic(false)
+    var isReady: Bool { ready.load(ordering: .acquiring) }
+    func set(_ value: Bool) { ready.store(value, ordering: .releasing) }
+}
+
+extension Response {
+    package static func json(_ json: JSON, status: HTTPResponse.Status = .ok) -> Response {
+        Response(
+            status: status, headers: [.contentType: "application/json"],
+            body: ResponseBody(byteBuffer: ByteBuffer(bytes: json.canonical)))
+    }
+}

@@ -1,0 +1,214 @@
+package import Gateway
+import Vocabulary
+
+/// The permission table: every route once, and who may ask it. A route that is not here does not exist.
+///
+/// `docs/permissions.md` shows it to people; a test holds that page and the server's answers to it.
+package enum Route: String, CaseIterable, Sendable {
+    // Operations.
+    case health = "GET /healthz"
+    case readiness = "GET /readyz"
+    case metrics = "GET /metrics"
+
+    // API.
+    case apiDescription = "GET /api/v1/openapi.yaml"
+    case apiMe = "GET /api/v1/me"
+    case apiDatasets = "GET /api/v1/datasets"
+    case apiDataset = "GET /api/v1/datasets/:dataset"
+    case apiConsentChange = "POST /api/v1/datasets/:dataset/consents"
+    case apiSubjectHistory = "POST /api/v1/datasets/:dataset/subject-history"
+    case apiRequests = "GET /api/v1/requests"
+    case apiRequestFile = "POST /api/v1/requests"
+    case apiRequest = "GET /api/v1/requests/:request"
+    case apiRequestTimeline = "GET /api/v1/requests/:request/timeline"
+    case apiRequestReview = "POST /api/v1/requests/:request/reviews"
+    case apiRequestResume = "POST /api/v1/requests/:request/resume"
+    case apiReviews = "GET /api/v1/reviews"
+    case apiGrants = "GET /api/v1/grants"
+    case apiGrant = "GET /api/v1/grants/:grant"
+    case apiRuns = "GET /api/v1/runs"
+    case apiRunStart = "POST /api/v1/runs"
+    case apiRun = "GET /api/v1/runs/:run"
+    case apiRunTimeline = "GET /api/v1/runs/:run/timeline"
+    case apiRunEvents = "GET /api/v1/runs/:run/events"
+    case apiRunPlan = "GET /api/v1/runs/:run/plan"
+    case apiRunTimes = "GET /api/v1/runs/:run/times"
+    case apiRunReport = "GET /api/v1/runs/:run/report"
+    case apiRunCancel = "POST /api/v1/runs/:run/cancel"
+    case apiRunResume = "POST /api/v1/runs/:run/resume"
+    case apiReleases = "GET /api/v1/releases"
+    case apiRelease = "GET /api/v1/runs/:run/release"
+    case apiReleaseReview = "POST /api/v1/runs/:run/release/reviews"
+    case apiReleaseTake = "POST /api/v1/runs/:run/release/take"
+    case apiAuditRecords = "GET /api/v1/audit/records"
+    case apiAuditRecord = "GET /api/v1/audit/records/:index"
+    case apiAuditSearch = "POST /api/v1/audit/searches"
+    case apiAuditTrace = "GET /api/v1/audit/runs/:run/trace"
+    case apiAuditExport = "POST /api/v1/audit/exports"
+    case apiPolicies = "GET /api/v1/policies"
+    case apiPolicyLint = "POST /api/v1/policies/lint"
+    case apiPolicyActivate = "POST /api/v1/policies/activate"
+    case apiPeople = "GET /api/v1/people"
+    case apiPerson = "GET /api/v1/people/:person"
+    case apiPersonAdd = "PUT /api/v1/people/:person"
+    case apiTokens = "GET /api/v1/tokens"
+    case apiTokenCreate = "POST /api/v1/tokens"
+    case apiTokenRevoke = "DELETE /api/v1/tokens/:token"
+    case apiNodes = "GET /api/v1/nodes"
+    case apiNodeAdd = "PUT /api/v1/nodes/:node"
+    case apiNodeReinstate = "POST /api/v1/nodes/:node/reinstate"
+
+    // Signing in and out.
+    case signInPage = "GET /sign-in"
+    case signIn = "POST /sign-in"
+    case signOut = "POST /sign-out"
+    case passwordPage = "GET /password"
+    case passwordChange = "POST /password"
+
+    // Pages.
+    case home = "GET /"
+    case stylesheet = "GET /style.css"
+    case script = "GET /script.js"
+    case icon = "GET /icon.svg"
+    case languageChoice = "GET /language/:language"
+    case requestsPage = "GET /requests"
+    case requestNewPage = "GET /requests/new"
+    case requestFile = "POST /requests"
+    case requestPage = "GET /requests/:request"
+    case requestReview = "POST /requests/:request/reviews"
+    case reviewsPage = "GET /reviews"
+    case runsPage = "GET /runs"
+    case runNewPage = "GET /runs/new"
+    case runStart = "POST /runs"
+    case runPage = "GET /runs/:run"
+    case runEvents = "GET /runs/:run/events"
+    case runCancel = "POST /runs/:run/cancel"
+    case releasePage = "GET /runs/:run/release"
+    case releaseReview = "POST /runs/:run/release/reviews"
+    case releaseTake = "POST /runs/:run/release/take"
+    case auditPage = "GET /audit"
+    case auditRecordPage = "GET /audit/records/:index"
+    case auditExportPage = "GET /audit/export"
+    case auditExportFile = "GET /audit/export/:export"
+    case auditExport = "POST /audit/export"
+}
+
+/// What a route asks of whoever calls it.
+package struct Rule: Sendable, Equatable {
+    package enum Who: Sendable, Equatable {
+        case anyone
+        /// Any person with a role.
+        case signedIn
+        case roles(Set<Role>)
+    }
+
+    package enum Body: Sendable, Equatable {
+        case none
+        /// A form or JSON, collected before the handler; at most this many bytes.
+        case collected(bytesMax: Int)
+        /// Left to the handler, which reads at most this many bytes as they come. A session sends its CSRF token in a
+        /// header.
+        case streamed(bytesMax: Int)
+    }
+
+    package let who: Who
+    /// What a token must be made for; `nil` refuses tokens.
+    package let scope: Scope?
+    package let body: Body
+
+    package init(_ who: Who, _ scope: Scope?, _ body: Body = .none) {
+        self.who = who
+        self.scope = scope
+        self.body = body
+    }
+
+    /// The roles that may call the route.
+    package var roles: Set<Role> {
+        switch who {
+        case .anyone, .signedIn: Set(Role.allCases)
+        case .roles(let roles): roles
+        }
+    }
+}
+
+extension Route {
+    package var rule: Rule {
+        switch self {
+        case .health, .readiness: Rule(.anyone, .observe)
+        case .metrics: Rule(.roles([.operatorRole, .securityOfficer]), .observe)
+
+        case .apiMe: Rule(.signedIn, .read)
+        case .apiDescription: Rule(.anyone, .read)
+        case .apiDatasets, .apiDataset, .apiRequests, .apiRequest, .apiRequestTimeline, .apiReviews, .apiGrants,
+            .apiGrant:
+            Rule(.signedIn, .read)
+        case .apiConsentChange: Rule(.roles([.dataCustodian]), .administer, Self.form)
+        case .apiSubjectHistory: Rule(.roles([.complianceOfficer, .dataCustodian]), .audit, Self.form)
+        case .apiRequestResume: Rule(.roles(Self.reviewers.union([.researcher, .operatorRole])), .request, Self.form)
+        case .apiRequestFile: Rule(.roles([.researcher]), .request, Self.form)
+        case .apiRequestReview: Rule(.roles(Self.reviewers), .review, Self.form)
+        case .apiRuns, .apiRun, .apiRunTimeline, .apiRunEvents, .apiRunPlan, .apiRunTimes, .apiRunReport, .apiReleases:
+            Rule(.signedIn, .read)
+        case .apiRunStart: Rule(.roles([.researcher]), .run, Self.text)
+        case .apiRunCancel: Rule(.roles([.researcher, .operatorRole, .dataCustodian]), .run, Self.form)
+        case .apiRunResume: Rule(.roles([.researcher, .operatorRole]), .run, Self.form)
+        case .apiRelease: Rule(.roles(Self.reviewers.union([.researcher, .complianceOfficer])), .read)
+        case .apiReleaseReview: Rule(.roles(Self.reviewers), .review, Self.form)
+        case .apiReleaseTake: Rule(.roles([.researcher]), .run, Self.form)
+        case .apiAuditRecords, .apiAuditRecord, .apiAuditTrace: Rule(.roles([.complianceOfficer]), .audit)
+        case .apiAuditSearch: Rule(.roles([.complianceOfficer]), .audit, Self.form)
+        case .apiAuditExport: Rule(.roles([.complianceOfficer]), .audit, Self.form)
+        case .apiPolicies: Rule(.signedIn, .read)
+        case .apiPolicyLint: Rule(.roles(Self.stewards), .policy, Self.files)
+        case .apiPolicyActivate: Rule(.roles([.policyAdministrator]), .policy, Self.files)
+        // Everybody but those who look after people sees only themselves.
+        case .apiPeople, .apiPerson: Rule(.signedIn, .read)
+        case .apiPersonAdd: Rule(.roles([.operatorRole]), .administer, Self.form)
+        case .apiTokens: Rule(.signedIn, .read)
+        case .apiTokenCreate, .apiTokenRevoke: Rule(.signedIn, .administer, Self.form)
+        case .apiNodes: Rule(.roles([.operatorRole, .securityOfficer, .complianceOfficer]), .administer)
+        case .apiNodeAdd: Rule(.roles([.operatorRole]), .administer, Self.form)
+        case .apiNodeReinstate: Rule(.roles([.operatorRole]), .administer, Self.form)
+
+        case .signInPage, .stylesheet, .script, .icon, .languageChoice: Rule(.anyone, nil)
+        case .signIn: Rule(.anyone, nil, .collected(bytesMax: 256 << 10))
+        case .signOut, .passwordChange: Rule(.signedIn, nil, Self.form)
+        case .passwordPage: Rule(.signedIn, nil)
+
+        case .home: Rule(.signedIn, nil)
+        case .requestsPage, .requestPage: Rule(.signedIn, nil)
+        case .requestNewPage: Rule(.roles([.researcher]), nil)
+        case .requestFile: Rule(.roles([.researcher]), nil, Self.form)
+        case .reviewsPage: Rule(.roles(Self.reviewers), nil)
+        case .requestReview: Rule(.roles(Self.reviewers), nil, Self.form)
+        case .runsPage, .runPage, .runEvents: Rule(.signedIn, nil)
+        case .runNewPage: Rule(.roles([.researcher]), nil)
+        case .runStart: Rule(.roles([.researcher]), nil, Self.text)
+        case .runCancel: Rule(.roles([.researcher, .operatorRole, .dataCustodian]), nil, Self.form)
+        case .releasePage: Rule(.roles(Self.reviewers.union([.researcher, .complianceOfficer])), nil)
+        case .releaseReview: Rule(.roles(Self.reviewers), nil, Self.form)
+        case .releaseTake: Rule(.roles([.researcher]), nil, Self.form)
+        case .auditPage, .auditRecordPage, .auditExportPage, .auditExportFile: Rule(.roles([.complianceOfficer]), nil)
+        case .auditExport: Rule(.roles([.complianceOfficer]), nil, Self.form)
+        }
+    }
+
+    /// Whoever a policy may name as a reviewer; the gateway then holds a review to the policy's own list.
+    private static let reviewers: Set<Role> = [
+        .dac, .dataCustodian, .outputChecker, .securityOfficer, .complianceOfficer,
+    ]
+    private static let stewards: Set<Role> = [.policyAdministrator, .dataCustodian, .dac]
+    private static let form = Rule.Body.collected(bytesMax: 64 << 10)
+    private static let text = Rule.Body.collected(bytesMax: 1 << 20)
+    private static let files = Rule.Body.collected(bytesMax: Limits.jsonBytesMax)
+
+    /// The method, such as `GET`.
+    package var method: String { String(rawValue.prefix { $0 != " " }) }
+    /// The path with `:name` for what varies.
+    package var path: String { String(rawValue.drop { $0 != " " }.dropFirst()) }
+    /// Answers problems as JSON; every other route is a page and answers them as one.
+    package var isAPI: Bool { path.hasPrefix("/api/") || isOperations }
+    package var isOperations: Bool { [.health, .readiness, .metrics].contains(self) }
+    /// Changes nothing, so it may be asked without a CSRF token.
+    package var isSafe: Bool { method == "GET" }
+}

@@ -1,0 +1,77 @@
+// What a page does better with a script. Everything works without it.
+"use strict";
+
+// A form is sent once; the server holds the same line for those without a script.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post") return;
+  if (form.dataset.sent) return event.preventDefault();
+  form.dataset.sent = "yes";
+  // A download leaves the page where it is, so the form may be sent again after a while.
+  setTimeout(() => delete form.dataset.sent, 3000);
+});
+addEventListener("pageshow", () => {
+  for (const form of document.forms) delete form.dataset.sent;
+});
+
+// The first mistake of a form that came back.
+document.getElementById("problem")?.focus();
+
+// A document's fingerprint is made here: the document itself never leaves this machine.
+const fingerprint = document.getElementById("ethicsDigest");
+if (fingerprint && window.crypto?.subtle) {
+  const chooser = document.createElement("input");
+  chooser.type = "file";
+  chooser.setAttribute("aria-label", document.querySelector("label[for=ethicsDigest]").textContent.trim());
+  chooser.addEventListener("change", async () => {
+    const file = chooser.files[0];
+    if (!file || file.size > 64 << 20) return;
+    const hash = await crypto.subtle.digest("SHA-256", await file.arrayBuffer());
+    fingerprint.value = Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  });
+  fingerprint.after(chooser);
+}
+
+// A run is followed as it happens. The server words every line; the page is fetched anew when the run moves on.
+function follow() {
+  const live = document.getElementById("live");
+  const path = live?.dataset.events;
+  if (!path) return;
+  const events = new EventSource(path);
+  const say = (name, words) => {
+    const place = document.querySelector(`[data-live=${name}]`);
+    if (place && place.textContent !== words) place.textContent = words;
+  };
+  events.addEventListener("progress", (event) => {
+    const progress = JSON.parse(event.data);
+    const bar = document.querySelector("[data-live=bar]");
+    if (!bar) return renew();
+    bar.max = progress.of;
+    bar.value = progress.done;
+    say("progress", progress.words);
+    say("figures", progress.figures);
+  });
+  events.addEventListener("state", (event) => say("state", JSON.parse(event.data).words));
+  events.addEventListener("moved", (event) => {
+    if (JSON.parse(event.data).stage !== live.dataset.stage) renew();
+  });
+  async function renew() {
+    events.close();
+    const answer = await fetch(location.pathname, { headers: { accept: "text/html" } }).catch(() => null);
+    if (!answer?.ok) return setTimeout(follow, 5000);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = page.getElementById("live");
+    if (!fresh) return;
+    // Whoever is in the middle of something keeps their place: focus goes back to the same element.
+    const focused = document.activeElement?.closest("[id]")?.id;
+    const open = [...live.querySelectorAll("details[open]")].map((details) => details.querySelector("summary").textContent);
+    live.replaceWith(document.adoptNode(fresh));
+    for (const details of fresh.querySelectorAll("details")) {
+      if (open.includes(details.querySelector("summary").textContent)) details.open = true;
+    }
+    if (focused && focused !== document.activeElement?.id) document.getElementById(focused)?.focus();
+    // Not at once: what the page shows and what the events tell may differ for a moment.
+    setTimeout(follow, 1000);
+  }
+}
+follow();

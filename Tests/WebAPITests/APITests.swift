@@ -1,0 +1,381 @@
+import Foundation
+import Gateway
+import TestSupport
+import Testing
+import Vocabulary
+import WebAPI
+import Yams
+
+/// The API as its callers meet it: over TLS, with tokens.
+@Suite struct APITests {
+    private static let policy = """
+        version: 1
+        dataset: test:clinic
+        level: standard
+        permission: DUO:0000042
+        access:
+          approvals: { required: 2, roles: [dac, data-custodian] }
+        training:
+          device: { pools: [campus], evidence: software, hours_max: 1000 }
+          targets: { label: [DUO:0000042] }
+        release:
+          cohort_min: 60
+          checks: [artefact, shape, cohort]
+          reviewers: 2
+          roles: [dac, data-custodian]
+
+        """
+
+    private static let form = """
+        {"dataset":"test:clinic","purpose":{"codes":["DUO:0000042"],"ancestry":false,"methods":false,\
+        "commercial":false,"notForProfit":true,"genetic":true},"termMonths":6,"country":"JP",\
+        "institution":"test-university","project":"test-project"}
+        """
+
+    /// A door with the API behind it and policies in force.
+    private func withAPI(_ body: (OpenDoor) async throws -> Void) async throws {
+        try await withOpenDoor(register: { APIRoutes.register($0) }) { door in
+            _ = try await door.gateway.activatePolicies(
+                PolicyFolder([("clinic.yaml", Self.policy)]), by: OpenDoor.person(.policyAdministrator))
+            try await body(door)
+        }
+    }
+
+    private static let json = [("Content-Type", "application/json")]
+
+    // MARK: - The description
+
+    @Test("every route of the API is described, and everything described is a route")
+    func description() async throws {
+        let document = try #require(try Yams.load(yaml: API.description) as? [String: Any])
+        let paths = try #require(document["paths"] as? [String: [String: Any]])
+        var described: Set<String> = []
+        var operations: Set<String> = []
+        for (path, methods) in paths {
+            for (method, operation) in methods {
+                let name = "\(method.uppercased()) /api/v1" + path.replacing("{", with: ":").replacing("}", with: "")
+                described.insert(name)
+                let operation = try #require(operation as? [String: Any])
+                #expect(operations.insert(try #require(operation["operationId"] as? String)).inserted)
+                let answers = try #require(operation["responses"] as? [String: Any])
+                #expect(answers["default"] == nil, "a default would describe any answer")
+                let route = try #require(Route(rawValue: name), "\(name) is described and is no route")
+                let takesBody = operation["requestBody"] != nil
+                #expect(takesBody == (route.rule.body != .none) || route == .apiTokenRevoke, "\(name)")
+                #expect(
+                    (operation["security"] as? [Any])?.isEmpty == (route.rule.who == .anyone ? true : nil), "\(name)")
+            }
+        }
+        let routes = Set(Route.allCases.filter { $0.path.hasPrefix("/api/v1/") }.map(\.rawValue))
+        #expect(described == routes)
+    }
+
+    @Test("the description is served, and a call without a token is told to sign in")
+    func served() async throws {
+        try await withAPI { door in
+            let description = try await door.ask("GET", "/api/v1/openapi.yaml")
+            #expect(description.status == 200 && description.text == API.description)
+            let me = try await door.ask("GET", "/api/v1/me")
+            #expect(me.status == 401 && me.code == "sign-in-needed")
+            let known = try await door.ask("GET", "/api/v1/me", token: door.token(.researcher, scopes: [.read]))
+            #expect(known.json?["roles"] == ["researcher"] && known.json?["scopes"] == ["read"])
+        }
+    }
+
+    // MARK: - The journey, as far as it needs no device
+
+    @Test("a request is filed, reviewed by two and granted, and each sees what is theirs")
+    func request() async throws {
+        try await withAPI { door in
+            let researcher = try await door.token(.researcher)
+            let filed = try await door.ask(
+                "POST", "/api/v1/requests", token: researcher, headers: Self.json, body: Self.form)
+            #expect(filed.status == 201 && filed.json?["state"] == "waiting")
+            #expect(filed.headers["Location"] == ["/api/v1/requests/request-1"])
+            #expect(filed.json?["missing"] == ["count": 2, "roles": ["dac", "data-custodian"]])
+            for role in [Role.outputChecker, .operatorRole, .policyAdministrator] {
+                let token = try await door.token(role)
+                #expect(try await door.ask("GET", "/api/v1/requests", token: token).json?["items"] == [])
+                let one = try await door.ask("GET", "/api/v1/requests/request-1", token: token)
+                #expect(one.status == 404 && one.code == "not-found")
+            }
+            for role in [Role.dac, .dataCustodian] {
+                let token = try await door.token(role)
+                let waiting = try await door.ask("GET", "/api/v1/reviews", token: token).json?["items"]?.arrayValue
+                #expect(waiting?.first?["request"] == "request-1" && waiting?.first?["may_review"] == true)
+                let reviewed = try await door.ask(
+                    "POST", "/api/v1/requests/request-1/reviews", token: token, headers: Self.json,
+                    body: #"{"verdict":"approve","comment":"in scope"}"#)
+                #expect(reviewed.status == 200)
+                let mine = try await door.ask("GET", "/api/v1/reviews", token: token)
+                #expect(mine.json?["items"] == [])
+            }
+            let granted = try await door.ask("GET", "/api/v1/requests/request-1", token: researcher)
+            #expect(granted.json?["state"] == "granted" && granted.json?["grant"] == "grant-1")
+            let grants = try await door.ask("GET", "/api/v1/grants", token: researcher)
+            #expect(grants.json?["items"]?.arrayValue?.count == 1)
+            let timeline = try await door.ask("GET", "/api/v1/requests/request-1/timeline", token: researcher)
+            #expect(
+                timeline.json?["items"]?.arrayValue?.compactMap { $0["core"]?["event"]?.stringValue } == [
+                    "request.filed", "access.decided", "request.reviewed", "request.reviewed", "access.decided",
+                    "grant.issued",
+                ])
+        }
+    }
+
+    @Test("pages of any size, in both orders, show each thing once, also when more come meanwhile")
+    func pages() async throws {
+        try await withAPI { door in
+            let token = try await door.token(.researcher)
+            for _ in 0..<5 {
+                _ = try await door.ask("POST", "/api/v1/requests", token: token, headers: Self.json, body: Self.form)
+            }
+            for order in ["newest", "oldest"] {
+                var seen: [String] = []
+                var next: String? = ""
+                while let after = next {
+                    let cursor = after.isEmpty ? "" : "&after=\(after)"
+                    let page = try await door.ask(
+                        "GET", "/api/v1/requests?order=\(order)&limit=2\(cursor)", token: token)
+                    seen += page.json?["items"]?.arrayValue?.compactMap { $0["request"]?.stringValue } ?? []
+                    next = page.json?["next"]?.stringValue
+                    if seen.count == 2, order == "newest" {
+                        _ = try await door.ask(
+                            "POST", "/api/v1/requests", token: token, headers: Self.json, body: Self.form)
+                    }
+                }
+                let numbers = order == "newest" ? Array((1...5).reversed()) : Array(1...6)
+                #expect(seen == numbers.map { "request-\($0)" })
+            }
+        }
+    }
+
+    @Test(
+        "a query that is not one of a list is refused with the name that is to blame",
+        arguments: [
+            ("limit=0", "limit"), ("limit=201", "limit"), ("limit=+5", "limit"), ("limit=", "limit"),
+            ("limit=2&limit=3", "limit"), ("order=up", "order"), ("after=x", "after"),
+            ("after=runs~newest~1", "after"), ("after=requests~oldest~1", "after"), ("state=open", "state"),
+            ("dataset=%F0%9F%98%80", "dataset"), ("other=1", "other"),
+        ])
+    func badQuery(query: String, name: String) async throws {
+        try await withAPI { door in
+            let answer = try await door.ask("GET", "/api/v1/requests?\(query)", token: door.token(.researcher))
+            #expect(answer.status == 400 || answer.status == 422, "\(answer.status)")
+            #expect(answer.text.contains(name) || answer.text.contains("cursor"), "\(answer.text)")
+        }
+    }
+
+    // MARK: - Bodies
+
+    @Test(
+        "a body that is not what is described is refused, and nothing is recorded",
+        arguments: [
+            ("", 400), ("{", 400), ("[]", 400), ("{}", 400), (#"{"verdict":"maybe"}"#, 400), (#"{"verdict":1}"#, 400),
+            (#"{"verdict":"approve","more":1}"#, 400), (#"{"verdict":"approve","verdict":"reject"}"#, 400),
+            (#"{"verdict":"approve","comment":1.5}"#, 400),
+            (#"{"verdict":"approve","comment":"\#(String(repeating: "あ", count: 1001))"}"#, 400),
+            (String(repeating: "[", count: 40), 400), (String(repeating: " ", count: 70_000), 413),
+        ])
+    func badBody(body: String, status: Int) async throws {
+        try await withAPI { door in
+            let researcher = try await door.token(.researcher)
+            _ = try await door.ask("POST", "/api/v1/requests", token: researcher, headers: Self.json, body: Self.form)
+            let reviewer = try await door.token(.dac)
+            let answer = try await door.ask(
+                "POST", "/api/v1/requests/request-1/reviews", token: reviewer, headers: Self.json, body: body)
+            #expect(answer.status == status, "\(answer.text)")
+            let request = try await door.ask("GET", "/api/v1/requests/request-1", token: researcher)
+            #expect(request.json?["votes"] == [])
+        }
+    }
+
+    @Test("a body of another type is refused")
+    func mediaType() async throws {
+        try await withAPI { door in
+            let answer = try await door.ask(
+                "POST", "/api/v1/requests", token: door.token(.researcher),
+                headers: [("Content-Type", "application/x-www-form-urlencoded")], body: "dataset=x")
+            #expect(answer.status == 415 && answer.code == "media-type")
+        }
+    }
+
+    @Test("no changed byte of a call makes the service fail")
+    func mutations() async throws {
+        let seed: UInt64 = 31
+        var random = SeededRandom(seed: seed)
+        try await withAPI { door in
+            let researcher = try await door.token(.researcher)
+            let administrator = try await door.token(.policyAdministrator)
+            let policies = #"{"files":[{"name":"a.yaml","content":"version: 1\n"}]}"#
+            for round in 0..<150 {
+                let (path, token, valid) = [
+                    ("/api/v1/requests", researcher, Self.form),
+                    (
+                        "/api/v1/runs", researcher,
+                        #"{"specification":"model: gcn","grant":"grant-1","device_memory":4}"#
+                    ),
+                    ("/api/v1/policies/lint", administrator, policies),
+                    ("/api/v1/tokens", researcher, #"{"scopes":["read"],"valid_seconds":60}"#),
+                ][round % 4]
+                var bytes = Array(valid.utf8)
+                for _ in 0..<Int.random(in: 1...4, using: &random) {
+                    let place = Int.random(in: 0..<bytes.count, using: &random)
+                    switch Int.random(in: 0..<3, using: &random) {
+                    case 0: bytes[place] = UInt8.random(in: 0...255, using: &random)
+                    case 1: bytes.remove(at: place)
+                    default: bytes.insert(bytes[Int.random(in: 0..<bytes.count, using: &random)], at: place)
+                    }
+                }
+                guard let body = String(validating: bytes, as: UTF8.self) else { continue }
+                let answer = try await door.ask("POST", path, token: token, headers: Self.json, body: body)
+                #expect(answer.status < 500, "seed \(seed), round \(round): \(answer.status) \(answer.text)")
+            }
+        }
+    }
+
+    // MARK: - Sent again, sent late
+
+    @Test("what is sent again under its key is done once, and the key is for that content only")
+    func once() async throws {
+        try await withAPI { door in
+            let token = try await door.token(.researcher)
+            let headers = Self.json + [("Idempotency-Key", "try-1")]
+            let first = try await door.ask("POST", "/api/v1/requests", token: token, headers: headers, body: Self.form)
+            let again = try await door.ask("POST", "/api/v1/requests", token: token, headers: headers, body: Self.form)
+            #expect(first.status == 201 && again.status == 201 && again.json?["request"] == first.json?["request"])
+            let other = Self.form.replacing("test-project", with: "other-project")
+            let reused = try await door.ask("POST", "/api/v1/requests", token: token, headers: headers, body: other)
+            #expect(reused.status == 422 && reused.code == "key-reused")
+            let all = try await door.ask("GET", "/api/v1/requests", token: token)
+            #expect(all.json?["items"]?.arrayValue?.count == 1)
+
+            let reviewer = try await door.token(.dac)
+            let path = "/api/v1/requests/request-1/reviews"
+            let verdict = #"{"verdict":"approve"}"#
+            let review = try await door.ask("POST", path, token: reviewer, headers: headers, body: verdict)
+            let repeated = try await door.ask("POST", path, token: reviewer, headers: headers, body: verdict)
+            #expect(review.status == 200 && repeated.status == 200 && repeated.body == review.body)
+            let bare = try await door.ask("POST", path, token: reviewer, headers: Self.json, body: verdict)
+            #expect(bare.status == 422)
+            let reject = try await door.ask(
+                "POST", path, token: reviewer, headers: headers, body: #"{"verdict":"reject"}"#)
+            #expect(reject.status == 422 && reject.code == "key-reused")
+        }
+    }
+
+    @Test("an answer that the caller has is not sent again; a decision on an older state is refused")
+    func tags() async throws {
+        try await withAPI { door in
+            let researcher = try await door.token(.researcher)
+            _ = try await door.ask("POST", "/api/v1/requests", token: researcher, headers: Self.json, body: Self.form)
+            let path = "/api/v1/requests/request-1"
+            let seen = try await door.ask("GET", path, token: researcher)
+            let tag = try #require(seen.headers["ETag"].first)
+            let same = try await door.ask("GET", path, token: researcher, headers: [("If-None-Match", "\"x\", \(tag)")])
+            #expect(same.status == 304 && same.body.isEmpty)
+
+            let dac = try await door.token(.dac)
+            let custodian = try await door.token(.dataCustodian)
+            let both = try await door.ask("GET", path, token: dac).headers["ETag"].first ?? ""
+            let faster = try await door.ask(
+                "POST", path + "/reviews", token: custodian, headers: Self.json + [("If-Match", both)],
+                body: #"{"verdict":"reject"}"#)
+            #expect(faster.status == 200 && faster.json?["state"] == "refused")
+            let late = try await door.ask(
+                "POST", path + "/reviews", token: dac, headers: Self.json + [("If-Match", both)],
+                body: #"{"verdict":"approve"}"#)
+            #expect(late.status == 412 && late.code == "changed")
+            let now = try await door.ask("GET", path, token: researcher)
+            #expect(now.json?["votes"]?.arrayValue?.count == 1 && now.headers["ETag"].first != tag)
+        }
+    }
+
+    // MARK: - Audit
+
+    @Test("the trail is searched by those who audit, and its export unpacks to files that verify")
+    func audit() async throws {
+        try await withAPI { door in
+            let auditor = try await door.token(.complianceOfficer)
+            let refused = try await door.ask("GET", "/api/v1/audit/records", token: door.token(.researcher))
+            #expect(refused.status == 403 && refused.code == "role-missing")
+            let found = try await door.ask("GET", "/api/v1/audit/records?what=policy.activated", token: auditor)
+            #expect(found.json?["items"]?.arrayValue?.count == 1)
+            let index = try #require(found.json?["items"]?.arrayValue?.first?["index"]?.integerValue)
+            let one = try await door.ask("GET", "/api/v1/audit/records/\(index)", token: auditor)
+            #expect(one.json?["core"]?["event"] == "policy.activated")
+
+            let archive = try await door.ask(
+                "POST", "/api/v1/audit/exports", token: auditor, headers: Self.json, body: "{}")
+            #expect(archive.status == 200 && archive.headers["Content-Type"] == [Tar.mediaType])
+            let folder = door.folder.appendingPathComponent("export")
+            var unpacker = TarUnpacker(into: folder)
+            for start in stride(from: 0, to: archive.body.count, by: 700) {
+                try unpacker.take(archive.body[start..<min(start + 700, archive.body.count)])
+            }
+            #expect(try unpacker.finish().count > 2)
+            let names = try FileManager.default.subpathsOfDirectory(atPath: folder.path)
+            #expect(names.contains { $0.hasSuffix("checkpoint") }, "\(names)")
+        }
+    }
+}
+
+/// Archives that somebody else made.
+@Suite struct TarTests {
+    private func archive() async throws -> [UInt8] {
+        var bytes: [UInt8] = []
+        for (name, content) in [("a.txt", "first"), ("folder/b", ""), ("c", String(repeating: "c", count: 1000))] {
+            bytes += try #require(Tar.header(name: name, byteCount: content.utf8.count))
+            bytes += Array(content.utf8)
+            bytes += Tar.padding(after: content.utf8.count)
+        }
+        return bytes + Tar.end
+    }
+
+    private func unpack(_ bytes: [UInt8], into folder: URL, chunk: Int) throws -> [(name: String, bytes: Int)] {
+        var unpacker = TarUnpacker(into: folder)
+        for start in stride(from: 0, to: bytes.count, by: chunk) {
+            try unpacker.take(bytes[start..<min(start + chunk, bytes.count)])
+        }
+        return try unpacker.finish()
+    }
+
+    @Test("an archive in pieces of any size unpacks to its files", arguments: [1, 511, 512, 513, 100_000])
+    func pieces(chunk: Int) async throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("sekisho-tar-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let files = try unpack(await archive(), into: folder, chunk: chunk)
+        #expect(files.map(\.name) == ["a.txt", "folder/b", "c"])
+        #expect(try String(contentsOf: folder.appendingPathComponent("a.txt"), encoding: .utf8) == "first")
+    }
+
+    @Test(
+        "a name that leaves the folder has no header",
+        arguments: ["/etc/x", "../x", "a/../b", "a//b", "", ".hidden", "a\u{0}b", String(repeating: "a", count: 101)])
+    func names(name: String) { #expect(Tar.header(name: name, byteCount: 1) == nil) }
+
+    @Test("no changed archive leaves its folder or is taken for whole where it is not")
+    func mutations() async throws {
+        let seed: UInt64 = 32
+        var random = SeededRandom(seed: seed)
+        let valid = try await archive()
+        let parent = FileManager.default.temporaryDirectory.appendingPathComponent("sekisho-tar-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: parent) }
+        for round in 0..<300 {
+            let folder = parent.appendingPathComponent("inner")
+            try? FileManager.default.removeItem(at: parent)
+            var bytes = valid
+            if round % 3 == 0 {
+                bytes.removeLast(Int.random(in: 1..<bytes.count, using: &random))
+                #expect(throws: TarError.self, "seed \(seed), round \(round)") {
+                    _ = try unpack(bytes, into: folder, chunk: 600)
+                }
+            } else {
+                bytes[Int.random(in: 0..<bytes.count, using: &random)] ^= UInt8.random(in: 1...255, using: &random)
+                _ = try? unpack(bytes, into: folder, chunk: 600)
+            }
+            let outside = (try? FileManager.default.contentsOfDirectory(atPath: parent.path)) ?? []
+            #expect(outside.allSatisfy { $0 == "inner" }, "seed \(seed), round \(round)")
+        }
+    }
+}
