@@ -163,7 +163,7 @@ final class KernelBench {
                         sourceGradient: end == .sources ? sourceGradient : nil, accumulates: false)))
         }
         // The scalars that the gradient reads are the forward pass's.
-        let rig = try rig(layout)
+        let rig = try filled(layout)
         var first = layout.program
         first.commands = forward.map { Program.Command($0) }
         _ = try rig.ring(try rig.load(first))
@@ -177,12 +177,12 @@ final class KernelBench {
     }
 
     private func load(_ layout: Layout) throws -> (LocalKernels, UInt32) {
-        let rig = try rig(layout)
+        let rig = try filled(layout)
         return (rig, try rig.load(layout.program))
     }
 
     /// Memory with numbers between −1 and 1 everywhere, and the graph where the layout begins with one.
-    private func rig(_ layout: Layout) throws -> LocalKernels {
+    private func filled(_ layout: Layout) throws -> LocalKernels {
         let rig = try LocalKernels(memoryBytes: layout.byteCount, threads: threads)
         rig.withMemory { memory in
             var state: UInt32 = 1

@@ -69,10 +69,11 @@ final class SealedWindows: Sendable {
             do { try memory.finish(batch.read) } catch { throw unread(window) }
             crossed += batch.sealed.count
             // The next batch crosses while this one is opened.
-            coming =
-                batch.blocks.upperBound <= blocks.upperBound
-                ? try begin(window, batch.blocks.upperBound, to: blocks.upperBound, staging, half: 1 - batch.half)
-                : nil
+            coming = nil
+            if batch.blocks.upperBound <= blocks.upperBound {
+                coming = try begin(
+                    window, batch.blocks.upperBound, to: blocks.upperBound, staging, half: 1 - batch.half)
+            }
             do throws(ExecutorError) {
                 try open(
                     batch, window, wanted: transfer.windowOffset..<end, into: target,

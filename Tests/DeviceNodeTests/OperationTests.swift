@@ -22,101 +22,53 @@ import Vocabulary
         }
     }
 
+    @Test("no change of an attention's commands makes the device leave its memory", arguments: [7, 8] as [UInt64])
+    func mutated(seed: UInt64) throws {
+        var random = SeededRandom(seed: seed)
+        let graph = Reference.Graph(random: 30, edges: 80, using: &random)
+        let one = AttentionCase(graph: graph, heads: 3, headWidth: 5, drop: nil, using: &random)
+        let layer = try AttentionLayer(one, chunkRows: 30)
+        var program = layer.program
+        for index in program.buffers.indices {
+            program.buffers[index].byteCount = layer.memoryBytes - program.buffers[index].offset
+        }
+        let bytes = try program.bytes()
+        let commandsStart = try Program(buffers: program.buffers).bytes().count
+        let tail = 65_536
+        var (ran, refused) = (0, 0)
+        for _ in 0..<400 {
+            let rig = try Rig(memoryBytes: layer.memoryBytes + tail)
+            layer.fill(rig)
+            rig.memory.withBytes { memory in
+                memory[layer.memoryBytes...].copyBytes(from: [UInt8](repeating: 0xA5, count: tail))
+            }
+            for _ in 0..<ProgramExecutor.programsMax {
+                var changed = bytes
+                let at = Int.random(in: commandsStart..<changed.count, using: &random)
+                changed[at] &+= [1, 2, 4, 255, 16].randomElement(using: &random)!
+                guard let number = try? rig.executor.load(changed) else {
+                    refused += 1
+                    continue
+                }
+                ran += 1
+                _ = try? rig.executor.ring(number, try Self.arguments([]).bytes)
+            }
+            rig.memory.withBytes { memory in
+                #expect(memory[layer.memoryBytes...].allSatisfy { $0 == 0xA5 }, "seed \(seed)")
+            }
+        }
+        #expect(ran > 300 && refused > 1000, "seed \(seed): \(ran) ran, \(refused) refused")
+    }
+
     /// Output, and the gradients of target scores, source scores and features.
     private func run(_ one: AttentionCase, chunkRows: Int, threads: Int) throws -> [[Float]] {
-        let (nodes, heads, width) = (one.nodes, one.heads, one.width)
-        var builder = ProgramBuilder()
-        let pointers = builder.buffer((nodes + 1) * 8)
-        let columns = builder.buffer(one.graph.neighbours.count * 4)
-        let numbers = builder.buffer(nodes * 4 * heads * 4)
-        let sourceScores = builder.buffer(nodes * heads * 4)
-        let features = [builder.buffer(nodes * width * 4), builder.buffer(nodes * width * 4)]
-        let outputs = [width, heads, heads, width].map { builder.buffer(nodes * $0 * 4) }
-        let attention = Attention(heads: heads, headWidth: one.headWidth, slope: 0.2)
-        let chunks = stride(from: 0, to: nodes, by: chunkRows).map { $0..<min($0 + chunkRows, nodes) }
-        func rows(_ place: Place, _ first: Int, _ width: Int, column: Int = 0, columns: Int? = nil) -> Matrix {
-            let stride = columns ?? width
-            return Matrix(Place(buffer: place.buffer, offset: (first * stride + column) * 4), stride: stride)
+        let layer = try AttentionLayer(one, chunkRows: chunkRows)
+        let rig = try Rig(memoryBytes: layer.memoryBytes, threads: threads)
+        layer.fill(rig)
+        _ = try rig.ring(try rig.load(layer.program), Self.arguments([]))
+        return zip(layer.outputs, [one.width, one.heads, one.heads, one.width]).map {
+            rig.floats(at: layer.offset($0), count: one.nodes * $1)
         }
-        func number(_ index: Int, _ first: Int) -> Matrix {
-            rows(numbers, first, heads, column: index * heads, columns: 4 * heads)
-        }
-        func targets(_ first: Int) -> AttentionTargets {
-            AttentionTargets(scores: number(0, first), highest: number(1, first), inverse: number(2, first))
-        }
-        func neighbours(_ chunk: Range<Int>) -> Neighbours {
-            let base = Int(one.graph.pointers[chunk.lowerBound])
-            return Neighbours(
-                rowPointers: Place(buffer: pointers.buffer, offset: chunk.lowerBound * 8),
-                columns: Place(buffer: columns.buffer, offset: base * 4), edgeBase: base,
-                edges: Int(one.graph.pointers[chunk.upperBound]) - base, firstRow: chunk.lowerBound,
-                rows: chunk.count, nodes: nodes)
-        }
-        for chunk in chunks {
-            builder.add(
-                .attentionScale(
-                    AttentionScale(
-                        attention: attention, neighbours: neighbours(chunk), targets: targets(chunk.lowerBound),
-                        sourceScores: rows(sourceScores, 0, heads))))
-            for source in chunks {
-                builder.add(
-                    .attend(
-                        Attend(
-                            attention: attention, neighbours: neighbours(chunk), targets: targets(chunk.lowerBound),
-                            sourceScores: rows(sourceScores, source.lowerBound, heads),
-                            source: rows(features[0], source.lowerBound, width), sourceFirstRow: source.lowerBound,
-                            sourceRows: source.count, target: rows(outputs[0], chunk.lowerBound, width),
-                            accumulates: source.lowerBound > 0)))
-            }
-            builder.add(
-                .headDots(
-                    HeadDots(
-                        x: rows(features[1], chunk.lowerBound, width),
-                        y: .rows(rows(outputs[0], chunk.lowerBound, width)), target: number(3, chunk.lowerBound),
-                        rows: chunk.count, heads: heads, headWidth: one.headWidth)))
-        }
-        for end in AttentionGradient.End.allCases {
-            for chunk in chunks {
-                for other in chunks {
-                    let isTarget = end == .targets
-                    let (target, source) =
-                        isTarget ? (chunk.lowerBound, other.lowerBound) : (other.lowerBound, chunk.lowerBound)
-                    builder.add(
-                        .attentionGradient(
-                            AttentionGradient(
-                                attention: attention, rowsAre: end, neighbours: neighbours(chunk),
-                                otherFirstRow: other.lowerBound, otherRows: other.count, targets: targets(target),
-                                dots: number(3, target), gradient: rows(features[1], target, width),
-                                sourceScores: rows(sourceScores, source, heads),
-                                source: rows(features[0], source, width),
-                                scoreGradient: rows(outputs[isTarget ? 1 : 2], chunk.lowerBound, heads),
-                                sourceGradient: isTarget ? nil : rows(outputs[3], chunk.lowerBound, width),
-                                accumulates: other.lowerBound > 0)))
-                }
-            }
-        }
-        let rig = try Rig(memoryBytes: builder.memory, threads: threads)
-        func offset(_ place: Place) -> Int { builder.program.buffers[Int(place.buffer)].offset }
-        func write<Element>(_ values: [Element], at place: Place) {
-            rig.memory.withBytes { memory in
-                values.withUnsafeBytes {
-                    UnsafeMutableRawBufferPointer(rebasing: memory[offset(place)...]).copyMemory(from: $0)
-                }
-            }
-        }
-        write(one.graph.pointers, at: pointers)
-        write(one.graph.neighbours, at: columns)
-        write(one.s.values, at: sourceScores)
-        write(one.z.values, at: features[0])
-        write(one.g.values, at: features[1])
-        let scores = one.t.values
-        var interleaved = [Float](repeating: 0, count: nodes * 4 * heads)
-        for node in 0..<nodes {
-            for head in 0..<heads { interleaved[node * 4 * heads + head] = scores[node * heads + head] }
-        }
-        write(interleaved, at: numbers)
-        _ = try rig.ring(try rig.load(builder.program), Self.arguments([]))
-        return zip(outputs, [width, heads, heads, width]).map { rig.floats(at: offset($0), count: nodes * $1) }
     }
 
     @Test("two products into the same sums have the same bits, one after the other or joined")
@@ -287,5 +239,121 @@ import Vocabulary
 
     private static func arguments(_ flags: DoorbellFlags, epoch: UInt32 = 0) -> DoorbellArguments {
         DoorbellArguments(seed: 1, epoch: epoch, step: 1, learningRate: 0, flags: flags)
+    }
+}
+
+/// One attention layer, forward and backward, as commands over chunks of its rows, with everything in device memory.
+private struct AttentionLayer {
+    let one: AttentionCase
+    let program: Program
+    let memoryBytes: Int
+    /// The output, and the gradients of target scores, source scores and features.
+    let outputs: [Place]
+    private let pointers, columns, numbers, sourceScores: Place
+    private let features: [Place]
+
+    init(_ one: AttentionCase, chunkRows: Int) throws {
+        let (nodes, heads, width) = (one.nodes, one.heads, one.width)
+        var builder = ProgramBuilder()
+        let pointers = builder.buffer((nodes + 1) * 8)
+        let columns = builder.buffer(one.graph.neighbours.count * 4)
+        let numbers = builder.buffer(nodes * 4 * heads * 4)
+        let sourceScores = builder.buffer(nodes * heads * 4)
+        let features = [builder.buffer(nodes * width * 4), builder.buffer(nodes * width * 4)]
+        let outputs = [width, heads, heads, width].map { builder.buffer(nodes * $0 * 4) }
+        let attention = Attention(heads: heads, headWidth: one.headWidth, slope: 0.2)
+        let chunks = stride(from: 0, to: nodes, by: chunkRows).map { $0..<min($0 + chunkRows, nodes) }
+        func rows(_ place: Place, _ first: Int, _ width: Int, column: Int = 0, columns: Int? = nil) -> Matrix {
+            let stride = columns ?? width
+            return Matrix(Place(buffer: place.buffer, offset: (first * stride + column) * 4), stride: stride)
+        }
+        func number(_ index: Int, _ first: Int) -> Matrix {
+            rows(numbers, first, heads, column: index * heads, columns: 4 * heads)
+        }
+        func targets(_ first: Int) -> AttentionTargets {
+            AttentionTargets(scores: number(0, first), highest: number(1, first), inverse: number(2, first))
+        }
+        func neighbours(_ chunk: Range<Int>) -> Neighbours {
+            let base = Int(one.graph.pointers[chunk.lowerBound])
+            return Neighbours(
+                rowPointers: Place(buffer: pointers.buffer, offset: chunk.lowerBound * 8),
+                columns: Place(buffer: columns.buffer, offset: base * 4), edgeBase: base,
+                edges: Int(one.graph.pointers[chunk.upperBound]) - base, firstRow: chunk.lowerBound,
+                rows: chunk.count, nodes: nodes)
+        }
+        for chunk in chunks {
+            builder.add(
+                .attentionScale(
+                    AttentionScale(
+                        attention: attention, neighbours: neighbours(chunk), targets: targets(chunk.lowerBound),
+                        sourceScores: rows(sourceScores, 0, heads))))
+            for source in chunks {
+                builder.add(
+                    .attend(
+                        Attend(
+                            attention: attention, neighbours: neighbours(chunk), targets: targets(chunk.lowerBound),
+                            sourceScores: rows(sourceScores, source.lowerBound, heads),
+                            source: rows(features[0], source.lowerBound, width), sourceFirstRow: source.lowerBound,
+                            sourceRows: source.count, target: rows(outputs[0], chunk.lowerBound, width),
+                            accumulates: source.lowerBound > 0)))
+            }
+            builder.add(
+                .headDots(
+                    HeadDots(
+                        x: rows(features[1], chunk.lowerBound, width),
+                        y: .rows(rows(outputs[0], chunk.lowerBound, width)), target: number(3, chunk.lowerBound),
+                        rows: chunk.count, heads: heads, headWidth: one.headWidth)))
+        }
+        for end in AttentionGradient.End.allCases {
+            for chunk in chunks {
+                for other in chunks {
+                    let isTarget = end == .targets
+                    let (target, source) =
+                        isTarget ? (chunk.lowerBound, other.lowerBound) : (other.lowerBound, chunk.lowerBound)
+                    builder.add(
+                        .attentionGradient(
+                            AttentionGradient(
+                                attention: attention, rowsAre: end, neighbours: neighbours(chunk),
+                                otherFirstRow: other.lowerBound, otherRows: other.count, targets: targets(target),
+                                dots: number(3, target), gradient: rows(features[1], target, width),
+                                sourceScores: rows(sourceScores, source, heads),
+                                source: rows(features[0], source, width),
+                                scoreGradient: rows(outputs[isTarget ? 1 : 2], chunk.lowerBound, heads),
+                                sourceGradient: isTarget ? nil : rows(outputs[3], chunk.lowerBound, width),
+                                accumulates: other.lowerBound > 0)))
+                }
+            }
+        }
+        self.one = one
+        program = builder.program
+        memoryBytes = builder.memory
+        self.outputs = outputs
+        (self.pointers, self.columns, self.numbers) = (pointers, columns, numbers)
+        (self.sourceScores, self.features) = (sourceScores, features)
+    }
+
+    func offset(_ place: Place) -> Int { program.buffers[Int(place.buffer)].offset }
+
+    /// Writes graph, scores, features and the output's gradient.
+    func fill(_ rig: Rig) {
+        let (nodes, heads) = (one.nodes, one.heads)
+        func write<Element>(_ values: [Element], at place: Place) {
+            rig.memory.withBytes { memory in
+                values.withUnsafeBytes {
+                    UnsafeMutableRawBufferPointer(rebasing: memory[offset(place)...]).copyMemory(from: $0)
+                }
+            }
+        }
+        write(one.graph.pointers, at: pointers)
+        write(one.graph.neighbours, at: columns)
+        write(one.s.values, at: sourceScores)
+        write(one.z.values, at: features[0])
+        write(one.g.values, at: features[1])
+        let scores = one.t.values
+        var interleaved = [Float](repeating: 0, count: nodes * 4 * heads)
+        for node in 0..<nodes {
+            for head in 0..<heads { interleaved[node * 4 * heads + head] = scores[node * heads + head] }
+        }
+        write(interleaved, at: numbers)
     }
 }
