@@ -4,6 +4,7 @@ import GraphVault
 import Sealing
 import Synchronization
 import Training
+import TrainingPlanner
 import Vocabulary
 
 /// What the device sealed into a result window, as it lies on the enclave host.
@@ -50,7 +51,7 @@ struct AttachedDevice: TrainingDevice {
         switch window.purpose {
         case .image(let section):
             ImageStore(image: image, section: section, byteCount: try image.sealedByteCount(section))
-        case .spill, .result: spills.store(for: window.id, byteCount: Self.sealed(window.byteCount))
+        case .spill, .result: try spills.store(for: window.id, byteCount: Self.sealed(window.byteCount))
         case .state: StateStore(bytes: state[window.id], byteCount: Self.sealed(window.byteCount))
         }
     }
@@ -93,10 +94,14 @@ private struct StateStore: WindowStore {
     }
 }
 
-/// The enclave host's memory tier: what the device sealed and put away here. The host cannot open it.
+/// What the device sealed and put away here, in memory or on the SSD as the plan says. The host cannot open it.
 final class SpillStores: Sendable {
-    private let stores = Mutex<[UInt16: SpillStore]>([:])
+    private let stores = Mutex<[UInt16: any WindowStore]>([:])
+    /// Where the SSD tier's files are made.
+    private let folder: String
     private let isUsed = Mutex(false)
+
+    init(folder: String) { self.folder = folder }
 
     /// True once: what is sealed for an attempt's state windows must be sealed once only.
     func takeFirstUse() -> Bool {
@@ -106,10 +111,12 @@ final class SpillStores: Sendable {
         }
     }
 
-    func store(for window: UInt16, byteCount: Int) -> any WindowStore {
-        stores.withLock { stores in
+    func store(for window: UInt16, byteCount: Int) throws -> any WindowStore {
+        try stores.withLock { stores in
             if let store = stores[window], store.byteCount == byteCount { return store }
-            let store = SpillStore(byteCount: byteCount)
+            let store: any WindowStore =
+                ModelSpec.tier(ofWindow: window) == .ssd
+                ? try SpillFile(folder: folder, byteCount: byteCount) : SpillStore(byteCount: byteCount)
             stores[window] = store
             return store
         }

@@ -209,7 +209,7 @@ extension Gateway {
             }
             return DeviceSession(
                 gpu: gpu, lease: record, attempt: attempt,
-                spills: SpillStores())
+                spills: SpillStores(folder: home.folder.path))
         } catch {
             if error.code == .refused {
                 throw StageFailure.refused(stage, [Self.code(of: error)], error.publicDescription)
@@ -287,7 +287,7 @@ extension Gateway {
         let rate = planned?["bytes_per_second"]?.integerValue ?? Int64(clamping: link.bytesPerSecond)
         let roundTrip = planned?["rtt_nanoseconds"]?.integerValue ?? Int64(clamping: link.roundTripNanoseconds)
         let budget = Budget(
-            deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax,
+            deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax, ssdBytes: ssdBytesMax,
             link: LinkRates(
                 bytesPerSecond: Double(max(rate, 1)), roundTripSeconds: Double(roundTrip) / 1e9))
         do {
@@ -317,7 +317,10 @@ extension Gateway {
             ],
             [
                 "tier": "enclave host",
-                "parts": [part("run image", image), part("spilled tensors", plan.spillBytes)],
+                "parts": [part("run image", image), part("spilled tensors", plan.epoch.forecast.hostBytes)],
+            ],
+            [
+                "tier": "enclave SSD", "parts": [part("spilled tensors", plan.epoch.forecast.ssdBytes)],
             ],
         ]
     }

@@ -42,6 +42,8 @@ package actor Gateway {
     var fabricCache: Fabric?
     /// Sealed bytes that one run may keep on this host.
     let hostBytesMax = 8 << 30
+    /// Disk of this host for what memory has no room for.
+    let ssdBytesMax = 64 << 30
     /// Who follows which run.
     let feed = RunFeed()
     /// Which runs somebody should work on.

@@ -198,11 +198,19 @@ extension ModelSpec {
     /// What the best epoch is chosen by.
     package var metric: Metric { earlyStopping?.metric ?? task.metrics[0] }
 
-    /// Layers and their order of operations, for features of width `features` and `classes` classes.
-    package func shape(features: Int, classes: Int) -> ModelShape {
+    /// Layers and their order of operations, on an image of these sizes.
+    package func shape(for image: ImageShape) -> ModelShape {
+        shape(features: image.features, classes: image.classes, relations: image.relations.count)
+    }
+
+    /// The same for features of width `features`, `classes` classes and so many topologies with weights of their own.
+    package func shape(features: Int, classes: Int, relations: Int = 0) -> ModelShape {
         ModelShape(
             aggregation: model, widths: [features] + hidden + [classes], dropsFeatures: inputDropout > .zero,
-            dropsHidden: dropout > .zero, weighsClasses: classWeights == .balanced)
+            dropsHidden: dropout > .zero, weighsClasses: classWeights == .balanced, isResidual: residual,
+            normalises: layerNorm, activation: activation == .elu ? .elu : .relu,
+            attention: attention.map { ModelShape.Attention(heads: $0.heads, outputHeads: $0.outputHeads) },
+            relations: relations)
     }
 
     /// The form that is hashed: numbers with fractions as decimal text. The members of the first grammar are all there;

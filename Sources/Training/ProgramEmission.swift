@@ -18,7 +18,6 @@ extension ModelSpec {
     ///
     /// - Parameter trainingByClass: training nodes of each class; needed for balanced class weights only.
     package func program(for plan: TrainingPlan, trainingByClass: [Int]? = nil) throws(TrainingError) -> Program {
-        guard isCut else { throw TrainingError(.programRefused, "a model of this kind is not cut") }
         var emitter = Emitter(spec: self, plan: plan)
         try emitter.emitStart(trainingByClass: trainingByClass)
         emitter.emitResume()
@@ -100,15 +99,10 @@ private struct Emitter {
 
     mutating func emitStart(trainingByClass: [Int]?) throws(TrainingError) {
         let flags: DoorbellFlags = .first
-        for section in plan.image.recipe.sections {
-            guard let (buffer, bytes) = resident(section) else { continue }
-            append(
-                .fetch(
-                    Transfer(
-                        window: ModelSpec.window(of: section), windowOffset: 0, byteCount: bytes,
-                        place: Place(buffer: UInt16(buffer)))),
-                flags, Touched(writes: [buffer]))
+        for (section, role) in wholeSections {
+            fetch(section, 0..<plan.image.byteCount(section), to: place(role), flags)
         }
+        for load in plan.loads { fetch(load.section, load.bytes, to: Place(buffer: UInt16(load.buffer)), flags) }
         for role in [
             TrainingPlan.Fixed.parameters, .gradients, .firstMoments, .secondMoments, .best, .bestState, .trainScores,
             .evaluateScores,
@@ -117,19 +111,12 @@ private struct Emitter {
             append(
                 .fill(Fill(place(role), count: plan.buffers[buffer].byteCount / 4)), flags, Touched(writes: [buffer]))
         }
-        for (stream, entry) in model.parameters.entries.enumerated() where entry.role != .bias {
-            append(
-                .initialise(
-                    Initialise(
-                        target: Matrix(place(.parameters, entry), stride: entry.columns), rows: entry.rows,
-                        columns: entry.columns, stream: UInt32(stream))),
-                flags, Touched(writes: [Int(fixed[.parameters]!)]))
-        }
+        for (stream, entry) in model.parameters.entries.enumerated() { initialise(entry, stream: UInt32(stream)) }
         if model.weighsClasses { try emitClassWeights(trainingByClass) }
         append(
             .labelWeight(
                 LabelWeight(
-                    targets: .classes(place(.labels)), split: place(.split), rows: plan.image.nodes,
+                    targets: targets(), split: place(.split), rows: plan.image.nodes,
                     classes: plan.image.classes, classWeights: classWeights, total: place(.total), accumulates: false)),
             flags,
             Touched(
@@ -137,20 +124,39 @@ private struct Emitter {
                 writes: [Int(fixed[.total]!)]))
     }
 
+    /// Weights begin at random, LayerNorm's factors at 1, what is added at 0.
+    private mutating func initialise(_ entry: ParameterLayout.Entry, stream: UInt32) {
+        let writes = Touched(writes: [Int(fixed[.parameters]!)])
+        switch entry.role {
+        case .bias, .normShift: break
+        case .normScale: append(.fill(Fill(place(.parameters, entry), count: entry.count, value: 1)), .first, writes)
+        case .weight, .root, .attentionSource, .attentionTarget:
+            append(
+                .initialise(
+                    Initialise(
+                        target: Matrix(place(.parameters, entry), stride: entry.columns), rows: entry.rows,
+                        columns: entry.columns, stream: stream)),
+                .first, writes)
+        }
+    }
+
     private var classWeights: Place? { model.weighsClasses ? place(.classWeights) : nil }
 
-    /// The buffer of what stays of a section, and its bytes.
-    private func resident(_ section: ImageSection) -> (buffer: Int, bytes: Int)? {
-        let role: TrainingPlan.Fixed
-        switch section {
-        case .rowPointers: role = .rowPointers
-        case .scale: role = .scale
-        case .labels: role = .labels
-        case .split: role = .split
-        case .labelSets, .targets: return nil
-        case .columns, .features, .aggregate: return plan.resident(section: section)
+    /// Small sections, which stay in device memory always.
+    private var wholeSections: [(ImageSection, TrainingPlan.Fixed)] {
+        [
+            (.rowPointers, .rowPointers), (.scale, .scale), (plan.image.recipe.targetSection, .labels),
+            (.split, .split),
+        ].filter { fixed[$0.1] != nil }
+    }
+
+    /// What is right for the rows from `firstRow` on.
+    private func targets(firstRow: Int = 0) -> Targets {
+        switch plan.image.recipe.target {
+        case .classes: .classes(place(.labels, offset: firstRow * 4))
+        case .classSets: .bits(place(.labels, offset: firstRow * ((plan.image.classes + 7) / 8)))
+        case .values: .values(Matrix(place(.labels, offset: firstRow * 4), stride: 1))
         }
-        return fixed[role].map { (Int($0), plan.image.byteCount(section)) }
     }
 
     private mutating func emitClassWeights(_ trainingByClass: [Int]?) throws(TrainingError) {
@@ -287,15 +293,16 @@ private struct Emitter {
         case .storePart(let value, let slice): emitPart(value, slice, chunk, stores: true)
         case .run(let op): emit(op, chunk)
         case .finishSum(let op):
-            guard case .gather(_, let to, let steps) = plan.graph.ops[op].kind else { return }
-            emitMap(plan.bareSum(of: op), to, steps, chunk)
+            guard case .gather(_, _, let to, let steps) = plan.graph.ops[op].kind else { return }
+            emitMap(all(plan.bareSum(of: op)), all(to), steps, chunk)
         }
     }
 
     private mutating func emit(_ op: OpIndex, _ chunk: Chunk) {
         let rows = chunk.rows
         switch plan.graph.ops[op].kind {
-        case .map(let from, let to, let steps): emitMap(from, to, steps, chunk)
+        case .map(let from, let to, let steps): emitMap(all(from), all(to), steps, chunk)
+        case .part(let from, let to, let steps): emitMap(from, to, steps, chunk)
         case .product(let a, let entry, let transposed, let to, let accumulates, let steps):
             append(
                 .product(
@@ -305,7 +312,11 @@ private struct Emitter {
                         inner: transposed ? entry.columns : entry.rows, transposesB: transposed,
                         accumulates: accumulates, firstRow: rows.lowerBound, steps: resolve(steps, chunk))),
                 chunk.flags, touched([a], writes: [to], steps, chunk, parameters: true))
-        case .gather(let from, let to, let steps): emitGather(from, to, steps, chunk)
+        case .gather(let from, let relation, let to, let steps): emitGather(from, relation, to, steps, chunk)
+        case .attentionScale(let attention, let scores): emitAttentionScale(attention, scores, chunk)
+        case .attend(let attention, let to): emitAttend(attention, to, chunk)
+        case .attentionGradient(let attention, let gradient): emitAttentionGradient(attention, gradient, chunk)
+        case .headDots(let value, let other, let heads, let to): emitHeadDots(value, other, heads, to, chunk)
         case .weightGradient(let a, let b, let entry):
             let stack = plan.stack(entry, pass: chunk.pass)
             append(
@@ -315,25 +326,44 @@ private struct Emitter {
                         firstRow: rows.lowerBound, rows: rows.count, totalRows: plan.image.nodes,
                         stack: Place(buffer: UInt16(stack)))),
                 chunk.flags, touched([a, b], writes: [], [], chunk, alsoWrites: [stack]))
-        case .columnSum(let a, _, let entry):
+        case .columnSum(let a, let factors, let entry):
             let stack = plan.stack(entry, pass: chunk.pass)
             append(
                 .tileColumnSum(
                     TileColumnSum(
-                        a: matrix(a, chunk), columns: entry.columns, firstRow: rows.lowerBound, rows: rows.count,
+                        a: matrix(a, chunk),
+                        factors: factors.map {
+                            $0.heads == 0
+                                ? .elements(matrix($0.value, chunk))
+                                : .heads(matrix($0.value, chunk), heads: $0.heads)
+                        }, columns: entry.columns, firstRow: rows.lowerBound, rows: rows.count,
                         totalRows: plan.image.nodes, stack: Place(buffer: UInt16(stack)))),
-                chunk.flags, touched([a], writes: [], [], chunk, alsoWrites: [stack]))
+                chunk.flags,
+                touched(
+                    [a] + (factors.map { [$0.value] } ?? []), writes: [], [], chunk, alsoWrites: [stack]))
         case .loss(let outputs, let gradient): emitLoss(outputs, gradient, chunk)
         }
     }
 
-    private mutating func emitMap(_ from: ValueIndex, _ to: ValueIndex, _ steps: [ValueStep], _ chunk: Chunk) {
+    private func all(_ value: ValueIndex) -> OpGraph.Columns {
+        OpGraph.Columns(value: value, first: 0, count: plan.value(value).width)
+    }
+
+    private func matrix(_ columns: OpGraph.Columns, _ chunk: Chunk) -> Matrix {
+        var matrix = matrix(columns.value, chunk)
+        matrix.place.offset += columns.first * 4
+        return matrix
+    }
+
+    private mutating func emitMap(
+        _ from: OpGraph.Columns, _ to: OpGraph.Columns, _ steps: [ValueStep], _ chunk: Chunk
+    ) {
         append(
             .map(
                 RowMap(
                     source: matrix(from, chunk), target: matrix(to, chunk), rows: chunk.rows.count,
-                    columns: plan.value(to).width, firstRow: chunk.rows.lowerBound, steps: resolve(steps, chunk))),
-            chunk.flags, touched([from], writes: [to], steps, chunk, parameters: true))
+                    columns: to.count, firstRow: chunk.rows.lowerBound, steps: resolve(steps, chunk))),
+            chunk.flags, touched([from.value], writes: [to.value], steps, chunk, parameters: true))
     }
 
     private mutating func emitLoss(_ outputs: ValueIndex, _ gradient: ValueIndex?, _ chunk: Chunk) {
@@ -342,7 +372,7 @@ private struct Emitter {
         append(
             .loss(
                 Loss(
-                    outputs: matrix(outputs, chunk), targets: .classes(place(.labels, offset: rows.lowerBound * 4)),
+                    outputs: matrix(outputs, chunk), targets: targets(firstRow: rows.lowerBound),
                     split: place(.split, offset: rows.lowerBound), firstRow: rows.lowerBound, rows: rows.count,
                     totalRows: plan.image.nodes, classes: plan.image.classes, classWeights: classWeights,
                     total: place(.total), gradient: gradient.map { matrix($0, chunk) }, scores: place(scores))),
@@ -354,30 +384,150 @@ private struct Emitter {
                 alsoWrites: [Int(fixed[scores]!)]))
     }
 
-    private mutating func emitGather(_ from: ValueIndex, _ to: ValueIndex, _ steps: [ValueStep], _ chunk: Chunk) {
-        let rows = chunk.rows
-        let edges = plan.edges(ofChunks: chunk.number..<chunk.number + 1)
-        // Resident neighbours are those of the graph from its start, fetched ones those of the chunk.
-        let isResident = chunk.number < plan.residentChunks(of: plan.columns)
-        let columns = place(
-            plan.location(plan.columns, chunk: chunk.number, pass: chunk.pass),
-            offset: isResident ? edges.lowerBound * 4 : 0)
-        let source = plan.whole(from, pass: chunk.pass)
-        let width = plan.value(from).width
+    private mutating func emitGather(
+        _ from: ValueIndex, _ relation: Int, _ to: ValueIndex, _ steps: [ValueStep], _ chunk: Chunk
+    ) {
+        let neighbours = neighbours(relation, chunk)
+        let source = whole(from, chunk)
         append(
             .aggregate(
                 Aggregate(
-                    neighbours: Neighbours(
-                        rowPointers: place(.rowPointers, offset: rows.lowerBound * 8), columns: columns,
-                        edgeBase: edges.lowerBound, edges: edges.count, firstRow: rows.lowerBound, rows: rows.count,
-                        nodes: plan.image.nodes),
-                    source: Matrix(place(source), stride: width), sourceFirstRow: 0,
-                    sourceRows: plan.image.nodes, target: matrix(to, chunk), width: width, accumulates: false,
+                    neighbours: neighbours, source: source, sourceFirstRow: 0, sourceRows: plan.image.nodes,
+                    target: matrix(to, chunk), width: source.stride, accumulates: false,
                     steps: resolve(steps, chunk))),
             chunk.flags,
             touched(
-                [], writes: [to], steps, chunk,
-                also: [Int(fixed[.rowPointers]!), Int(columns.buffer), source.buffer], parameters: true))
+                [], writes: [to], steps, chunk, also: buffers(neighbours) + [Int(source.place.buffer)],
+                parameters: true))
+    }
+
+    private func whole(_ value: ValueIndex, _ chunk: Chunk) -> Matrix {
+        Matrix(place(plan.whole(value, pass: chunk.pass)), stride: plan.value(value).width)
+    }
+
+    private func neighbours(_ relation: Int, _ chunk: Chunk) -> Neighbours {
+        let columns = plan.columns(relation)
+        let location = plan.location(columns, chunk: chunk.number, pass: chunk.pass)
+        return neighbours(
+            relation, chunks: chunk.number..<chunk.number + 1, location,
+            isResident: chunk.number < plan.residentChunks(of: columns))
+    }
+
+    /// Neighbours that stay are those of the topology from its start, fetched ones those of the chunks.
+    private func neighbours(
+        _ relation: Int, chunks: Range<Int>, _ location: TrainingPlan.Location, isResident: Bool
+    ) -> Neighbours {
+        let edges = plan.edges(ofChunks: chunks, relation: relation)
+        let first = plan.edges(ofChunks: 0..<1, relation: relation).lowerBound
+        let rows =
+            plan.rows(ofChunk: chunks.lowerBound).lowerBound..<plan.rows(ofChunk: chunks.upperBound - 1).upperBound
+        return Neighbours(
+            rowPointers: place(.rowPointers, offset: (relation * plan.image.nodes + rows.lowerBound) * 8),
+            columns: place(location, offset: isResident ? (edges.lowerBound - first) * 4 : 0),
+            edgeBase: edges.lowerBound, edges: edges.count, firstRow: rows.lowerBound, rows: rows.count,
+            nodes: plan.image.nodes)
+    }
+
+    private func buffers(_ neighbours: Neighbours) -> [Int] {
+        [Int(neighbours.rowPointers.buffer), Int(neighbours.columns.buffer)]
+    }
+
+    // MARK: Attention
+
+    private func attention(_ attention: OpGraph.Attention) -> Attention {
+        let probability = Float(spec.attention?.dropout.value ?? 0)
+        return Attention(
+            heads: attention.heads, headWidth: attention.headWidth, slope: 0.2,
+            dropout: attention.drops && probability > 0
+                ? Dropout(probability: probability, stream: UInt32(attention.layer)) : nil)
+    }
+
+    /// Scores, highest and inverse behind each other in one matrix.
+    private func targets(_ ends: Matrix, heads: Int) -> AttentionTargets {
+        func columns(_ number: Int) -> Matrix {
+            var matrix = ends
+            matrix.place.offset += number * heads * 4
+            return matrix
+        }
+        return AttentionTargets(scores: columns(0), highest: columns(1), inverse: columns(2))
+    }
+
+    private mutating func emitAttentionScale(_ graph: OpGraph.Attention, _ scores: ValueIndex, _ chunk: Chunk) {
+        let neighbours = neighbours(0, chunk)
+        var targets = targets(matrix(graph.targets, chunk), heads: graph.heads)
+        targets.scores = matrix(scores, chunk)
+        let sourceScores = whole(graph.sourceScores, chunk)
+        append(
+            .attentionScale(
+                AttentionScale(
+                    attention: attention(graph), neighbours: neighbours, targets: targets,
+                    sourceScores: sourceScores)),
+            chunk.flags,
+            touched(
+                [scores], writes: [graph.targets], [], chunk,
+                also: buffers(neighbours) + [Int(sourceScores.place.buffer)]))
+    }
+
+    private mutating func emitAttend(_ graph: OpGraph.Attention, _ to: ValueIndex, _ chunk: Chunk) {
+        let neighbours = neighbours(0, chunk)
+        let (source, sourceScores) = (whole(graph.source, chunk), whole(graph.sourceScores, chunk))
+        append(
+            .attend(
+                Attend(
+                    attention: attention(graph), neighbours: neighbours,
+                    targets: targets(matrix(graph.targets, chunk), heads: graph.heads), sourceScores: sourceScores,
+                    source: source, sourceFirstRow: 0, sourceRows: plan.image.nodes, target: matrix(to, chunk),
+                    accumulates: false)),
+            chunk.flags,
+            touched(
+                [graph.targets], writes: [to], [], chunk,
+                also: buffers(neighbours) + [Int(source.place.buffer), Int(sourceScores.place.buffer)]))
+    }
+
+    private mutating func emitAttentionGradient(
+        _ graph: OpGraph.Attention, _ gradient: OpGraph.AttentionGradient, _ chunk: Chunk
+    ) {
+        let neighbours = neighbours(0, chunk)
+        let ofSources = gradient.isOfSources
+        func end(_ value: ValueIndex, isRows: Bool) -> Matrix { isRows ? matrix(value, chunk) : whole(value, chunk) }
+        let ends = end(graph.targets, isRows: !ofSources)
+        var dots = ends
+        dots.place.offset += 3 * graph.heads * 4
+        let reads = [
+            ends, end(gradient.gradient, isRows: !ofSources), end(graph.sourceScores, isRows: ofSources),
+            end(graph.source, isRows: ofSources),
+        ]
+        append(
+            .attentionGradient(
+                AttentionGradient(
+                    attention: attention(graph), rowsAre: ofSources ? .sources : .targets, neighbours: neighbours,
+                    otherFirstRow: 0, otherRows: plan.image.nodes, targets: targets(ends, heads: graph.heads),
+                    dots: dots, gradient: reads[1], sourceScores: reads[2], source: reads[3],
+                    scoreGradient: matrix(gradient.scoreGradient, chunk),
+                    sourceGradient: gradient.sourceGradient.map { matrix($0, chunk) }, accumulates: false)),
+            chunk.flags,
+            touched(
+                [], writes: [gradient.scoreGradient] + (gradient.sourceGradient.map { [$0] } ?? []), [], chunk,
+                also: buffers(neighbours) + reads.map { Int($0.place.buffer) }))
+    }
+
+    private mutating func emitHeadDots(
+        _ value: ValueIndex, _ other: OpGraph.HeadOther, _ heads: Int, _ to: OpGraph.Columns, _ chunk: Chunk
+    ) {
+        let y: HeadDots.Other
+        var reads = [value]
+        switch other {
+        case .vector(let entry): y = .vector(place(.parameters, entry))
+        case .rows(let rows):
+            y = .rows(matrix(rows, chunk))
+            reads.append(rows)
+        }
+        append(
+            .headDots(
+                HeadDots(
+                    x: matrix(value, chunk), y: y, target: matrix(to, chunk), rows: chunk.rows.count, heads: heads,
+                    headWidth: plan.value(value).width / heads)),
+            chunk.flags, touched(reads, writes: [to.value], [], chunk, parameters: true))
     }
 
     // MARK: Moving
@@ -393,7 +543,8 @@ private struct Emitter {
         }
         let range: Range<Int>
         if section == .columns {
-            let edges = plan.edges(ofChunks: chunk.number..<chunk.number + 1)
+            let edges = plan.edges(
+                ofChunks: chunk.number..<chunk.number + 1, relation: plan.value(value).relation)
             range = edges.lowerBound * 4..<edges.upperBound * 4
         } else {
             let bytes = plan.value(value).width * 4
@@ -466,7 +617,6 @@ private struct Emitter {
 
     /// The bare sums over one source, slice by slice: each slice of the source is fetched whole, its sums are stored.
     private mutating func emitSlices(of source: ValueIndex, _ ops: [OpIndex], _ pass: Int, _ flags: DoorbellFlags) {
-        let groups = plan.groups(of: source)
         var turn = 0
         for (slice, range) in plan.slices(of: source).enumerated() {
             let width = range.count
@@ -484,7 +634,7 @@ private struct Emitter {
                 }
             }
             for op in ops {
-                for group in groups {
+                for group in plan.groups(of: source, relation: plan.graph.ops[op].relation!) {
                     emitSliceSum(op, slice, group, source: Matrix(whole, stride: width), turn, pass, flags)
                     turn += 1
                 }
@@ -496,29 +646,24 @@ private struct Emitter {
         _ op: OpIndex, _ slice: Int, _ group: Range<Int>, source: Matrix, _ turn: Int, _ pass: Int,
         _ flags: DoorbellFlags
     ) {
-        let rows =
-            plan.rows(ofChunk: group.lowerBound).lowerBound..<plan.rows(ofChunk: group.upperBound - 1).upperBound
-        let edges = plan.edges(ofChunks: group)
-        let (location, isResident) = plan.sliceColumns(group, turn: turn, pass: pass)
+        let relation = plan.graph.ops[op].relation!
+        let (location, isResident) = plan.sliceColumns(group, relation: relation, turn: turn, pass: pass)
         if !isResident {
+            let edges = plan.edges(ofChunks: group, relation: relation)
             fetch(.columns, edges.lowerBound * 4..<edges.upperBound * 4, to: place(location), flags)
         }
-        let columns = place(location, offset: isResident ? edges.lowerBound * 4 : 0)
+        let neighbours = neighbours(relation, chunks: group, location, isResident: isResident)
         let bare = plan.bareSum(of: op)
         let target = place(plan.part(bare, turn: turn, pass: pass))
         let width = source.stride
         append(
             .aggregate(
                 Aggregate(
-                    neighbours: Neighbours(
-                        rowPointers: place(.rowPointers, offset: rows.lowerBound * 8), columns: columns,
-                        edgeBase: edges.lowerBound, edges: edges.count, firstRow: rows.lowerBound, rows: rows.count,
-                        nodes: plan.image.nodes),
-                    source: source, sourceFirstRow: 0, sourceRows: plan.image.nodes,
+                    neighbours: neighbours, source: source, sourceFirstRow: 0, sourceRows: plan.image.nodes,
                     target: Matrix(target, stride: width), width: width, accumulates: false)),
             flags,
             Touched(
-                reads: [Int(fixed[.rowPointers]!), Int(columns.buffer), Int(source.place.buffer)],
+                reads: buffers(neighbours) + [Int(source.place.buffer)],
                 writes: [Int(target.buffer)]))
         move(
             bare, slice: slice, chunk: group.lowerBound, bytes: group.count * plan.stride(width: width), at: target,
@@ -531,16 +676,28 @@ private struct Emitter {
         steps.map { step in
             switch step {
             case .bias(let entry): .bias(place(.parameters, entry))
-            case .scaleRows: .scaleRows(place(.scale, offset: chunk.rows.lowerBound * 4))
+            case .scaleColumns(let entry): .scaleColumns(place(.parameters, entry))
+            case .scaleRows(let relation):
+                .scaleRows(
+                    place(.scale, offset: (relation * plan.image.nodes + chunk.rows.lowerBound) * 4))
+            case .scale(let factor): .scale(factor)
             case .relu: .relu
             case .reluGradient(let value): .reluGradient(matrix(value, chunk))
+            case .elu: .elu
+            case .eluGradient(let value): .eluGradient(matrix(value, chunk))
+            case .normalise: .normalise(epsilon: 1e-5)
+            case .normaliseGradient(let value):
+                .normaliseGradient(NormaliseGradient(input: matrix(value, chunk), epsilon: 1e-5))
+            case .addPart(let columns): .add(matrix(columns, chunk))
+            case .addHeads(let value, let heads, let entry):
+                .addHeads(
+                    HeadOuter(factors: matrix(value, chunk), heads: heads, vector: place(.parameters, entry)))
             case .dropout(let layer):
                 .dropout(
                     Dropout(
                         probability: Float((layer == 0 ? spec.inputDropout : spec.dropout).value),
                         stream: UInt32(layer)))
             case .add(let value): .add(matrix(value, chunk))
-            case .scaleColumns, .normalise, .normaliseGradient: preconditionFailure("not yet on the device")
             }
         }
     }
@@ -555,8 +712,11 @@ private struct Emitter {
         for step in steps {
             switch step {
             case .scaleRows: read.append(Int(fixed[.scale]!))
-            case .reluGradient(let value), .add(let value), .normaliseGradient(let value): read.append(buffer(value))
-            case .bias, .scaleColumns, .relu, .dropout, .normalise: break
+            case .reluGradient(let value), .eluGradient(let value), .add(let value), .normaliseGradient(let value),
+                .addHeads(let value, _, _):
+                read.append(buffer(value))
+            case .addPart(let columns): read.append(buffer(columns.value))
+            case .bias, .scaleColumns, .scale, .relu, .elu, .dropout, .normalise: break
             }
         }
         return Touched(reads: read, writes: writes.map(buffer) + alsoWrites)

@@ -16,7 +16,7 @@ package struct TrainingError: Error, Equatable, CustomStringConvertible {
     package let code: Code
     package let publicDescription: String
 
-    init(_ code: Code, _ publicDescription: String) {
+    package init(_ code: Code, _ publicDescription: String) {
         self.code = code
         self.publicDescription = publicDescription
     }

@@ -130,7 +130,7 @@ extension Layout {
             cost.commands += moved
             let bytes =
                 storage[value].spilled == nil
-                ? table.fetchedBytes(values[value].section!, chunks: storage[value].residentChunks..<chunks)
+                ? table.fetchedBytes(value, chunks: storage[value].residentChunks..<chunks)
                 : moved * Planner.sealed(stride(width: values[value].width))
             move(value, bytes, stores: stores, spills, &cost)
         case .fetchPart(let value, let slice), .storePart(let value, let slice):
@@ -150,16 +150,17 @@ extension Layout {
 
     private func addSlices(_ pass: Pass, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost) {
         for (source, ops) in pass.sliced {
-            let groups = groups(source)
             for range in ranges(source) {
                 let bytes = chunks * Planner.sealed(stride(width: range.count))
                 move(source, sliceBytes(width: range.count), stores: false, spills, &cost)
                 cost.commands += isGapless(width: range.count) ? 1 : chunks
                 for op in ops {
+                    let relation = graph.ops[op].relation!
+                    let groups = groups(source, relation: relation)
                     move(analysis.bareSum[op], bytes, stores: true, spills, &cost)
                     cost.commands += 2 * groups.count
-                    cost.computeSeconds += gather(width: range.count, budget)
-                    let columns = analysis.columns
+                    cost.computeSeconds += gather(width: range.count, relation, budget)
+                    let columns = analysis.columns[relation]
                     for group in groups where group.lowerBound >= storage[columns].residentChunks {
                         cost.fetchedBytes += fetchedBytes(columns, chunks: group)
                         cost.commands += 1
@@ -183,7 +184,7 @@ extension Layout {
         let section = values[value].section!
         let range: Range<Int>
         if section == .columns {
-            let edges = edges(chunks)
+            let edges = edges(chunks, relation: values[value].relation)
             range = edges.lowerBound * 4..<edges.upperBound * 4
         } else {
             let bytes = rowBytes(value)
@@ -196,8 +197,8 @@ extension Layout {
         Double(image.nodes * elements * 4) / budget.device.streamBytesPerSecond
     }
 
-    private func gather(width: Int, _ budget: Budget) -> Double {
-        Double(image.edges)
+    private func gather(width: Int, _ relation: Int, _ budget: Budget) -> Double {
+        Double(image.relations.isEmpty ? image.edges : image.relations[relation].edges)
             * (Double(width * 4 + 4) / budget.device.gatherBytesPerSecond + budget.device.secondsPerEdge)
     }
 
@@ -207,14 +208,24 @@ extension Layout {
         let steps = op.steps.compactMap(\.value).reduce(0) { $0 + values[$1].width }
         switch op.kind {
         case .map(let from, let to, _): return stream(elements: values[from].width + values[to].width + steps, budget)
+        case .part(let from, _, _): return stream(elements: 2 * from.count + steps, budget)
         case .product(_, let entry, _, _, _, _):
             return 2 * rows * Double(entry.count) / budget.device.productFlopsPerSecond
                 + stream(elements: steps, budget)
         case .weightGradient(_, _, let entry):
             return 2 * rows * Double(entry.count) / budget.device.productFlopsPerSecond
-        case .gather(let from, _, _): return gather(width: values[from].width, budget)
+        case .gather(let from, let relation, _, _): return gather(width: values[from].width, relation, budget)
+        case .attentionScale(let attention, _):
+            // Two passes over the scores, an exponential for each edge and head.
+            return 2 * gather(width: attention.heads * 4, 0, budget)
+        case .attend(let attention, _):
+            return gather(width: attention.heads * (attention.headWidth + 8), 0, budget)
+        case .attentionGradient(let attention, let gradient):
+            let width = attention.heads * (attention.headWidth * (gradient.isOfSources ? 2 : 1) + 8)
+            return gather(width: width, 0, budget)
+        case .headDots(let value, _, _, _): return stream(elements: 2 * values[value].width, budget)
         case .columnSum(let a, let factors, _):
-            return stream(elements: values[a].width + (factors.map { values[$0].width } ?? 0), budget)
+            return stream(elements: values[a].width + (factors.map { values[$0.value].width } ?? 0), budget)
         case .loss(let outputs, _): return 4 * stream(elements: values[outputs].width, budget)
         }
     }

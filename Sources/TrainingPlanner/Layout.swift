@@ -1,4 +1,4 @@
-import Vocabulary
+package import Vocabulary
 
 /// What follows from the operations alone: passes over the rows, who makes what, who reads it where.
 ///
@@ -18,6 +18,10 @@ struct Analysis {
     /// Passes in which its rows at the other end of an edge are read.
     private(set) var gatheredIn: [[Int]]
     private(set) var recomputable: [Bool]
+    /// Whether only plain sums read all of its rows.
+    private(set) var sliceable: [Bool]
+    /// The neighbours of each topology.
+    let columns: [ValueIndex]
 
     init(_ graph: OpGraph) {
         self.init(empty: graph)
@@ -33,6 +37,8 @@ struct Analysis {
         producedIn = Array(repeating: -1, count: graph.values.count)
         gatheredIn = Array(repeating: [], count: graph.values.count)
         recomputable = []
+        sliceable = Array(repeating: true, count: graph.values.count)
+        columns = graph.values.indices.filter { graph.values[$0].section == .columns }
     }
 
     private func isLocal(_ ops: [OpIndex]) -> Bool {
@@ -42,26 +48,29 @@ struct Analysis {
 
     private mutating func place(_ index: OpIndex) {
         let phase = graph.ops[index].phase
-        let source = graph.ops[index].source ?? -1
-        let output = graph.ops[index].output ?? -1
-        let waits = source >= 0 && producedIn[source] == 2 * passes.count - 1
+        let last = 2 * passes.count - 1
+        var waits = false
+        for whole in graph.ops[index].wholes where producedIn[whole] == last { waits = true }
         if passes.isEmpty || graph.ops[index - 1].phase != phase || waits { passes.append([]) }
         passes[passes.count - 1].append(index)
         let pass = 2 * passes.count - 1
-        if source >= 0 { placeSum(index, of: source, pass) }
-        if output >= 0 {
+        for whole in graph.ops[index].wholes where gatheredIn[whole].last != pass { gatheredIn[whole].append(pass) }
+        if let source = graph.ops[index].source { placeSum(index, of: source, pass) }
+        for output in graph.ops[index].outputs {
             producers[output].append(index)
             producedIn[output] = pass
         }
+        // Other sums than plain ones need their sources' rows complete.
+        if graph.ops[index].source == nil { for whole in graph.ops[index].wholes { sliceable[whole] = false } }
     }
 
     private mutating func placeSum(_ op: OpIndex, of source: ValueIndex, _ pass: Int) {
-        if gatheredIn[source].last != pass { gatheredIn[source].append(pass) }
         bareSum[op] = values.count
         values.append(graph.bareSum(of: source))
         producers.append([])
         producedIn.append(pass - 1)
         gatheredIn.append([])
+        sliceable.append(false)
     }
 
     /// Passes with places for slices between them.
@@ -79,7 +88,8 @@ struct Analysis {
             let later = gatheredIn[value].count > 1 || !uses[value].isEmpty
             return Choice(
                 name: values[value].name, width: values[value].width, moves: later, movesWhole: isSource,
-                recomputes: recomputable[value] && !uses[value].isEmpty, slices: isSource && values[value].width > 1)
+                recomputes: recomputable[value] && !uses[value].isEmpty,
+                slices: isSource && sliceable[value] && values[value].width > 1)
         }
     }
 }
@@ -176,18 +186,15 @@ extension Layout {
                 }
             }
             for op in ops {
+                let outputs = analysis.graph.ops[op].outputs
                 for input in analysis.graph.ops[op].inputs
-                where input != analysis.graph.ops[op].output
-                    || analysis.producedIn[input] < pass
-                { need(input) }
-                if let source = analysis.graph.ops[op].source {
-                    if decision.sliceWidths[source] > 0 {
-                        need(analysis.bareSum[op])
-                    } else {
-                        need(analysis.columns)
-                    }
+                where !outputs.contains(input) || analysis.producedIn[input] < pass { need(input) }
+                if let source = analysis.graph.ops[op].source, decision.sliceWidths[source] > 0 {
+                    need(analysis.bareSum[op])
+                } else if let relation = analysis.graph.ops[op].relation {
+                    need(analysis.columns[relation])
                 }
-                if let output = analysis.graph.ops[op].output { seenIn[output] = pass }
+                for output in outputs { seenIn[output] = pass }
             }
         }
         return uses
@@ -289,22 +296,24 @@ extension Layout {
             }
         }
         for op in ops {
-            let output = graph.ops[op].output
-            for input in graph.ops[op].inputs where input != output || analysis.producedIn[input] < pass { need(input) }
+            let outputs = graph.ops[op].outputs
+            for input in graph.ops[op].inputs
+            where !outputs.contains(input) || analysis.producedIn[input] < pass { need(input) }
             if let source = graph.ops[op].source, storage[source].sliceWidth > 0 {
                 need(analysis.bareSum[op])
                 result.steps.append(.finishSum(op))
             } else {
-                if graph.ops[op].source != nil { need(analysis.columns) }
+                if let relation = graph.ops[op].relation { need(analysis.columns[relation]) }
                 result.steps.append(.run(op))
             }
-            guard let output else { continue }
-            present.insert(output)
-            guard op == analysis.producers[output].last, storage[output].spilled != nil else { continue }
-            if storage[output].sliceWidth > 0 {
-                for slice in ranges(output).indices { result.steps.append(.storePart(output, slice: slice)) }
-            } else {
-                result.steps.append(.store(output))
+            for output in outputs {
+                present.insert(output)
+                guard op == analysis.producers[output].last, storage[output].spilled != nil else { continue }
+                if storage[output].sliceWidth > 0 {
+                    for slice in ranges(output).indices { result.steps.append(.storePart(output, slice: slice)) }
+                } else {
+                    result.steps.append(.store(output))
+                }
             }
         }
         result.reloads = values.indices.filter { value in
@@ -315,15 +324,19 @@ extension Layout {
 
     private func title(_ ops: [OpIndex]) -> String {
         let first = graph.ops[ops[0]]
-        let isBackward = ops.allSatisfy { graph.ops[$0].gradientEntry != nil || graph.ops[$0].phase == .train }
-        let what = first.source.map { "sums of \(values[$0].name)" } ?? "features"
-        return first.phase == .evaluate ? "evaluate: \(what)" : isBackward ? "train: \(what)" : what
+        var read: [String] = []
+        for op in ops { for whole in graph.ops[op].wholes { read.append(bareName(whole)) } }
+        let names = Array(Set(read)).sorted()
+        let what = names.isEmpty ? "features" : "sums of \(names.joined(separator: ", "))"
+        return "\(first.phase.rawValue): \(what)"
     }
-}
 
-extension Analysis {
-    /// The neighbours, which every sum reads.
-    var columns: ValueIndex { values.firstIndex { $0.section == .columns }! }
+    /// Its name without the phase.
+    private func bareName(_ value: ValueIndex) -> String {
+        let prefix = "evaluate."
+        let name = values[value].name
+        return name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : name
+    }
 }
 
 // MARK: - Sizes
@@ -339,13 +352,12 @@ extension Layout {
     /// Bytes of one row, for matrices.
     func rowBytes(_ value: ValueIndex) -> Int { values[value].width * 4 }
 
-    /// First position and number of neighbours of these chunks' rows.
-    func edges(_ chunks: Range<Int>) -> Range<Int> {
+    /// Positions, in the image's neighbours, of those of these chunks' rows in one topology.
+    func edges(_ chunks: Range<Int>, relation: Int) -> Range<Int> {
         let tiles = decision.chunkRows / ImageShape.tileRows
-        let last = image.tileEdges.count - 1
-        return Int(
-            image.tileEdges[min(chunks.lowerBound * tiles, last)])..<Int(
-                image.tileEdges[min(chunks.upperBound * tiles, last)])
+        let edges = image.tileEdges(relation)
+        let last = edges.count - 1
+        return Int(edges[min(chunks.lowerBound * tiles, last)])..<Int(edges[min(chunks.upperBound * tiles, last)])
     }
 
     /// Bytes of all rows of a source; where it is put away too, of whole blocks.
@@ -356,13 +368,15 @@ extension Layout {
 
     /// Bytes of a value's first chunks.
     func bytes(_ value: ValueIndex, chunks count: Int) -> Int {
-        if values[value].section == .columns { return max(edges(0..<count).upperBound * 4, 4) }
+        if values[value].section == .columns {
+            return max(edges(0..<count, relation: values[value].relation).count * 4, 4)
+        }
         return min(count * decision.chunkRows, image.nodes) * rowBytes(value)
     }
 
     /// Bytes of the largest chunk as it lies in a slot.
     func slotBytes(_ value: ValueIndex) -> Int {
-        if values[value].section == .columns { return table.mostEdges * 4 }
+        if values[value].section == .columns { return table.mostEdges[values[value].relation] * 4 }
         return storage[value].spilled == nil
             ? min(decision.chunkRows, image.nodes) * rowBytes(value) : stride(width: values[value].width)
     }
@@ -396,8 +410,8 @@ extension Layout {
 
     /// Chunks that one command of a slice's sum covers. The neighbours that stay in device memory end at a chunk of
     /// their own, and where stored chunks have gaps each is on its own.
-    func groups(_ source: ValueIndex) -> [Range<Int>] {
-        let columns = storage[analysis.columns]
+    func groups(_ source: ValueIndex, relation: Int) -> [Range<Int>] {
+        let columns = storage[analysis.columns[relation]]
         let width = storage[source].sliceWidth
         let isGapless = ranges(source).allSatisfy { self.isGapless(width: $0.count) } && width > 0
         let size = isGapless ? max(1, chunks / 16) : 1
@@ -421,45 +435,48 @@ extension Layout {
 struct ChunkTable {
     let chunkRows: Int
     let chunks: Int
-    /// At least 1.
-    let mostEdges: Int
-    /// By section: sealed bytes that fetching the first chunks takes, one by one.
-    private let fetched: [ImageSection: [Int]]
+    /// Neighbours of the chunk that has most, by topology; at least 1.
+    private(set) var mostEdges: [Int]
+    /// By value of the image: sealed bytes that fetching the first chunks takes, one by one.
+    private var fetched: [[Int]]
 
     init(_ graph: OpGraph, chunkRows: Int) {
         let image = graph.image
         self.chunkRows = chunkRows
         chunks = (image.nodes + chunkRows - 1) / chunkRows
-        let tiles = chunkRows / ImageShape.tileRows
-        let last = image.tileEdges.count - 1
-        var mostEdges = 1
-        var sums: [ImageSection: [Int]] = [:]
-        for section in graph.values.compactMap(\.section) {
-            var sum = [0]
-            sum.reserveCapacity(chunks + 1)
-            for chunk in 0..<chunks {
-                let range: Range<Int>
-                if section == .columns {
-                    let lower = Int(image.tileEdges[min(chunk * tiles, last)])
-                    let upper = Int(image.tileEdges[min((chunk + 1) * tiles, last)])
-                    mostEdges = max(mostEdges, upper - lower)
-                    range = lower * 4..<upper * 4
-                } else {
-                    let bytes = graph.model.widths[0] * 4
-                    range = chunk * chunkRows * bytes..<min((chunk + 1) * chunkRows, image.nodes) * bytes
-                }
-                sum.append(sum[chunk] + Self.crossing(range, of: image.byteCount(section)))
-            }
-            sums[section] = sum
+        mostEdges = Array(repeating: 1, count: image.topologies)
+        fetched = []
+        for value in graph.values {
+            guard let section = value.section else { break }
+            fetched.append(sums(section, value, image))
         }
-        self.mostEdges = mostEdges
-        fetched = sums
+    }
+
+    private mutating func sums(_ section: ImageSection, _ value: OpGraph.Value, _ image: ImageShape) -> [Int] {
+        let tiles = chunkRows / ImageShape.tileRows
+        let edges = image.tileEdges(value.relation)
+        let last = edges.count - 1
+        var sum = [0]
+        sum.reserveCapacity(chunks + 1)
+        for chunk in 0..<chunks {
+            let range: Range<Int>
+            if section == .columns {
+                let lower = Int(edges[min(chunk * tiles, last)])
+                let upper = Int(edges[min((chunk + 1) * tiles, last)])
+                mostEdges[value.relation] = max(mostEdges[value.relation], upper - lower)
+                range = lower * 4..<upper * 4
+            } else {
+                let bytes = value.width * 4
+                range = chunk * chunkRows * bytes..<min((chunk + 1) * chunkRows, image.nodes) * bytes
+            }
+            sum.append(sum[chunk] + Self.crossing(range, of: image.byteCount(section)))
+        }
+        return sum
     }
 
     /// Sealed bytes that fetching these chunks of a section, one by one, takes.
-    func fetchedBytes(_ section: ImageSection, chunks: Range<Int>) -> Int {
-        let sums = fetched[section]!
-        return sums[chunks.upperBound] - sums[chunks.lowerBound]
+    func fetchedBytes(_ value: ValueIndex, chunks: Range<Int>) -> Int {
+        fetched[value][chunks.upperBound] - fetched[value][chunks.lowerBound]
     }
 
     /// Sealed bytes that a range of a window's plaintext takes: whole blocks cross.
@@ -468,5 +485,12 @@ struct ChunkTable {
         let first = range.lowerBound / Limits.blockBytes
         let end = (range.upperBound - 1) / Limits.blockBytes + 1
         return min(byteCount, end * Limits.blockBytes) - first * Limits.blockBytes + (end - first) * Limits.tagBytes
+    }
+}
+
+extension ImageShape {
+    /// Row pointers of one topology at rows 0, 1024, 2048, …, nodes.
+    package func tileEdges(_ relation: Int) -> [UInt64] {
+        relations.isEmpty ? tileEdges : relations[relation].tileEdges
     }
 }

@@ -1,4 +1,4 @@
-import Vocabulary
+package import Vocabulary
 
 /// Buffers of device memory for a layout, before they have places.
 struct MemoryMap {
@@ -21,8 +21,8 @@ struct MemoryMap {
     private(set) var local: [[ValueIndex: [Int]]]
     /// By pass, then by value: buffers of single slices.
     private(set) var parts: [[ValueIndex: [Int]]]
-    /// By pass: buffers of the neighbours where sums go slice by slice.
-    private(set) var sliceColumns: [[Int]]
+    /// By pass, then by topology's neighbours: their buffers where sums go slice by slice.
+    private(set) var sliceColumns: [[ValueIndex: [Int]]]
     /// By pass, then by the weights' offset.
     private(set) var stacks: [[Int: Int]]
 
@@ -35,7 +35,7 @@ struct MemoryMap {
         resident = Array(repeating: -1, count: values)
         local = Array(repeating: [:], count: passes)
         parts = Array(repeating: [:], count: passes)
-        sliceColumns = Array(repeating: [], count: passes)
+        sliceColumns = Array(repeating: [:], count: passes)
         stacks = Array(repeating: [:], count: passes)
         bases = [0]
         for pass in layout.passes { bases.append(bases.last! + pass.steps.count + 1) }
@@ -123,11 +123,10 @@ struct MemoryMap {
                 touched = [value]
             case .run(let op):
                 ops.append(op)
-                touched = layout.graph.ops[op].inputs + (layout.graph.ops[op].output.map { [$0] } ?? [])
-                if layout.graph.ops[op].source != nil { queued.insert(layout.analysis.columns) }
+                touched = layout.graph.ops[op].inputs + layout.graph.ops[op].outputs
             case .finishSum(let op):
                 touched =
-                    layout.graph.ops[op].inputs + [layout.analysis.bareSum[op], layout.graph.ops[op].output!]
+                    layout.graph.ops[op].inputs + [layout.analysis.bareSum[op]] + layout.graph.ops[op].outputs
             }
             for value in touched {
                 if first[value] == nil { first[value] = index }
@@ -149,12 +148,6 @@ struct MemoryMap {
                 local[pass][value] = [items.count - 1]
             }
         }
-        let columns = layout.analysis.columns
-        if queued.contains(columns), local[pass][columns] == nil, layout.isLocal(columns, in: pass) {
-            local[pass][columns] = (0..<slots).map { slot in
-                add("neighbours \(slot)", layout.slotBytes(columns), pass...pass)
-            }
-        }
         let tiles = (layout.image.nodes + ImageShape.tileRows - 1) / ImageShape.tileRows
         // The levels of a binary counter over the tiles, and the sum of the tile at hand.
         let levels = Int.bitWidth - tiles.leadingZeroBitCount + 1
@@ -171,18 +164,22 @@ struct MemoryMap {
             parts[pass][source] = (0..<min(2, slices)).map { slot in
                 add("\(name) slice \(slot)", layout.chunks * layout.stride(width: width), pass...pass)
             }
-            let groups = layout.groups(source)
-            let rows = groups.map(\.count).max()! * layout.stride(width: width)
             for op in ops {
+                let relation = layout.graph.ops[op].relation!
+                let groups = layout.groups(source, relation: relation)
+                let rows = groups.map(\.count).max()! * layout.stride(width: width)
                 let bare = layout.analysis.bareSum[op]
                 parts[pass][bare] = (0..<2).map { slot in
                     add("\(layout.values[bare].name) \(slot)", rows, pass...pass)
                 }
-            }
-            let kept = layout.storage[layout.analysis.columns].residentChunks
-            let moved = groups.filter { $0.lowerBound >= kept }.map { layout.edges($0).count * 4 }.max()
-            if let moved, sliceColumns[pass].isEmpty {
-                sliceColumns[pass] = (0..<2).map { slot in add("neighbours \(slot)", max(moved, 4), pass...pass) }
+                let columns = layout.analysis.columns[relation]
+                let kept = layout.storage[columns].residentChunks
+                let moved = groups.filter { $0.lowerBound >= kept }
+                    .map { layout.edges($0, relation: relation).count * 4 }.max()
+                guard let moved, sliceColumns[pass][columns] == nil else { continue }
+                sliceColumns[pass][columns] = (0..<2).map { slot in
+                    add("neighbours \(slot)", max(moved, 4), pass...pass)
+                }
             }
         }
     }
@@ -192,14 +189,25 @@ extension TrainingPlan.Fixed {
     func bytes(_ model: ModelShape, _ image: ImageShape) -> Int {
         switch self {
         case .rowPointers: image.byteCount(.rowPointers)
-        case .scale: image.byteCount(.scale)
-        case .labels: image.byteCount(.labels)
+        case .scale: image.recipe.sections.contains(.scale) ? image.byteCount(.scale) : 0
+        case .labels: image.byteCount(image.recipe.targetSection)
         case .split: image.byteCount(.split)
         case .classWeights: model.weighsClasses ? image.classes * 4 : 0
         case .parameters, .gradients, .firstMoments, .secondMoments, .best: model.parameters.count * 4
         case .trainScores, .evaluateScores: 2048
         case .total: 8
         case .bestState: 32
+        }
+    }
+}
+
+extension ImageRecipe {
+    /// The section that says what is right.
+    package var targetSection: ImageSection {
+        switch target {
+        case .classes: .labels
+        case .classSets: .labelSets
+        case .values: .targets
         }
     }
 }

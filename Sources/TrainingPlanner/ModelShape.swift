@@ -23,10 +23,30 @@ package struct ModelShape: Hashable, Sendable {
     package let isResidual: Bool
     /// Hidden layers are normalised (LayerNorm) before their activation.
     package let normalises: Bool
+    package let activation: Activation
+    /// With attention only.
+    package let attention: Attention?
+    /// Topologies with weights of their own; 0 where there is one for all edges.
+    package let relations: Int
+
+    package enum Activation: String, Sendable { case relu, elu }
+
+    package struct Attention: Hashable, Sendable {
+        /// Of each hidden layer, side by side.
+        package let heads: Int
+        /// Of the last layer, each as wide as the output; their mean is taken.
+        package let outputHeads: Int
+
+        package init(heads: Int, outputHeads: Int) {
+            self.heads = heads
+            self.outputHeads = outputHeads
+        }
+    }
 
     package init(
         aggregation: Aggregation, widths: [Int], dropsFeatures: Bool, dropsHidden: Bool, weighsClasses: Bool = false,
-        isResidual: Bool = false, normalises: Bool = false
+        isResidual: Bool = false, normalises: Bool = false, activation: Activation = .relu,
+        attention: Attention? = nil, relations: Int = 0
     ) {
         precondition(widths.count >= 2, "a model has at least one layer")
         self.aggregation = aggregation
@@ -36,12 +56,20 @@ package struct ModelShape: Hashable, Sendable {
         self.weighsClasses = weighsClasses
         self.isResidual = isResidual
         self.normalises = normalises
+        self.activation = activation
+        self.attention = aggregation == .gat ? attention ?? Attention(heads: 1, outputHeads: 1) : nil
+        self.relations = aggregation == .rgcn ? relations : 0
     }
 
     /// Layers are numbered from 1 to this.
     package var layers: Int { widths.count - 1 }
 
     package func order(_ layer: Int) -> Order {
+        switch aggregation {
+        case .gat: return .transformFirst
+        case .rgcn: return .aggregateFirst
+        case .gcn, .sage: break
+        }
         if layer == 1, !dropsFeatures { return .inImage }
         return widths[layer - 1] < widths[layer] ? .aggregateFirst : .transformFirst
     }
@@ -50,6 +78,14 @@ package struct ModelShape: Hashable, Sendable {
     package func isResidual(_ layer: Int) -> Bool {
         isResidual && layer > 1 && layer < layers && widths[layer - 1] == widths[layer]
     }
+
+    /// Heads of a layer's attention.
+    package func heads(_ layer: Int) -> Int {
+        layer == layers ? attention?.outputHeads ?? 1 : attention?.heads ?? 1
+    }
+
+    /// Columns that a layer's attention makes: those of all heads.
+    func attendedWidth(_ layer: Int) -> Int { layer == layers ? widths[layer] * heads(layer) : widths[layer] }
 
     package var parameters: ParameterLayout { ParameterLayout(self) }
 }
@@ -62,6 +98,9 @@ package struct ParameterLayout: Hashable, Sendable {
         /// Multiplies the row itself (SAGE).
         case root
         case bias
+        /// The neighbours' and the row's own part of an attention's score.
+        case attentionSource = "attention_source"
+        case attentionTarget = "attention_target"
         /// LayerNorm's factor and summand.
         case normScale = "norm_scale"
         case normShift = "norm_shift"
@@ -75,8 +114,13 @@ package struct ParameterLayout: Hashable, Sendable {
         package let columns: Int
         /// In elements from the array's start.
         package let offset: Int
+        /// With relations, the one that a weight belongs to.
+        package let relation: Int?
         package var count: Int { rows * columns }
-        package var name: String { "layers.\(layer).\(role.rawValue)" }
+        package var name: String {
+            "layers.\(layer)." + (relation.map { "relations.\($0)" } ?? role.rawValue)
+        }
+        package var isMatrix: Bool { role == .weight || role == .root }
     }
 
     // Entries start on whole cache lines; what lies between them stays zero.
@@ -93,13 +137,13 @@ package struct ParameterLayout: Hashable, Sendable {
         var offset = 0
         var firstLayerCount = 0
         for layer in 1...model.layers {
-            var roles: [Role] = model.aggregation == .sage ? [.weight, .root, .bias] : [.weight, .bias]
-            if model.normalises, layer < model.layers { roles += [.normScale, .normShift] }
-            for role in roles {
+            for (role, relation) in Self.roles(model, layer) {
                 let isMatrix = role == .weight || role == .root
+                let isWide = role == .weight || role == .attentionSource || role == .attentionTarget
                 let entry = Entry(
                     layer: layer, role: role, rows: isMatrix ? model.widths[layer - 1] : 1,
-                    columns: model.widths[layer], offset: offset)
+                    columns: isWide ? model.attendedWidth(layer) : model.widths[layer], offset: offset,
+                    relation: relation)
                 entries.append(entry)
                 offset += (entry.count + Self.alignment - 1) / Self.alignment * Self.alignment
             }
@@ -110,7 +154,19 @@ package struct ParameterLayout: Hashable, Sendable {
         self.firstLayerCount = firstLayerCount
     }
 
-    package subscript(_ layer: Int, _ role: Role) -> Entry {
-        entries.first { $0.layer == layer && $0.role == role }!
+    private static func roles(_ model: ModelShape, _ layer: Int) -> [(Role, relation: Int?)] {
+        var roles: [(Role, relation: Int?)] =
+            switch model.aggregation {
+            case .gcn: [(.weight, nil), (.bias, nil)]
+            case .sage: [(.weight, nil), (.root, nil), (.bias, nil)]
+            case .rgcn: (0..<model.relations).map { (.weight, $0) } + [(.root, nil), (.bias, nil)]
+            case .gat: [(.weight, nil), (.attentionSource, nil), (.attentionTarget, nil), (.bias, nil)]
+            }
+        if model.normalises, layer < model.layers { roles += [(.normScale, nil), (.normShift, nil)] }
+        return roles
+    }
+
+    package subscript(_ layer: Int, _ role: Role, relation relation: Int? = nil) -> Entry {
+        entries.first { $0.layer == layer && $0.role == role && $0.relation == relation }!
     }
 }

@@ -20,6 +20,15 @@ package struct OpGraph: Sendable {
         package let width: Int
         /// Where it is part of the run image.
         package let section: ImageSection?
+        /// Which topology, for neighbours.
+        package let relation: Int
+
+        init(name: String, width: Int, section: ImageSection? = nil, relation: Int = 0) {
+            self.name = name
+            self.width = width
+            self.section = section
+            self.relation = relation
+        }
     }
 
     package struct Op: Hashable, Sendable {
@@ -30,16 +39,70 @@ package struct OpGraph: Sendable {
 
     package enum Kind: Hashable, Sendable {
         case map(ValueIndex, to: ValueIndex, [ValueStep])
+        /// The same from some columns to as many others.
+        case part(Columns, to: Columns, [ValueStep])
         case product(
             ValueIndex, ParameterLayout.Entry, transposed: Bool, to: ValueIndex, accumulates: Bool, [ValueStep])
-        /// Sum over neighbours of `from`'s rows.
-        case gather(from: ValueIndex, to: ValueIndex, [ValueStep])
+        /// Sum of `from`'s rows over the neighbours of one topology.
+        case gather(from: ValueIndex, relation: Int, to: ValueIndex, [ValueStep])
+        /// Writes the highest score and the softmax's denominator of each row and head behind the row's own scores.
+        case attentionScale(Attention, scores: ValueIndex)
+        /// The neighbours' rows, weighed.
+        case attend(Attention, to: ValueIndex)
+        case attentionGradient(Attention, AttentionGradient)
+        /// The dot product of each head's columns with those of a row of weights, or of another value.
+        case headDots(ValueIndex, HeadOther, heads: Int, to: Columns)
         /// Adds aᵀ·b to the gradient of a weight.
         case weightGradient(ValueIndex, ValueIndex, ParameterLayout.Entry)
         /// Adds the column sums, of the product with `factors` where there are some, to the gradient of a row of weights.
-        case columnSum(ValueIndex, factors: ValueIndex?, ParameterLayout.Entry)
+        case columnSum(ValueIndex, factors: Factors?, ParameterLayout.Entry)
         /// Figures, and the gradient of the outputs while training.
         case loss(ValueIndex, gradient: ValueIndex?)
+    }
+
+    /// Some columns of a value.
+    package struct Columns: Hashable, Sendable {
+        package let value: ValueIndex
+        package let first: Int
+        package let count: Int
+
+        package init(value: ValueIndex, first: Int, count: Int) {
+            self.value = value
+            self.first = first
+            self.count = count
+        }
+    }
+
+    package struct Factors: Hashable, Sendable {
+        package let value: ValueIndex
+        /// 0 where there is one for each element.
+        package let heads: Int
+    }
+
+    package enum HeadOther: Hashable, Sendable {
+        case vector(ParameterLayout.Entry)
+        case rows(ValueIndex)
+    }
+
+    package struct Attention: Hashable, Sendable {
+        package let layer: Int
+        package let heads: Int
+        package let headWidth: Int
+        /// [nodes, 3 · heads], in the backward pass [nodes, 4 · heads]: scores, highest, inverse, dots.
+        package let targets: ValueIndex
+        /// [nodes, heads]
+        package let sourceScores: ValueIndex
+        /// [nodes, heads · headWidth]
+        package let source: ValueIndex
+        package let drops: Bool
+    }
+
+    package struct AttentionGradient: Hashable, Sendable {
+        package let isOfSources: Bool
+        package let gradient: ValueIndex
+        package let scoreGradient: ValueIndex
+        /// Where it is of sources.
+        package let sourceGradient: ValueIndex?
     }
 }
 
@@ -52,20 +115,29 @@ package typealias OpIndex = Int
 package enum ValueStep: Hashable, Sendable {
     case bias(ParameterLayout.Entry)
     case scaleColumns(ParameterLayout.Entry)
-    /// By the aggregation's factor of the row.
-    case scaleRows
+    /// By the aggregation's factor of the row, in one topology.
+    case scaleRows(Int)
+    case scale(Float)
     case relu
     case reluGradient(ValueIndex)
+    case elu
+    case eluGradient(ValueIndex)
     /// The number is the layer whose output is dropped; 0 for the features.
     case dropout(Int)
     case add(ValueIndex)
+    case addPart(OpGraph.Columns)
+    /// Adds the product of a number for each head with a row of weights.
+    case addHeads(ValueIndex, heads: Int, ParameterLayout.Entry)
     case normalise
     case normaliseGradient(ValueIndex)
 
     var value: ValueIndex? {
         switch self {
-        case .reluGradient(let value), .add(let value), .normaliseGradient(let value): value
-        case .bias, .scaleColumns, .scaleRows, .relu, .dropout, .normalise: nil
+        case .reluGradient(let value), .eluGradient(let value), .add(let value), .normaliseGradient(let value),
+            .addHeads(let value, _, _):
+            value
+        case .addPart(let columns): columns.value
+        case .bias, .scaleColumns, .scaleRows, .scale, .relu, .elu, .dropout, .normalise: nil
         }
     }
 }
@@ -76,28 +148,64 @@ extension OpGraph.Op {
     @inline(never)
     package var inputs: [ValueIndex] {
         switch kind {
-        case .map(let from, _, let steps): [from] + steps.compactMap(\.value)
+        case .map(let from, _, let steps): return [from] + steps.compactMap(\.value)
+        case .part(let from, _, let steps): return [from.value] + steps.compactMap(\.value)
         case .product(let a, _, _, let to, let accumulates, let steps):
-            [a] + (accumulates ? [to] : []) + steps.compactMap(\.value)
-        case .gather(_, _, let steps): steps.compactMap(\.value)
-        case .weightGradient(let a, let b, _): [a, b]
-        case .columnSum(let a, let factors, _): [a] + (factors.map { [$0] } ?? [])
-        case .loss(let outputs, _): [outputs]
+            return [a] + (accumulates ? [to] : []) + steps.compactMap(\.value)
+        case .gather(_, _, _, let steps): return steps.compactMap(\.value)
+        case .attentionScale(_, let scores): return [scores]
+        case .attend(let attention, _): return [attention.targets]
+        case .attentionGradient(let attention, let gradient):
+            return gradient.isOfSources
+                ? [attention.sourceScores, attention.source] : [attention.targets, gradient.gradient]
+        case .headDots(let value, .rows(let other), _, _): return [value, other]
+        case .headDots(let value, .vector, _, _): return [value]
+        case .weightGradient(let a, let b, _): return [a, b]
+        case .columnSum(let a, let factors, _): return [a] + (factors.map { [$0.value] } ?? [])
+        case .loss(let outputs, _): return [outputs]
         }
     }
 
-    /// The value of which it reads all rows.
+    /// The values of which it reads all rows.
+    @inline(never)
+    package var wholes: [ValueIndex] {
+        switch kind {
+        case .gather(let from, _, _, _): [from]
+        case .attentionScale(let attention, _): [attention.sourceScores]
+        case .attend(let attention, _): [attention.sourceScores, attention.source]
+        case .attentionGradient(let attention, let gradient):
+            gradient.isOfSources
+                ? [attention.targets, gradient.gradient] : [attention.sourceScores, attention.source]
+        case .map, .part, .product, .headDots, .weightGradient, .columnSum, .loss: []
+        }
+    }
+
+    /// The source of a plain sum, which may be made slice by slice of its columns.
     @inline(never)
     package var source: ValueIndex? {
-        if case .gather(let from, _, _) = kind { from } else { nil }
+        if case .gather(let from, _, _, _) = kind { from } else { nil }
+    }
+
+    /// The topology whose neighbours it reads.
+    @inline(never)
+    package var relation: Int? {
+        switch kind {
+        case .gather(_, let relation, _, _): relation
+        case .attentionScale, .attend, .attentionGradient: 0
+        case .map, .part, .product, .headDots, .weightGradient, .columnSum, .loss: nil
+        }
     }
 
     @inline(never)
-    package var output: ValueIndex? {
+    package var outputs: [ValueIndex] {
         switch kind {
-        case .map(_, let to, _), .product(_, _, _, let to, _, _), .gather(_, let to, _): to
-        case .loss(_, let gradient): gradient
-        case .weightGradient, .columnSum: nil
+        case .map(_, let to, _), .product(_, _, _, let to, _, _), .gather(_, _, let to, _), .attend(_, let to): [to]
+        case .part(_, let to, _), .headDots(_, _, _, let to): [to.value]
+        case .attentionScale(let attention, _): [attention.targets]
+        case .attentionGradient(_, let gradient):
+            [gradient.scoreGradient] + (gradient.sourceGradient.map { [$0] } ?? [])
+        case .loss(_, let gradient): gradient.map { [$0] } ?? []
+        case .weightGradient, .columnSum: []
         }
     }
 
@@ -105,16 +213,18 @@ extension OpGraph.Op {
     @inline(never)
     var isLocal: Bool {
         switch kind {
-        case .map, .product: true
-        case .gather, .weightGradient, .columnSum, .loss: false
+        case .map, .part, .product, .headDots: true
+        case .gather, .attentionScale, .attend, .attentionGradient, .weightGradient, .columnSum, .loss: false
         }
     }
 
     @inline(never)
     var steps: [ValueStep] {
         switch kind {
-        case .map(_, _, let steps), .product(_, _, _, _, _, let steps), .gather(_, _, let steps): steps
-        case .weightGradient, .columnSum, .loss: []
+        case .map(_, _, let steps), .part(_, _, let steps), .product(_, _, _, _, _, let steps),
+            .gather(_, _, _, let steps):
+            steps
+        case .attentionScale, .attend, .attentionGradient, .headDots, .weightGradient, .columnSum, .loss: []
         }
     }
 
@@ -123,7 +233,7 @@ extension OpGraph.Op {
     var gradientEntry: ParameterLayout.Entry? {
         switch kind {
         case .weightGradient(_, _, let entry), .columnSum(_, _, let entry): entry
-        case .map, .product, .gather, .loss: nil
+        case .map, .part, .product, .gather, .attentionScale, .attend, .attentionGradient, .headDots, .loss: nil
         }
     }
 }
@@ -131,7 +241,7 @@ extension OpGraph.Op {
 extension OpGraph {
     /// What a sum over neighbours of `source` makes before its steps.
     func bareSum(of source: ValueIndex) -> Value {
-        Value(name: "sum of \(values[source].name)", width: values[source].width, section: nil)
+        Value(name: "sum of \(values[source].name)", width: values[source].width)
     }
 }
 
@@ -139,16 +249,24 @@ extension OpGraph: CustomStringConvertible {
     /// One line for each operation.
     package var description: String {
         func name(_ value: ValueIndex) -> String { values[value].name }
+        func columns(_ columns: Columns) -> String {
+            "\(name(columns.value))[\(columns.first)..<\(columns.first + columns.count)]"
+        }
         func chain(_ steps: [ValueStep]) -> String {
             steps.map { step in
                 switch step {
                 case .bias(let entry): " + \(entry.name)"
                 case .scaleColumns(let entry): " × \(entry.name)"
-                case .scaleRows: " × scale"
+                case .scaleRows(let relation): " × scale\(relation > 0 ? " \(relation)" : "")"
+                case .scale(let factor): " × \(factor)"
                 case .relu: " | relu"
                 case .reluGradient(let value): " | relu′(\(name(value)))"
+                case .elu: " | elu"
+                case .eluGradient(let value): " | elu′(\(name(value)))"
                 case .dropout(let layer): " | dropout \(layer)"
                 case .add(let value): " + \(name(value))"
+                case .addPart(let part): " + \(columns(part))"
+                case .addHeads(let value, _, let entry): " + \(name(value)) ⊗ \(entry.name)"
                 case .normalise: " | normalise"
                 case .normaliseGradient(let value): " | normalise′(\(name(value)))"
                 }
@@ -158,13 +276,26 @@ extension OpGraph: CustomStringConvertible {
             let text =
                 switch op.kind {
                 case .map(let from, let to, let steps): "\(name(to)) = \(name(from))\(chain(steps))"
+                case .part(let from, let to, let steps): "\(columns(to)) = \(columns(from))\(chain(steps))"
                 case .product(let a, let entry, let transposed, let to, let accumulates, let steps):
                     "\(name(to)) \(accumulates ? "+=" : "=") \(name(a)) · \(entry.name)\(transposed ? "ᵀ" : "")"
                         + chain(steps)
-                case .gather(let from, let to, let steps): "\(name(to)) = Σ neighbours of \(name(from))\(chain(steps))"
+                case .gather(let from, let relation, let to, let steps):
+                    "\(name(to)) = Σ neighbours\(relation > 0 ? " \(relation)" : "") of \(name(from))\(chain(steps))"
+                case .attentionScale(let attention, _):
+                    "\(name(attention.targets)) = softmax's scale over \(name(attention.sourceScores))"
+                case .attend(let attention, let to):
+                    "\(name(to)) = Σ α · neighbours of \(name(attention.source)), \(attention.heads) heads"
+                case .attentionGradient(_, let gradient):
+                    "\(name(gradient.scoreGradient)) = ∇scores of \(gradient.isOfSources ? "sources" : "targets")"
+                        + (gradient.sourceGradient.map { ", \(name($0)) = ∇sources" } ?? "")
+                case .headDots(let value, .vector(let entry), _, let to):
+                    "\(columns(to)) = ⟨\(name(value)), \(entry.name)⟩ by head"
+                case .headDots(let value, .rows(let other), _, let to):
+                    "\(columns(to)) = ⟨\(name(value)), \(name(other))⟩ by head"
                 case .weightGradient(let a, let b, let entry): "∇\(entry.name) = \(name(a))ᵀ · \(name(b))"
                 case .columnSum(let a, let factors, let entry):
-                    "∇\(entry.name) = column sums of \(name(a))\(factors.map { " ⊙ \(name($0))" } ?? "")"
+                    "∇\(entry.name) = column sums of \(name(a))\(factors.map { " ⊙ \(name($0.value))" } ?? "")"
                 case .loss(let outputs, let gradient):
                     "\(gradient.map { "\(name($0)) = ∇" } ?? "")loss(\(name(outputs)))"
                 }

@@ -30,20 +30,29 @@ private struct Lowering {
         self.graph = graph
         model = graph.model
         parameters = model.parameters
-        for section in ImageSection.allCases
-        where [.columns, .features, .aggregate].contains(section) && graph.image.recipe.sections.contains(section) {
-            byName["image.\(section)"] = self.graph.values.count
-            self.graph.values.append(
-                OpGraph.Value(
-                    name: "image.\(section)", width: section == .columns ? 0 : model.widths[0], section: section))
+        for section in [ImageSection.columns, .features, .aggregate]
+        where graph.image.recipe.sections.contains(section) {
+            let isTopology = section == .columns
+            for relation in 0..<(isTopology ? graph.image.topologies : 1) {
+                let name = "image.\(section)" + (relation > 0 ? ".\(relation)" : "")
+                byName[name] = self.graph.values.count
+                self.graph.values.append(
+                    OpGraph.Value(
+                        name: name, width: isTopology ? 0 : model.widths[0], section: section, relation: relation))
+            }
         }
     }
 
+    private var isGCN: Bool { model.aggregation == .gcn }
     private var isSAGE: Bool { model.aggregation == .sage }
+    /// SAGE and its typed form have a weight for the row itself.
+    private var hasRoot: Bool { model.aggregation == .sage || model.aggregation == .rgcn }
     private var training: Bool { phase == .train }
     /// Where nothing stands between a layer's sum and its activation, the activation is done with the sum, and its
     /// gradient with the product that makes it.
-    private var isPlain: Bool { !model.normalises && !model.isResidual }
+    private var isPlain: Bool {
+        !model.normalises && !model.isResidual && model.activation == .relu && model.aggregation != .gat
+    }
 
     // MARK: Values and operations
 
@@ -51,7 +60,7 @@ private struct Lowering {
         let name = training ? name : "evaluate.\(name)"
         if let index = byName[name] { return index }
         byName[name] = graph.values.count
-        graph.values.append(OpGraph.Value(name: name, width: width, section: nil))
+        graph.values.append(OpGraph.Value(name: name, width: width))
         return graph.values.count - 1
     }
 
@@ -68,15 +77,35 @@ private struct Lowering {
         append(.product(a, entry, transposed: transposed, to: target, accumulates: accumulates, steps))
     }
 
+    private mutating func gather(
+        _ from: ValueIndex, relation: Int = 0, to target: ValueIndex, _ steps: [ValueStep]
+    ) {
+        append(.gather(from: from, relation: relation, to: target, steps))
+    }
+
+    private mutating func columnSum(
+        _ a: ValueIndex, _ entry: ParameterLayout.Entry, factors: OpGraph.Factors? = nil
+    ) {
+        append(.columnSum(a, factors: factors, entry))
+    }
+
+    private func all(_ value: ValueIndex) -> OpGraph.Columns { columns(value, 0, graph.values[value].width) }
+
+    private func columns(_ value: ValueIndex, _ first: Int, _ count: Int) -> OpGraph.Columns {
+        OpGraph.Columns(value: value, first: first, count: count)
+    }
+
     // MARK: Forward
 
     mutating func forward(_ phase: OpGraph.Phase) {
         self.phase = phase
         layer = 1
-        var input = model.order(1) == .inImage ? finish(1, firstSum()) : features()
-        for layer in (model.order(1) == .inImage ? 2 : 1)..<model.layers + 1 {
+        let isInImage = model.order(1) == .inImage
+        var input = isInImage ? finish(1, firstSum(), residual: nil) : features()
+        for layer in (isInImage ? 2 : 1)..<model.layers + 1 {
             self.layer = layer
-            input = finish(layer, sum(layer, source(layer, input), input), residual: input)
+            let sum = model.aggregation == .gat ? attended(layer, input) : sum(layer, source(layer, input))
+            input = finish(layer, sum, residual: input)
         }
         append(.loss(input, gradient: training ? value("gradient\(model.layers)", model.widths.last!) : nil))
     }
@@ -96,53 +125,37 @@ private struct Lowering {
         let bias = ValueStep.bias(parameters[layer, .bias])
         if layer == model.layers { return (value("outputs", width), [bias]) }
         if model.normalises { return (value("sum\(layer)", width), [bias]) }
-        var steps = [bias, .relu]
-        if training, model.dropsHidden { steps.append(.dropout(layer)) }
-        guard isPlain else { return (value("active\(layer)", width), steps) }
-        if isScaledSource(layer + 1) { steps.append(.scaleRows) }
-        return (value("hidden\(layer)", width), steps)
+        guard isPlain else { return (value("active\(layer)", width), [bias, activation]) }
+        let scaled = isScaledSource(layer + 1) ? [ValueStep.scaleRows(0)] : []
+        return (value("hidden\(layer)", width), [bias, activation] + dropout(layer) + scaled)
     }
+
+    private var activation: ValueStep { model.activation == .elu ? .elu : .relu }
+
+    private func dropout(_ layer: Int) -> [ValueStep] { training && model.dropsHidden ? [.dropout(layer)] : [] }
 
     /// Whether a layer sums over its input itself, already multiplied by the aggregation's factor.
-    private func isScaledSource(_ layer: Int) -> Bool { model.order(layer) == .aggregateFirst && !isSAGE && isPlain }
+    private func isScaledSource(_ layer: Int) -> Bool { model.order(layer) == .aggregateFirst && isGCN && isPlain }
 
-    /// What is left to do between a layer's sum and its output.
-    private mutating func finish(_ layer: Int, _ result: ValueIndex, residual: ValueIndex? = nil) -> ValueIndex {
+    /// What is left to do between a layer's sum and its output: activation, dropout, the residual.
+    private mutating func finish(_ layer: Int, _ result: ValueIndex, residual: ValueIndex?) -> ValueIndex {
         guard layer < model.layers, !isPlain else { return result }
-        var result = result
         let width = model.widths[layer]
+        var active = result
         if model.normalises {
-            let active = activated(layer, result)
-            guard training, model.dropsHidden else { return added(layer, active, residual, []) }
-            return added(layer, active, residual, [.dropout(layer)])
+            active = value("active\(layer)", width)
+            append(
+                .map(
+                    result, to: active,
+                    [
+                        .normalise, .scaleColumns(parameters[layer, .normScale]),
+                        .bias(parameters[layer, .normShift]), activation,
+                    ]))
         }
-        if model.isResidual(layer), let residual {
-            let hidden = value("hidden\(layer)", width)
-            append(.map(result, to: hidden, [.add(residual)]))
-            result = hidden
-        }
-        return result
-    }
-
-    /// The activation of a normalised sum.
-    private mutating func activated(_ layer: Int, _ sum: ValueIndex) -> ValueIndex {
-        let active = value("active\(layer)", model.widths[layer])
-        append(
-            .map(
-                sum, to: active,
-                [
-                    .normalise, .scaleColumns(parameters[layer, .normScale]), .bias(parameters[layer, .normShift]),
-                    .relu,
-                ]))
-        return active
-    }
-
-    private mutating func added(
-        _ layer: Int, _ active: ValueIndex, _ residual: ValueIndex?, _ steps: [ValueStep]
-    ) -> ValueIndex {
-        let steps = steps + (model.isResidual(layer) ? (residual.map { [.add($0)] } ?? []) : [])
+        var steps = dropout(layer)
+        if model.isResidual(layer), let residual { steps.append(.add(residual)) }
         guard !steps.isEmpty else { return active }
-        let hidden = value("hidden\(layer)", model.widths[layer])
+        let hidden = value("hidden\(layer)", width)
         append(.map(active, to: hidden, steps))
         return hidden
     }
@@ -161,31 +174,77 @@ private struct Lowering {
         case .inImage: preconditionFailure("the image holds this layer's sum")
         case .transformFirst:
             let source = value("source\(layer)", model.widths[layer])
-            product(input, parameters[layer, .weight], to: source, isSAGE ? [] : [.scaleRows])
+            product(input, parameters[layer, .weight], to: source, isSAGE ? [] : [.scaleRows(0)])
             if isSAGE { product(input, parameters[layer, .root], to: value("skip\(layer)", model.widths[layer])) }
             return source
         case .aggregateFirst:
-            if layer > 1, isSAGE || isPlain { return input }
+            if layer > 1, !isGCN || isPlain { return input }
             let source = value("source\(layer)", model.widths[layer - 1])
             let drops = layer == 1 && training && model.dropsFeatures
-            append(.map(input, to: source, (drops ? [.dropout(0)] : []) + (isSAGE ? [] : [.scaleRows])))
+            append(.map(input, to: source, (drops ? [.dropout(0)] : []) + (isGCN ? [.scaleRows(0)] : [])))
             return source
         }
     }
 
     /// Sums over neighbours and finishes the layer as far as `result` says.
-    private mutating func sum(_ layer: Int, _ source: ValueIndex, _ input: ValueIndex) -> ValueIndex {
+    private mutating func sum(_ layer: Int, _ source: ValueIndex) -> ValueIndex {
         let (target, steps) = result(layer)
         if model.order(layer) == .transformFirst {
             let skip = isSAGE ? [ValueStep.add(value("skip\(layer)", model.widths[layer]))] : []
-            append(.gather(from: source, to: target, [.scaleRows] + skip + steps))
-        } else {
-            let gathered = value("gathered\(layer)", model.widths[layer - 1])
-            append(.gather(from: source, to: gathered, [.scaleRows]))
-            product(gathered, parameters[layer, .weight], to: target, isSAGE ? [] : steps)
-            if isSAGE { product(source, parameters[layer, .root], to: target, accumulates: true, steps) }
+            gather(source, to: target, [.scaleRows(0)] + skip + steps)
+            return target
+        }
+        let isTyped = model.aggregation == .rgcn
+        for relation in 0..<(isTyped ? model.relations : 1) {
+            let name = "gathered\(layer)" + (isTyped ? ".\(relation)" : "")
+            let gathered = value(name, model.widths[layer - 1])
+            gather(source, relation: relation, to: gathered, [.scaleRows(relation)])
+            product(
+                gathered, parameters[layer, .weight, relation: isTyped ? relation : nil], to: target,
+                accumulates: relation > 0, hasRoot ? [] : steps)
+        }
+        if hasRoot {
+            let isFirst = model.aggregation == .rgcn && model.relations == 0
+            product(source, parameters[layer, .root], to: target, accumulates: !isFirst, steps)
         }
         return target
+    }
+
+    /// Attention over neighbours: product, scores of both ends, softmax, weighed sum; then as far as `result` says.
+    private mutating func attended(_ layer: Int, _ input: ValueIndex) -> ValueIndex {
+        let heads = model.heads(layer)
+        let source = value("source\(layer)", model.attendedWidth(layer))
+        product(input, parameters[layer, .weight], to: source)
+        let sourceScores = value("sourceScores\(layer)", heads)
+        let scores = value("targetScores\(layer)", heads)
+        append(
+            .headDots(
+                source, .vector(parameters[layer, .attentionSource]), heads: heads, to: all(sourceScores)))
+        append(.headDots(source, .vector(parameters[layer, .attentionTarget]), heads: heads, to: all(scores)))
+        let attention = attention(layer, targets: value("targets\(layer)", 3 * heads))
+        append(.attentionScale(attention, scores: scores))
+        append(.part(all(scores), to: columns(attention.targets, 0, heads), []))
+        let attended = value("attended\(layer)", model.attendedWidth(layer))
+        append(.attend(attention, to: attended))
+        let (target, steps) = result(layer)
+        guard layer == model.layers, heads > 1 else {
+            append(.map(attended, to: target, steps))
+            return target
+        }
+        let width = model.widths[layer]
+        let others = (1..<heads).map { ValueStep.addPart(columns(attended, $0 * width, width)) }
+        append(
+            .part(columns(attended, 0, width), to: all(target), others + [.scale(1 / Float(heads))] + steps))
+        return target
+    }
+
+    private mutating func attention(_ layer: Int, targets: ValueIndex) -> OpGraph.Attention {
+        let heads = model.heads(layer)
+        let width = model.attendedWidth(layer)
+        return OpGraph.Attention(
+            layer: layer, heads: heads, headWidth: width / heads, targets: targets,
+            sourceScores: value("sourceScores\(layer)", heads), source: value("source\(layer)", width),
+            drops: training)
     }
 
     // MARK: Backward
@@ -195,13 +254,15 @@ private struct Lowering {
         for layer in stride(from: model.layers, through: 1, by: -1) {
             self.layer = layer
             let gradient = value("gradient\(layer)", model.widths[layer])
-            append(.columnSum(gradient, factors: nil, parameters[layer, .bias]))
-            switch model.order(layer) {
-            case .inImage:
+            columnSum(gradient, parameters[layer, .bias])
+            switch (model.aggregation, model.order(layer)) {
+            case (.gat, _): backwardAttention(layer, gradient)
+            case (.rgcn, _): backwardTyped(layer, gradient)
+            case (_, .inImage):
                 append(.weightGradient(section(.aggregate), gradient, parameters[1, .weight]))
                 if isSAGE { append(.weightGradient(section(.features), gradient, parameters[1, .root])) }
-            case .transformFirst: backwardTransform(layer, gradient)
-            case .aggregateFirst: backwardAggregate(layer, gradient)
+            case (_, .transformFirst): backwardTransform(layer, gradient)
+            case (_, .aggregateFirst): backwardAggregate(layer, gradient)
             }
         }
     }
@@ -209,22 +270,20 @@ private struct Lowering {
     /// The rows that a layer read: its input, or what it made of the features.
     private mutating func input(_ layer: Int) -> ValueIndex {
         if layer == 1 {
-            return training && model.dropsFeatures && model.order(1) == .transformFirst
+            return model.dropsFeatures && model.order(1) == .transformFirst
                 ? value("features", model.widths[0]) : section(.features)
         }
         let width = model.widths[layer - 1]
-        if isPlain { return value("hidden\(layer - 1)", width) }
-        let makesHidden =
-            model.isResidual(layer - 1) || (model.normalises && model.dropsHidden)
+        let makesHidden = isPlain || model.dropsHidden || model.isResidual(layer - 1)
         return value(makesHidden ? "hidden\(layer - 1)" : "active\(layer - 1)", width)
     }
 
     private mutating func backwardTransform(_ layer: Int, _ gradient: ValueIndex) {
         let outer = model.widths[layer]
         let carried = value("gradientSource\(layer)", outer)
-        append(.map(gradient, to: carried, [.scaleRows]))
+        append(.map(gradient, to: carried, [.scaleRows(0)]))
         let summed = value("product\(layer)", outer)
-        append(.gather(from: carried, to: summed, isSAGE ? [] : [.scaleRows]))
+        gather(carried, to: summed, isSAGE ? [] : [.scaleRows(0)])
         let input = input(layer)
         append(.weightGradient(input, summed, parameters[layer, .weight]))
         if isSAGE { append(.weightGradient(input, gradient, parameters[layer, .root])) }
@@ -244,7 +303,7 @@ private struct Lowering {
         if isSAGE { append(.weightGradient(source, gradient, parameters[layer, .root])) }
         guard layer > 1 else { return }
         let carried = value("gradientSource\(layer)", inner)
-        product(gradient, parameters[layer, .weight], transposed: true, to: carried, [.scaleRows])
+        product(gradient, parameters[layer, .weight], transposed: true, to: carried, [.scaleRows(0)])
         var skip: [ValueStep] = []
         if isSAGE {
             let carriedSkip = value("skipGradient\(layer)", inner)
@@ -252,7 +311,74 @@ private struct Lowering {
             skip = [.add(carriedSkip)]
         }
         let (target, steps) = descent(layer)
-        append(.gather(from: carried, to: target, (isSAGE ? [] : [.scaleRows]) + skip + steps))
+        gather(carried, to: target, (isSAGE ? [] : [.scaleRows(0)]) + skip + steps)
+        undo(layer - 1, target)
+    }
+
+    /// Gradients come back over each relation's transpose, which is the other of its pair.
+    private mutating func backwardTyped(_ layer: Int, _ gradient: ValueIndex) {
+        let outer = model.widths[layer]
+        let carried = (0..<model.relations).map { value("gradientSource\(layer).\($0)", outer) }
+        for (relation, value) in carried.enumerated() { append(.map(gradient, to: value, [.scaleRows(relation)])) }
+        let input = layer == 1 ? value("source1", model.widths[0]) : input(layer)
+        let descent = layer > 1 ? descent(layer) : nil
+        for (relation, source) in carried.enumerated() {
+            let summed = value("product\(layer).\(relation)", outer)
+            gather(source, relation: relation ^ 1, to: summed, [])
+            let weight = parameters[layer, .weight, relation: relation]
+            append(.weightGradient(input, summed, weight))
+            if let descent { product(summed, weight, transposed: true, to: descent.0, accumulates: relation > 0) }
+        }
+        append(.weightGradient(input, gradient, parameters[layer, .root]))
+        guard let descent else { return }
+        product(
+            gradient, parameters[layer, .root], transposed: true, to: descent.0, accumulates: model.relations > 0,
+            descent.1)
+        undo(layer - 1, descent.0)
+    }
+
+    private mutating func backwardAttention(_ layer: Int, _ gradient: ValueIndex) {
+        let heads = model.heads(layer)
+        let width = model.attendedWidth(layer)
+        var carried = gradient
+        if layer == model.layers, heads > 1 {
+            carried = value("spread\(layer)", width)
+            for head in 0..<heads {
+                let columns = columns(carried, head * model.widths[layer], model.widths[layer])
+                append(.part(all(gradient), to: columns, [.scale(1 / Float(heads))]))
+            }
+        }
+        let ends = value("ends\(layer)", 4 * heads)
+        append(.part(all(value("targets\(layer)", 3 * heads)), to: columns(ends, 0, 3 * heads), []))
+        let attended = value("attended\(layer)", width)
+        append(.headDots(carried, .rows(attended), heads: heads, to: columns(ends, 3 * heads, heads)))
+        let attention = attention(layer, targets: ends)
+        let ofSources = value("sourceScoreGradient\(layer)", heads)
+        let ofTargets = value("targetScoreGradient\(layer)", heads)
+        let weighed = value("weighedGradient\(layer)", width)
+        append(
+            .attentionGradient(
+                attention,
+                OpGraph.AttentionGradient(
+                    isOfSources: true, gradient: carried, scoreGradient: ofSources, sourceGradient: weighed)))
+        append(
+            .attentionGradient(
+                attention,
+                OpGraph.AttentionGradient(
+                    isOfSources: false, gradient: carried, scoreGradient: ofTargets, sourceGradient: nil)))
+        let ofSource = parameters[layer, .attentionSource]
+        let ofTarget = parameters[layer, .attentionTarget]
+        columnSum(attention.source, ofSource, factors: OpGraph.Factors(value: ofSources, heads: heads))
+        columnSum(attention.source, ofTarget, factors: OpGraph.Factors(value: ofTargets, heads: heads))
+        let total = value("sourceGradient\(layer)", width)
+        append(
+            .map(
+                weighed, to: total,
+                [.addHeads(ofSources, heads: heads, ofSource), .addHeads(ofTargets, heads: heads, ofTarget)]))
+        append(.weightGradient(input(layer), total, parameters[layer, .weight]))
+        guard layer > 1 else { return }
+        let (target, steps) = descent(layer)
+        product(total, parameters[layer, .weight], transposed: true, to: target, steps)
         undo(layer - 1, target)
     }
 
@@ -268,7 +394,7 @@ private struct Lowering {
     }
 
     private func activationGradient(_ layer: Int, _ active: ValueIndex) -> [ValueStep] {
-        (model.dropsHidden ? [.dropout(layer)] : []) + [.reluGradient(active)]
+        dropout(layer) + [model.activation == .elu ? .eluGradient(active) : .reluGradient(active)]
     }
 
     /// From the gradient of a layer's output to that of its sum.
@@ -286,8 +412,8 @@ private struct Lowering {
         append(.map(gradient, to: inside, activationGradient(layer, active)))
         let normal = value("normal\(layer)", width)
         append(.map(sum, to: normal, [.normalise]))
-        append(.columnSum(inside, factors: normal, parameters[layer, .normScale]))
-        append(.columnSum(inside, factors: nil, parameters[layer, .normShift]))
+        columnSum(inside, parameters[layer, .normScale], factors: OpGraph.Factors(value: normal, heads: 0))
+        columnSum(inside, parameters[layer, .normShift])
         append(.map(inside, to: target, [.scaleColumns(parameters[layer, .normScale]), .normaliseGradient(sum)]))
     }
 }

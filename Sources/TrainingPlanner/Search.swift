@@ -164,7 +164,7 @@ struct Search {
     }
 
     private func canSlice(_ value: ValueIndex) -> Bool {
-        !analysis.gatheredIn[value].isEmpty && analysis.values[value].section == nil
+        !analysis.gatheredIn[value].isEmpty && analysis.sliceable[value]
     }
 
     /// The next narrower power of two; 0 where there is none.
@@ -431,7 +431,7 @@ private struct Knapsack {
         let moved =
             section == nil
             ? layout.chunks * Planner.sealed(layout.stride(width: layout.values[value].width))
-            : layout.table.fetchedBytes(section!, chunks: 0..<layout.chunks)
+            : layout.table.fetchedBytes(value, chunks: 0..<layout.chunks)
         for (number, pass) in layout.passes.enumerated() {
             var fetched = 0
             var stored = 0
@@ -441,15 +441,20 @@ private struct Knapsack {
             }
             if pass.reloads.contains(value) { fetched += moved }
             if section == .columns {
+                let relation = layout.values[value].relation
                 for (source, ops) in pass.sliced {
-                    let once = layout.groups(source).reduce(0) { $0 + layout.fetchedBytes(value, chunks: $1) }
-                    fetched += once * ops.count * layout.ranges(source).count
+                    let count = ops.count { layout.graph.ops[$0].relation == relation }
+                    guard count > 0 else { continue }
+                    let once = layout.groups(source, relation: relation).reduce(0) {
+                        $0 + layout.fetchedBytes(value, chunks: $1)
+                    }
+                    fetched += once * count * layout.ranges(source).count
                 }
             }
             guard fetched + stored > 0 else { continue }
             let slots =
                 (memory.local[number][value] ?? [])
-                + (section == .columns ? memory.sliceColumns[number] : [])
+                + (memory.sliceColumns[number][value] ?? [])
             saved.append((number, fetched, stored, slots.reduce(0) { $0 + memory.items[$1].bytes }))
         }
         let isSource = !layout.analysis.gatheredIn[value].isEmpty

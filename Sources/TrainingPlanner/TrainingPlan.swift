@@ -52,6 +52,8 @@ package struct TrainingPlan: Sendable {
     /// Buffers of what lives for the whole run, by role.
     package let fixed: [Fixed: Int]
     package let costs: [PassCost]
+    /// Predicted seconds of each pass, by resource.
+    package let seconds: [PassSeconds]
     package let forecast: Forecast
     package internal(set) var why: [Alternative]
     let layout: Layout
@@ -86,12 +88,16 @@ extension TrainingPlan {
 
     /// A value, or a gather's bare sum.
     package func value(_ index: ValueIndex) -> OpGraph.Value { layout.values[index] }
-    package var columns: ValueIndex { layout.analysis.columns }
+    package func columns(_ relation: Int) -> ValueIndex { layout.analysis.columns[relation] }
     package func bareSum(of op: OpIndex) -> ValueIndex { layout.analysis.bareSum[op] }
     package func slices(of value: ValueIndex) -> [Range<Int>] { layout.ranges(value) }
-    package func groups(of source: ValueIndex) -> [Range<Int>] { layout.groups(source) }
+    package func groups(of source: ValueIndex, relation: Int) -> [Range<Int>] {
+        layout.groups(source, relation: relation)
+    }
     package func rows(ofChunk chunk: Int) -> Range<Int> { layout.rows(chunk) }
-    package func edges(ofChunks chunks: Range<Int>) -> Range<Int> { layout.edges(chunks) }
+    package func edges(ofChunks chunks: Range<Int>, relation: Int) -> Range<Int> {
+        layout.edges(chunks, relation: relation)
+    }
     package func residentChunks(of value: ValueIndex) -> Int { layout.storage[value].residentChunks }
     package func stride(width: Int) -> Int { layout.stride(width: width) }
     package func isGapless(width: Int) -> Bool { layout.isGapless(width: width) }
@@ -127,11 +133,14 @@ extension TrainingPlan {
     }
 
     /// Neighbours of a group of chunks in a pass over slices; and whether they stay in device memory.
-    package func sliceColumns(_ group: Range<Int>, turn: Int, pass: Int) -> (Location, isResident: Bool) {
+    package func sliceColumns(
+        _ group: Range<Int>, relation: Int, turn: Int, pass: Int
+    ) -> (Location, isResident: Bool) {
+        let columns = columns(relation)
         if group.upperBound <= residentChunks(of: columns) {
             return (Location(buffer: memory.resident[columns], byteOffset: 0), true)
         }
-        let slots = memory.sliceColumns[pass]
+        let slots = memory.sliceColumns[pass][columns]!
         return (Location(buffer: slots[turn % slots.count], byteOffset: 0), false)
     }
 
@@ -155,14 +164,27 @@ extension TrainingPlan {
         }
     }
 
-    /// The buffer of a section's chunks that stay, their bytes, or `nil` where none do.
-    package func resident(section: ImageSection) -> (buffer: Int, bytes: Int)? {
-        guard let value = layout.values.firstIndex(where: { $0.section == section }), memory.resident[value] >= 0
-        else { return nil }
-        let bytes =
-            layout.storage[value].residentChunks == chunks
-            ? image.byteCount(section) : layout.bytes(value, chunks: layout.storage[value].residentChunks)
-        return bytes > 0 ? (memory.resident[value], bytes) : nil
+    /// What of the image's large sections stays in device memory: bytes of the section, and the buffer they go to.
+    package var loads: [(section: ImageSection, bytes: Range<Int>, buffer: Int)] {
+        layout.loads.map {
+            ($0.section, $0.bytes, memory.resident[$0.value])
+        }
+    }
+}
+
+extension Layout {
+    var loads: [(value: ValueIndex, section: ImageSection, bytes: Range<Int>)] {
+        values.indices.compactMap { value in
+            guard let section = values[value].section, storage[value].residentChunks > 0 else { return nil }
+            let range: Range<Int>
+            if section == .columns {
+                let edges = edges(0..<storage[value].residentChunks, relation: values[value].relation)
+                range = edges.lowerBound * 4..<edges.upperBound * 4
+            } else {
+                range = 0..<bytes(value, chunks: storage[value].residentChunks)
+            }
+            return range.isEmpty ? nil : (value, section, range)
+        }
     }
 }
 
@@ -198,6 +220,7 @@ extension TrainingPlan {
             }
         }
         self.costs = completed
+        seconds = completed.map { $0.seconds(budget) }
         forecast = Forecast(layout, costs, spills, deviceBytes: arena.peakBytes, image: image, budget)
         why = []
     }
@@ -214,14 +237,14 @@ extension TrainingPlan.Forecast {
         hostBytes = Planner.sealed(spills.hostBytes)
         ssdBytes = Planner.sealed(spills.ssdBytes)
         imageBytes = image.recipe.sections.reduce(0) { $0 + Planner.sealed(image.byteCount($1)) }
-        loadBytes = image.recipe.sections.reduce(0) { total, section in
-            guard let value = layout.values.firstIndex(where: { $0.section == section }) else {
-                return total + Planner.sealed(image.byteCount(section))
+        let large: Set<ImageSection> = [.columns, .features, .aggregate]
+        loadBytes =
+            image.recipe.sections.filter { !large.contains($0) }.reduce(0) {
+                $0 + Planner.sealed(image.byteCount($1))
             }
-            let resident = layout.storage[value].residentChunks
-            if resident == layout.chunks { return total + Planner.sealed(image.byteCount(section)) }
-            return resident == 0 ? total : total + layout.fetchedBytes(value, chunks: 0..<resident)
-        }
+            + layout.loads.reduce(0) {
+                $0 + ChunkTable.crossing($1.bytes, of: image.byteCount($1.section))
+            }
         fetchedBytesPerEpoch = costs.reduce(0) { $0 + $1.fetchedBytes }
         storedBytesPerEpoch = costs.reduce(0) { $0 + $1.storedBytes }
         computeSecondsPerEpoch = seconds.reduce(0) { $0 + $1.compute }

@@ -1,4 +1,5 @@
 package import Gateway
+import Glibc
 package import Hummingbird
 import HummingbirdCore
 import NIOCore
@@ -59,8 +60,18 @@ package struct SekishoContext: RequestContext {
         return id
     }
 
-    /// Where the request came from: an address without its port.
-    var address: String { channel.remoteAddress?.ipAddress ?? "unknown" }
+    /// Where the request came from: an address without its port. Of an IPv6 address only the network of 64 bits that one
+    /// subscriber has, so that nobody has as many tries as such a network has addresses.
+    var address: String {
+        guard let text = channel.remoteAddress?.ipAddress else { return "unknown" }
+        var bytes = [UInt8](repeating: 0, count: 16)
+        guard inet_pton(AF_INET6, text, &bytes) == 1 else { return text }
+        // An IPv4 address on a socket for both.
+        if bytes[..<10].allSatisfy({ $0 == 0 }), bytes[10] == 0xFF, bytes[11] == 0xFF {
+            return bytes[12...].map(String.init).joined(separator: ".")
+        }
+        return Hex.encode(bytes[..<8]) + "/64"
+    }
 }
 
 /// What pages and messages can be written in.

@@ -1,6 +1,7 @@
 import Gateway
 package import Hummingbird
 package import HTTPTypes
+import Metrics
 import NIOCore
 import Synchronization
 package import Vocabulary
@@ -13,8 +14,10 @@ enum OperationsRoutes {
             guard readiness.isReady else { throw Problem.stopping }
             return .json(["status": "ready"])
         }
+        let sessions = routes.door.desk.sessions
         routes.on(.metrics) { _, _ in
-            Response(
+            Meter(label: "sekisho_sessions").set(sessions.count)
+            return Response(
                 status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
                 body: ResponseBody(byteBuffer: ByteBuffer(string: Prometheus.shared.text)))
         }

@@ -32,7 +32,11 @@ package final class Prometheus: MetricsFactory, Sendable {
     package func makeRecorder(
         label: String, dimensions: [(String, String)], aggregate: Bool
     ) -> any RecorderHandler {
-        series(label, dimensions, Histogram.self) { Histogram(label: label, labels: dimensions) }
+        guard aggregate else {
+            return series(label, dimensions, Gauge.self) { Gauge(label: label, labels: dimensions) }
+                ?? Gauge(label: label, labels: [])
+        }
+        return series(label, dimensions, Histogram.self) { Histogram(label: label, labels: dimensions) }
             ?? Histogram(label: label, labels: [])
     }
 
@@ -115,7 +119,7 @@ private final class Total: Series, CounterHandler {
     var lines: [String] { ["\(label)\(Prometheus.write(labels)) \(count.load(ordering: .relaxed))"] }
 }
 
-private final class Gauge: Series, MeterHandler {
+private final class Gauge: Series, MeterHandler, RecorderHandler {
     let label: String
     let labels: [(String, String)]
     let kind = "gauge"
@@ -128,6 +132,8 @@ private final class Gauge: Series, MeterHandler {
 
     func set(_ value: Int64) { set(Double(value)) }
     func set(_ value: Double) { self.value.withLock { $0 = value } }
+    func record(_ value: Int64) { set(Double(value)) }
+    func record(_ value: Double) { set(value) }
     func increment(by amount: Double) { value.withLock { $0 += amount } }
     func decrement(by amount: Double) { value.withLock { $0 -= amount } }
 

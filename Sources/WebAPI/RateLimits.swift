@@ -77,7 +77,9 @@ final class Lockouts: Sendable {
     }
 
     /// Counts a failure before it is known to be one, so that proofs sent at once are counted too.
-    func begin(_ person: PersonID?, _ address: String, now: Timestamp) {
+    /// - Returns: whether this was the last one before a lock.
+    @discardableResult
+    func begin(_ person: PersonID?, _ address: String, now: Timestamp) -> Bool {
         counts.withLock { counts in
             if counts.count >= Self.entriesMax {
                 counts = counts.filter { $0.value.last.adding(seconds: Self.seconds) > now }
@@ -85,14 +87,19 @@ final class Lockouts: Sendable {
                 if counts.count >= Self.entriesMax { counts = counts.filter { $0.value.lockedUntil > now } }
                 if counts.count >= Self.entriesMax { counts.removeAll() }
             }
+            var locks = false
             for (key, most) in Self.entries(person, address) {
                 var count = counts[key] ?? Count(last: now, lockedUntil: now)
                 if count.last.adding(seconds: Self.seconds) <= now { count.failures = 0 }
                 count.failures += 1
                 count.last = now
-                if count.failures >= most { count.lockedUntil = now.adding(seconds: Self.seconds) }
+                if count.failures >= most {
+                    count.lockedUntil = now.adding(seconds: Self.seconds)
+                    locks = true
+                }
                 counts[key] = count
             }
+            return locks
         }
     }
 

@@ -3,6 +3,7 @@ import Hummingbird
 import HummingbirdCore
 import HummingbirdTLS
 package import Logging
+import Metrics
 import NIOCore
 import NIOSSL
 import Sealing
@@ -129,6 +130,7 @@ private struct Driving: Service {
             try await cancelWhenGracefulShutdown {
                 try await RunDriver(gateway, runsAtOnce: runsAtOnce).run { run, error in
                     let code = GatewayError(error).map(\.code.rawValue) ?? "internal-error"
+                    Counter(label: "sekisho_runs_held_total", dimensions: [("code", code)]).increment()
                     logger.warning("run held", metadata: ["run": "\(run)", "code": "\(code)"])
                 }
             }

@@ -50,11 +50,13 @@ package final class SignInDesk: Sendable {
             throw Problem.locked(retryAfterSeconds: seconds)
         }
         guard password.count <= SecretProof.passwordBytes.upperBound else { throw Problem.badSignIn }
-        lockouts.begin(person, address, now: clock.now())
+        let isLast = lockouts.begin(person, address, now: clock.now())
         let kept = person.flatMap { directory.password(of: $0) }
         let fits = try await counter.fits(password, kept ?? SecretProof.nobodys)
         guard fits, kept != nil, let person else {
-            try await gateway.recordSignIn(person, means: .password, address: address, refusal: "wrong-password")
+            try await gateway.recordSignIn(
+                person, means: .password, address: address,
+                refusal: isLast ? "wrong-password-locked" : "wrong-password")
             throw Problem.badSignIn
         }
         lockouts.succeeded(person, address)

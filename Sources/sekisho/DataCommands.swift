@@ -115,7 +115,7 @@ struct SubjectCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                let sections = try await gateway.subjectSections(subject, by: actor.person)
+                let sections = try await gateway.subjectSections(subject, by: actor.required)
                 return Answer(
                     .array(sections.map { ["index": .integer(Int64($0.index)), "content": $0.content] }),
                     sections.isEmpty
@@ -138,7 +138,7 @@ struct SubjectCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                let progress = try await gateway.shredSubject(subject, by: actor.person)
+                let progress = try await gateway.shredSubject(subject, by: actor.required)
                 return Answer(
                     ["shred": .string(progress.rawValue)],
                     [

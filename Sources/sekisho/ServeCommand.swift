@@ -56,7 +56,10 @@ struct Serve: AsyncParsableCommand {
         let group = ServiceGroup(configuration: configuration)
         // Not a child task: cancelling the command must drain the service, not cancel it.
         let serving = Task.detached { try await group.run() }
-        let telling = Task { try await tell(await service.boundPort, logger) }
+        let telling = Task {
+            let port = await service.boundPort
+            try tell(port, logger)
+        }
         try await withTaskCancellationHandler {
             try await serving.value
         } onCancel: {

@@ -172,19 +172,14 @@ struct ServiceSettings {
 
     /// Unknown names are refused: a misspelt limit must not be no limit.
     private static func read(profile: URL) throws -> [Setting: String] {
+        let text = try GatewayFile.read(profile, role: "profile")
         let json: JSON
         do throws(JSONError) {
-            json = try JSON(parsing: Array(try text(of: profile).utf8))
+            json = try JSON(parsing: text)
         } catch { throw ValidationError("the profile is not JSON: \(error)") }
         var values: [Setting: String] = [:]
         try collect(json, [], into: &values)
         return values
-    }
-
-    private static func text(of profile: URL) throws(JSONError) -> String {
-        do { return try GatewayFile.read(profile, role: "profile") } catch {
-            throw JSONError(offset: 0, reason: "the file cannot be read")
-        }
     }
 
     private static func collect(_ json: JSON, _ path: [String], into values: inout [Setting: String]) throws {
@@ -271,7 +266,7 @@ struct ConfigCommand: ParsableCommand {
         func run() throws {
             let settings = try flags.settings()
             let rows = Setting.allCases.map { ($0, settings.values[$0]!) }
-            try Answer(
+            Answer(
                 .array(
                     rows.map { setting, value in
                         [

@@ -6,7 +6,7 @@ import Vocabulary
 struct TrailCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "trail", abstract: "The trail's witnesses, signing key and anchor.",
-        subcommands: [Witnesses.self, Cosign.self, RotateKey.self, Reanchor.self])
+        subcommands: [Witnesses.self, Cosign.self, Witnessed.self, RotateKey.self, Reanchor.self])
 
     struct Witnesses: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -21,7 +21,7 @@ struct TrailCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                let witnesses = try await gateway.setWitnesses(URL(fileURLWithPath: file), by: actor.person)
+                let witnesses = try await gateway.setWitnesses(URL(fileURLWithPath: file), by: actor.required)
                 return Answer(
                     ["witnesses": .array(witnesses.map(JSON.string))],
                     ["\(witnesses.count) witnesses will be asked, by a serving gateway once an hour."])
@@ -37,7 +37,7 @@ struct TrailCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                let result = try await gateway.cosign(by: actor.person)
+                let result = try await gateway.cosign(by: actor.required)
                 return Answer(
                     [
                         "size": .integer(Int64(result.size)),
@@ -49,6 +49,30 @@ struct TrailCommand: AsyncParsableCommand {
         }
     }
 
+    struct Witnessed: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Check offline that an export's head has the cosignatures you require; needs no home.",
+            discussion: "Then `sekisho audit verify` checks everything below that head. Any doubt ends with status 5.")
+        @Argument(help: "The export's folder.") var folder: String
+        @Option(help: "Your own trust file (C2SP tlog-policy): log, witness, group and quorum lines.")
+        var trust: String
+        @Flag(help: "Print the answer as JSON.") var json = false
+
+        func run() throws {
+            let check = try WitnessCheck(
+                of: URL(fileURLWithPath: folder, isDirectory: true), trust: URL(fileURLWithPath: trust))
+            try Answer(
+                [
+                    "size": .integer(Int64(check.size)), "root": .string(check.root.hex),
+                    "witnesses": .array(
+                        check.witnesses.map { ["witness": .string($0.name), "time": .string($0.time.description)] }),
+                ],
+                ["The head of size \(check.size), root \(check.root.hex), is cosigned as you require."]
+                    + check.witnesses.map { "  \($0.name) at \($0.time)" }
+            ).end(asJSON: json)
+        }
+    }
+
     struct RotateKey: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Let a new key sign the heads from here on; the old one is erased. Witnesses must learn it.")
@@ -57,7 +81,7 @@ struct TrailCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await options.withGateway { gateway in
-                let key = try await gateway.rotateTrailKey(by: actor.person)
+                let key = try await gateway.rotateTrailKey(by: actor.required)
                 return Answer(
                     ["key": .string(key)],
                     ["Heads are signed by a new key from here on. Tell every witness (`add-log`):", key])
@@ -76,7 +100,7 @@ struct TrailCommand: AsyncParsableCommand {
         @OptionGroup var actor: ActorOption
 
         func run() async throws {
-            try await options.withGateway(reanchoring: actor.person) { _ in
+            try await options.withGateway(reanchoring: actor.required) { _ in
                 Answer(["done": true], ["The anchor is made anew from the trail's newest head."])
             }
         }

@@ -73,16 +73,7 @@ import Vocabulary
         _ spec: ModelSpec, _ image: LocalImage, _ key: borrowing SecretBytes, cut: Cut? = nil, budget: Budget = roomy,
         threads: Int = 1, report: (EpochReport) async throws -> Void = { _ in }
     ) async throws -> TrainedModel {
-        guard
-            cut != nil
-                || [.gcn, .sage].contains(spec.model) && spec.task == .classification && !spec.layerNorm
-                    && !spec.residual && spec.activation == .relu
-        else {
-            let plan = try spec.plan(image: image.shape, budget: budget)
-            let device = try LocalDevice(image, memoryBytes: plan.deviceBytes, runKey: key, threads: threads)
-            return try await Trainer(spec: spec, plan: plan).train(on: device, report: report)
-        }
-        let shape = spec.shape(features: image.shape.features, classes: image.shape.classes)
+        let shape = spec.shape(for: image.shape)
         let plan =
             try cut.map { try Planner.plan(model: shape, image: image.shape, budget: budget, cut: $0) }
             ?? Planner.plan(model: shape, image: image.shape, budget: budget)
@@ -155,7 +146,7 @@ import Vocabulary
         let spec = Self.spec(&random, epochs: 5)
         let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
         let plan = try Planner.plan(
-            model: spec.shape(features: image.shape.features, classes: image.shape.classes), image: image.shape,
+            model: spec.shape(for: image.shape), image: image.shape,
             budget: Self.roomy)
         let trainer = try Trainer(spec: spec, plan: plan, trainingByClass: image.trainingByClass)
         func device(fence: UInt64) throws -> LocalDevice {
@@ -223,7 +214,7 @@ import Vocabulary
             classes: Int.random(in: 2...9, using: &random))
         let spec = Self.spec(&random, epochs: 3)
         let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
-        let shape = spec.shape(features: graph.features, classes: graph.classes)
+        let shape = spec.shape(for: image.shape)
         let reference = try await Self.train(spec, image, key, threads: 1)
         let choices = Planner.choices(model: shape, image: image.shape)
         var cuts = [

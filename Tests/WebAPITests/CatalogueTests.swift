@@ -41,7 +41,7 @@ struct CatalogueTests {
             }
         }
         let same = try Self.catalogue(.japanese).filter { !isJapanese(Self.words(in: $0.value)) && !$0.value.isEmpty }
-        #expect(same.keys.sorted() == ["run.figure"])
+        #expect(same.keys.sorted() == ["run.figure", "timeline.with"])
     }
 
     /// A text without what is filled in.
@@ -80,6 +80,7 @@ struct CatalogueTests {
             ("stage", RunStage.allCases.map(\.rawValue)), ("role", Role.allCases.map(\.rawValue)),
             ("event", KnownName.events), ("outcome", KnownName.outcomes), ("reason", KnownName.reasons),
             ("obligation", KnownName.obligations), ("check", KnownName.checks), ("duo", KnownName.purposes),
+            ("decision", ["permit", "needs-human", "refuse"]),
             ("tier", ["device", "enclave host"]),
             ("part", ["whole run", "sweeps", "run image", "spilled tensors"]),
             ("run.figure", ["loss", "metric"]), ("picture", ["train", "validation", "test"]),

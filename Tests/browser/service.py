@@ -29,7 +29,7 @@ def write_data(folder, people=300, features=6, groups=3, seed=7):
     folder.mkdir(parents=True)
     random.seed(seed)
     ids = [f"DEMO:P{number:04}" for number in range(people)]
-    splits = ["train", "train", "train", "validation", "test"]
+    splits = ["train", "train", "train", "val", "test"]
     with open(folder / "nodes.tsv", "w") as file:
         file.write("id\tcategory\tname\tlabel\tlabel_name\tsplit\n")
         for number, name in enumerate(ids):
@@ -112,7 +112,7 @@ class Service:
         port_file = self.folder / "serve.port"
         port_file.unlink(missing_ok=True)
         process = self.launch(
-            "sekisho", "serve", "--listen-port", "0", "--port-file", port_file, *options, log="serve")
+            "sekisho", "serve", "--port", "0", "--port-file", port_file, *options, log="serve")
         self.url = f"https://127.0.0.1:{wait_for(port_file, process)}"
         return process
 

@@ -56,7 +56,7 @@ def test_the_path_with_axe_on_every_page(visit, service, tmp_path, language, sch
     journey.wait_for_review(alice, run)
     # Policy shows the researcher rounded figures before the release.
     assert alice.page.locator(".pictures svg").count() == 4
-    assert alice.page.get_by_text(alice.words("picture.rounded")).first.is_visible()
+    assert alice.page.locator("figure > p", has_text=alice.words("picture.rounded")).first.is_visible()
     alice.check("run-waits" + suffix)
     alice.go("/runs")
     alice.check("runs" + suffix)

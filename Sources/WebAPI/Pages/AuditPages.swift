@@ -40,7 +40,7 @@ extension Site {
         do {
             let query = try AuditQuery(parsing: asked.filter { !$0.value.isEmpty }.map { ($0.name, $0.value) })
             let after = request.uri.queryParameters.get("after").flatMap { UInt64($0) }
-            let page = try await gateway.searchAudit(query, after: after, limit: 50, by: context.person)
+            let page = try await gateway.searchAudit(query, after: after, limit: 25, by: context.person)
             content["hasItems"] = !page.hits.isEmpty
             content["items"] = page.hits.map { Self.row($0, words) }
             content["count"] = words("audit.count", ["count": "\(page.hits.count)"])

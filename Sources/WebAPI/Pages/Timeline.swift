@@ -28,16 +28,17 @@ extension Site {
             switch (isReview, record.outcomeName) {
             case (true, "done"): words("votes.approved")
             case (true, _): words("votes.rejected")
-            case (false, let outcome): words.name("outcome", outcome)
+            case (false, let outcome):
+                record.decision.map { words.name("decision", $0.verdict) } ?? words.name("outcome", outcome)
             }
         var shown: [String: Any] = [
-            "words": record.outcomeName == "done" && !isReview
+            "words": record.outcomeName == "done" && !isReview && record.decision == nil
                 ? name : words("timeline.with", ["event": name, "outcome": outcome]),
             "time": words.time(record.time),
         ]
         switch record.outcomeName {
         case "refused", "failed": shown["kind"] = "bad"
-        case "done": shown["kind"] = "good"
+        case "done": shown["kind"] = record.decision?.verdict == "needs-human" ? "plain" : "good"
         default: shown["kind"] = "plain"
         }
         if let actor = record.actor { shown["by"] = actor.text }
