@@ -199,5 +199,8 @@ package struct CheckpointRule: Sendable {
     /// - Parameters:
     ///   - cost: seconds that the last checkpoint took; `nil` before the first.
     ///   - since: seconds of training since then.
-    func isDue(cost: Double?, since: Double) -> Bool { cost.map { $0 <= since * share } ?? true }
+    func isDue(cost: Double?, since: Double) -> Bool {
+        guard let cost, share.isFinite else { return true }
+        return cost <= since * share
+    }
 }
