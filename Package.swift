@@ -182,8 +182,8 @@ let package = Package(
         tests(
             "WebAPITests",
             [
-                "WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient, httpTypes, nioCore, nioSSL,
-                logging, lifecycle, yams,
+                "WebAPI", "WebResources", "Gateway", "Sealing", "Vocabulary", httpClient, httpTypes, nioCore, nioHTTP1,
+                nioSSL, logging, lifecycle, yams,
             ]),
     ]
 )

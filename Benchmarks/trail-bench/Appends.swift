@@ -49,7 +49,7 @@ struct Appends {
         print(
             """
             {"appends": \(sorted.count), "seconds": \(seconds), "median_us": \(sorted[sorted.count / 2]), \
-            "p99_us": \(sorted[sorted.count * 99 / 100]), "peak_kib": \(peakKibibytes)}
+            "p99_us": \(sorted[sorted.count * 99 / 100]), "processor": \(processorSeconds), "peak_kib": \(peakKibibytes)}
             """)
     }
 

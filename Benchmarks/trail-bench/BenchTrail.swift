@@ -108,6 +108,9 @@ func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
     for thread in threads { pthread_join(thread, nil) }
 }
 
+/// Processor time of this process so far, in seconds: what a crowded machine does not change.
+var processorSeconds: Double { Double(nanoseconds(CLOCK_PROCESS_CPUTIME_ID)) / 1e9 }
+
 /// The most memory this process has held, in KiB.
 var peakKibibytes: Int {
     var usage = rusage()

@@ -39,7 +39,9 @@ struct BigLog {
     func recover() throws {
         let start = nanoseconds()
         let trail = try world.open()
-        print("{\"size\": \(trail.size), \"seconds\": \(seconds(start)), \"peak_kib\": \(peakKibibytes)}")
+        print(
+            "{\"size\": \(trail.size), \"seconds\": \(seconds(start)), \"processor\": \(processorSeconds), \"peak_kib\": \(peakKibibytes)}"
+        )
     }
 
     func verify() throws {
@@ -48,13 +50,14 @@ struct BigLog {
             disk: world.disk(readOnly: true), folder: "", identity: world.identity, auditor: nil
         ).verify()
         print(
-            "{\"size\": \(report.head?.size ?? 0), \"seconds\": \(seconds(start)), \"peak_kib\": \(peakKibibytes)}")
+            "{\"size\": \(report.head?.size ?? 0), \"seconds\": \(seconds(start)), \"processor\": \(processorSeconds), \"peak_kib\": \(peakKibibytes)}"
+        )
     }
 
     func export(to target: String) throws {
         let start = nanoseconds()
         try AuditExport.whole(of: world.disk(readOnly: true), into: FolderDisk(target), at: BenchClock().now())
-        print("{\"seconds\": \(seconds(start)), \"peak_kib\": \(peakKibibytes)}")
+        print("{\"seconds\": \(seconds(start)), \"processor\": \(processorSeconds), \"peak_kib\": \(peakKibibytes)}")
     }
 
     private func seconds(_ start: UInt64) -> Double { Double(nanoseconds() - start) / 1e9 }

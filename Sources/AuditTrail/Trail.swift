@@ -129,13 +129,12 @@ extension Trail {
         var retriesFull = record.event.mayUseReserve
         while true {
             do throws(TrailError) {
-                let (prepared, batch, index) = try open.sealing.held { () throws(TrailError) in
+                let (prepared, place) = try open.sealing.held { () throws(TrailError) in
                     let (_, sequence, previous) = try lock.held { () throws(TrailError) in try nextPlace(in: era) }
                     let prepared = try seal(record, kind: kind, in: open, sequence: sequence, previous: previous)
-                    let (batch, index) = try lock.held { () throws(TrailError) in try enqueue(prepared) }
-                    return (prepared, batch, index)
+                    return (prepared, try lock.held { () throws(TrailError) in try enqueue(prepared) })
                 }
-                return try acknowledged(prepared, batch, index)
+                return try acknowledged(prepared, place)
             } catch  where error.code == .full && retriesFull {
                 retriesFull = false
             } catch  where error.code == .outOfOrder {

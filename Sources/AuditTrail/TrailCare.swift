@@ -51,8 +51,7 @@ extension Trail {
             // If the segment in use is still there, the trail itself tells why it ends.
             writeAboutItself(TrailRecord(.trailStopped, .failed, [.detail: ["lost": .string(lost)]]))
             if state.stopped == nil { stop(failure) }
-            state.isCommitting = false
-            idle.wakeAll()
+            stopCommitting()
         }
         throw failure
     }
@@ -66,7 +65,9 @@ extension Trail {
             for segment in segments where try disk.byteCount(of: segment.path) != segment.byteCount {
                 return "a segment of the log"
             }
-            if hasReserve, lock.held({ state.hasReserve }), try disk.byteCount(of: WALFiles.reserve) == nil {
+            if hasReserve, lock.held({ state.hasReserve }),
+                try disk.byteCount(of: WALFiles.reserve) != settings.reserveBytes
+            {
                 return "the reserve"
             }
             guard try disk.read(TrailFiles.identity) == Array("\(identity)\n".utf8) else { return "the log's identity" }
@@ -136,11 +137,7 @@ extension Trail {
         while state.isCommitting { idle.wait(lock) }
         if let stopped = state.stopped { throw stopped }
         state.isCommitting = true
-        defer {
-            state.isCommitting = false
-            state.batches.first?.done.wakeOne()
-            idle.wakeAll()
-        }
+        defer { stopCommitting() }
         var periods = state.periods
         do {
             try periods.handOver(after: state.head!.checkpoint, from: signingKey, to: newKey)

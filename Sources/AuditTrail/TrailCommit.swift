@@ -9,12 +9,19 @@ internal import Vocabulary
 extension Trail {
     /// Puts a record into the forming batch and waits until it is durable.
     func submit(_ prepared: PreparedRecord) throws(TrailError) -> AppendedRecord {
-        let (batch, index) = try lock.held { () throws(TrailError) in try enqueue(prepared) }
-        return try acknowledged(prepared, batch, index)
+        let place = try lock.held { () throws(TrailError) in try enqueue(prepared) }
+        return try acknowledged(prepared, place)
+    }
+
+    /// Where a record waits. Whoever gets one with `leads` must call `acknowledged`: nobody else commits before.
+    struct Queued {
+        let batch: Batch
+        let index: UInt64
+        let leads: Bool
     }
 
     /// Gives a record its index and its place in the forming batch. `lock` is held.
-    func enqueue(_ prepared: PreparedRecord) throws(TrailError) -> (Batch, UInt64) {
+    func enqueue(_ prepared: PreparedRecord) throws(TrailError) -> Queued {
         if let stopped = state.stopped { throw stopped }
         if state.isFull && !prepared.mayUseReserve {
             state.refusals += 1
@@ -34,23 +41,31 @@ extension Trail {
         batch.add(prepared, index: index, time: time)
         state.nextIndex += 1
         state.lastWritten = time
-        return (batch, index)
+        return Queued(batch: batch, index: index, leads: claimLead())
     }
 
-    func acknowledged(
-        _ prepared: PreparedRecord, _ batch: Batch, _ index: UInt64
-    ) throws(TrailError) -> AppendedRecord {
+    /// Waits until a record is durable, or makes it so.
+    func acknowledged(_ prepared: PreparedRecord, _ place: Queued) throws(TrailError) -> AppendedRecord {
+        let hasLed = try wait(for: place.batch, leads: place.leads)
+        // What is to be done besides is for those who led; the others touch nothing that writers share.
+        if hasLed || prepared.closes { try afterwards(prepared) }
+        return AppendedRecord(index: place.index, leafHash: prepared.leafHash, core: prepared.core)
+    }
+
+    private func afterwards(_ prepared: PreparedRecord) throws(TrailError) {
         let (isCrowded, spareBytes, endsRun) = try lock.held { () throws(TrailError) in
-            try wait(for: batch)
             let era = prepared.closes ? state.eras[prepared.era] : nil
             if let era { try erase(era) }
             return (state.tree.heldLeaves >= settings.heldLeavesMax, spareBytesDue, era?.run != nil)
         }
-        if isCrowded { try publishLock.heldIfFree { () throws(TrailError) in try storeFullTiles() } }
-        if let spareBytes { makeSpare(spareBytes) }
-        // The record is durable whatever comes of this; the next round of care says what is wrong with the disk.
-        if endsRun { try? publish() }
-        return AppendedRecord(index: index, leafHash: prepared.leafHash, core: prepared.core)
+        do throws(TrailError) {
+            if isCrowded { try publishLock.heldIfFree { () throws(TrailError) in try storeFullTiles() } }
+            if let spareBytes { makeSpare(spareBytes) }
+            if endsRun { try publish() }
+        } catch {
+            // The record itself is durable, whatever came of the derived files; but on this disk nothing new starts.
+            lock.held { if state.stopped == nil { stop(error) } }
+        }
     }
 
     /// The newest signed head, or a new one when that does not cover `index` yet. `lock` is held.
@@ -59,7 +74,11 @@ extension Trail {
         if let head = state.head, head.size > index { return head }
         let batch = state.forming(0)
         batch.wantsHead = true
-        try wait(for: batch)
+        let leads = claimLead()
+        lock.release()
+        let result = Result { () throws(TrailError) in try wait(for: batch, leads: leads) }
+        lock.acquire()
+        _ = try result.get()
         if let failure = batch.headFailure { throw failure }
         guard let head = state.head, head.size > index else {
             throw TrailError(.poisoned, "no head could be signed")
@@ -67,25 +86,41 @@ extension Trail {
         return head
     }
 
-    /// Waits until `batch` is written, or writes it. `lock` is held.
-    private func wait(for batch: Batch) throws(TrailError) {
-        while true {
-            if let outcome = batch.outcome { return try outcome.get() }
-            if state.isCommitting {
-                batch.done.wait(lock)
-                continue
-            }
-            state.isCommitting = true
-            // Handing over costs a wake-up, so the leader stays for a few batches more, but not for ever.
-            var more = Self.batchesLedMax
-            while !state.batches.isEmpty, batch.outcome == nil || more > 0 {
-                more -= 1
-                commit(state.batches.removeFirst())
-            }
-            state.isCommitting = false
-            state.batches.first?.done.wakeOne()
-            idle.wakeAll()
+    /// Whether the caller has to commit now, because nobody else does. `lock` is held.
+    private func claimLead() -> Bool {
+        if state.isCommitting { return false }
+        state.isCommitting = true
+        return true
+    }
+
+    /// Waits until `batch` is written, or writes it. Returns whether the caller led. `lock` is not held.
+    private func wait(for batch: Batch, leads: Bool) throws(TrailError) -> Bool {
+        var leads = leads
+        while !leads {
+            if batch.waitForNews() { break }
+            // Whoever led before has stopped with this batch unwritten.
+            leads = lock.held { batch.outcome == nil && claimLead() }
         }
+        if leads {
+            lock.held {
+                // Handing over costs a wake-up, so the leader stays for a few batches more, but not for ever.
+                var more = Self.batchesLedMax
+                while !state.batches.isEmpty, batch.outcome == nil || more > 0 {
+                    more -= 1
+                    commit(state.batches.removeFirst())
+                }
+                stopCommitting()
+            }
+        }
+        try batch.outcome!.get()
+        return leads
+    }
+
+    /// Lets somebody else commit. `lock` is held.
+    func stopCommitting() {
+        state.isCommitting = false
+        state.batches.first?.askForLeader()
+        idle.wakeAll()
     }
 
     private static let batchesLedMax = 4
@@ -239,13 +274,13 @@ extension Trail {
         writeAboutItself(TrailRecord(.trailFull, .failed))
     }
 
-    /// Writes a record of the trail about itself, by whoever is committing now. `lock` is held. If it cannot be
+    /// Writes a record of the trail about itself; the caller is the one who commits now. `lock` is held. If it cannot be
     /// written, what stopped it has been said already.
     func writeAboutItself(_ record: TrailRecord) {
         guard let era = state.gatewayEra.flatMap({ state.eras[$0] }), !era.isClosing,
             let prepared = try? seal(
                 record, kind: .trail, in: era, sequence: era.pending.count + 1, previous: era.pending.last),
-            let (batch, _) = try? enqueue(prepared)
+            let batch = try? enqueue(prepared).batch
         else { return }
         // What formed before it keeps its place.
         while !state.batches.isEmpty {
@@ -263,11 +298,7 @@ extension Trail {
         if let stopped = state.stopped { throw stopped }
         guard state.isFull else { return }
         state.isCommitting = true
-        defer {
-            state.isCommitting = false
-            state.batches.first?.done.wakeOne()
-            idle.wakeAll()
-        }
+        defer { stopCommitting() }
         let first = state.tree.size
         // An unused reserve segment already has the name that the next one would have.
         let isEmpty = state.segment.first == first

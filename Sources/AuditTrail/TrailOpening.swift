@@ -412,7 +412,7 @@ private struct Recovery {
             state.hasSpare = spare == next
             if !state.hasSpare { try home.disk.remove(WALFiles.spare) }
         }
-        guard try home.disk.byteCount(of: WALFiles.reserve) == nil else { return }
+        guard try home.disk.byteCount(of: WALFiles.reserve) != home.settings.reserveBytes else { return }
         do {
             try home.disk.preallocate(WALFiles.reserve, byteCount: home.settings.reserveBytes)
         } catch DiskError.noSpace {

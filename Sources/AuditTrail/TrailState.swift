@@ -148,9 +148,29 @@ final class Batch: @unchecked Sendable {
     private(set) var leaves: [Leaf] = []
     /// Whether somebody waits for a signed head over everything in it.
     var wantsHead = false
+    /// Set once, before those who wait are told.
     private(set) var outcome: Result<Void, TrailError>?
     private(set) var headFailure: TrailError?
-    let done = Condition()
+
+    // Those who wait for a batch share nothing with those who form the next one.
+    private let mutex = Lock()
+    private let news = Condition()
+    private var isFinished = false
+    private var isLeaderWanted = false
+
+    /// Waits until the batch is finished (true) or one of those who wait must commit it.
+    func waitForNews() -> Bool {
+        mutex.held {
+            while !isFinished && !isLeaderWanted { news.wait(mutex) }
+            isLeaderWanted = false
+            return isFinished
+        }
+    }
+
+    func askForLeader() {
+        mutex.held { isLeaderWanted = true }
+        news.wakeOne()
+    }
 
     func add(_ prepared: PreparedRecord, index: UInt64, time: Timestamp) {
         leaves.append(
@@ -173,6 +193,7 @@ final class Batch: @unchecked Sendable {
     func finish(_ outcome: Result<Void, TrailError>, headFailure: TrailError? = nil) {
         self.outcome = outcome
         self.headFailure = headFailure
-        done.wakeAll()
+        mutex.held { isFinished = true }
+        news.wakeAll()
     }
 }

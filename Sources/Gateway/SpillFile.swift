@@ -1,6 +1,5 @@
 import GPUFabric
 import Glibc
-import Synchronization
 import Vocabulary
 
 /// The enclave host's SSD tier: what the device sealed, in a file that nobody else can open and that is gone with this
@@ -15,14 +14,6 @@ final class SpillFile: WindowStore {
 
     let byteCount: Int
     private let descriptor: Int32
-    private let staging: Mutex<Staging>
-
-    /// Where blocks lie on whole pages on their way.
-    private struct Staging: ~Copyable {
-        let base: UnsafeMutableRawPointer
-        init() { base = .allocate(byteCount: SpillFile.batch * SpillFile.slotBytes, alignment: SpillFile.page) }
-        deinit { base.deallocate() }
-    }
 
     /// - Parameter byteCount: sealed bytes, whole blocks but for the last.
     init(folder: String, byteCount: Int) throws(FabricError) {
@@ -43,7 +34,6 @@ final class SpillFile: WindowStore {
         }
         self.descriptor = descriptor
         self.byteCount = byteCount
-        staging = Mutex(Staging())
     }
 
     deinit { close(descriptor) }
@@ -57,50 +47,49 @@ final class SpillFile: WindowStore {
 
     func read(offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
         try check(offset, buffer.count)
-        try staging.withLock { staging throws(FabricError) in
-            try Self.batches(offset, buffer.count) { (first, count, done) throws(FabricError) in
-                let bytes = count * Self.slotBytes
-                guard pread(descriptor, staging.base, bytes, off_t(first * Self.slotBytes)) == bytes else {
-                    throw FabricError(.store, "the SSD tier could not be read")
-                }
-                for block in 0..<count {
-                    let lower = done + block * Limits.sealedBlockBytes
-                    let length = min(Limits.sealedBlockBytes, buffer.count - lower)
-                    (buffer.baseAddress! + lower).copyMemory(
-                        from: staging.base + block * Self.slotBytes, byteCount: length)
-                }
+        try onPages(offset, buffer.count) { (staging, slot, count, done) throws(FabricError) in
+            let bytes = count * Self.slotBytes
+            guard pread(descriptor, staging, bytes, off_t(slot * Self.slotBytes)) == bytes else {
+                throw FabricError(.store, "the SSD tier could not be read")
+            }
+            for block in 0..<count {
+                let lower = done + block * Limits.sealedBlockBytes
+                let length = min(Limits.sealedBlockBytes, buffer.count - lower)
+                (buffer.baseAddress! + lower).copyMemory(from: staging + block * Self.slotBytes, byteCount: length)
             }
         }
     }
 
     func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws {
         try check(offset, buffer.count)
-        try staging.withLock { staging throws(FabricError) in
-            try Self.batches(offset, buffer.count) { (first, count, done) throws(FabricError) in
-                for block in 0..<count {
-                    let lower = done + block * Limits.sealedBlockBytes
-                    let length = min(Limits.sealedBlockBytes, buffer.count - lower)
-                    (staging.base + block * Self.slotBytes).copyMemory(
-                        from: buffer.baseAddress! + lower, byteCount: length)
-                }
-                let bytes = count * Self.slotBytes
-                guard pwrite(descriptor, staging.base, bytes, off_t(first * Self.slotBytes)) == bytes else {
-                    throw FabricError(.store, "the SSD tier could not be written")
-                }
+        try onPages(offset, buffer.count) { (staging, slot, count, done) throws(FabricError) in
+            for block in 0..<count {
+                let lower = done + block * Limits.sealedBlockBytes
+                let length = min(Limits.sealedBlockBytes, buffer.count - lower)
+                (staging + block * Self.slotBytes).copyMemory(from: buffer.baseAddress! + lower, byteCount: length)
+            }
+            let bytes = count * Self.slotBytes
+            guard pwrite(descriptor, staging, bytes, off_t(slot * Self.slotBytes)) == bytes else {
+                throw FabricError(.store, "the SSD tier could not be written")
             }
         }
     }
 
-    /// Calls `body` with the first slot, the number of slots, and the bytes done before.
-    private static func batches(
-        _ offset: Int, _ count: Int, _ body: (Int, Int, Int) throws(FabricError) -> Void
+    /// Lends memory on whole pages, again and again, with the first slot, the number of slots and the bytes done before.
+    private func onPages(
+        _ offset: Int, _ count: Int, _ body: (UnsafeMutableRawPointer, Int, Int, Int) throws(FabricError) -> Void
     ) throws(FabricError) {
         var slot = offset / Limits.sealedBlockBytes
         var left = (count + Limits.sealedBlockBytes - 1) / Limits.sealedBlockBytes
         var done = 0
+        let size = min(left, Self.batch)
+        let staging = UnsafeMutableRawPointer.allocate(byteCount: size * Self.slotBytes, alignment: Self.page)
+        defer { staging.deallocate() }
+        // What lies behind a block in its slot is nobody's old memory.
+        memset(staging, 0, size * Self.slotBytes)
         while left > 0 {
-            let size = min(left, batch)
-            try body(slot, size, done)
+            let size = min(left, Self.batch)
+            try body(staging, slot, size, done)
             slot += size
             left -= size
             done += size * Limits.sealedBlockBytes

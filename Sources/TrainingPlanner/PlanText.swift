@@ -44,7 +44,8 @@ extension TrainingPlan {
                     let cost = costs[pass]
                     return [
                         "pass": integer(pass), "title": .string(cost.title),
-                        "computeMicroseconds": microseconds(cost.computeSeconds),
+                        "microseconds": microseconds(seconds[pass].pass),
+                        "computeMicroseconds": microseconds(seconds[pass].compute),
                         "fetchedBytes": integer(cost.fetchedBytes), "storedBytes": integer(cost.storedBytes),
                         "ssdReadBytes": integer(cost.ssdReadBytes), "ssdWrittenBytes": integer(cost.ssdWrittenBytes),
                         "deviceBytes": integer(cost.deviceBytes), "hostBytes": integer(cost.hostBytes),

@@ -52,6 +52,8 @@ package struct TrainingPlan: Sendable {
     /// Buffers of what lives for the whole run, by role.
     package let fixed: [Fixed: Int]
     package let costs: [PassCost]
+    /// Predicted seconds of each pass, by resource.
+    package let seconds: [PassSeconds]
     package let forecast: Forecast
     package internal(set) var why: [Alternative]
     let layout: Layout
@@ -218,6 +220,7 @@ extension TrainingPlan {
             }
         }
         self.costs = completed
+        seconds = completed.map { $0.seconds(budget) }
         forecast = Forecast(layout, costs, spills, deviceBytes: arena.peakBytes, image: image, budget)
         why = []
     }

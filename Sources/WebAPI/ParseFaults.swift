@@ -4,6 +4,7 @@ import Hummingbird
 import NIOCore
 import NIOHTTP1
 import NIOHTTPTypes
+import Vocabulary
 
 /// Tells a client whose bytes are no HTTP, or whose headers are too long, what is wrong, and closes the connection.
 final class ParseFaults: ChannelDuplexHandler, RemovableChannelHandler {

@@ -278,16 +278,56 @@ struct RunCommand: AsyncParsableCommand {
 
     struct Plan: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Show a run's training plan: what lies where, and why not otherwise.")
+            abstract: "Show a training plan: what lies where when, what it takes, and why not otherwise.",
+            discussion: """
+                Of a run that is planned, or, before any request, of a specification on a graph of the sizes given: \
+                sekisho run plan SPEC --nodes 131072 --edges 4600000 --features 128 --classes 40 --device 64000000
+                """)
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
-        @Argument(help: "The run's id.") var run: RunID
+        @Argument(help: "A run's id, or with --nodes a specification file.") var run: String
+        @Option(help: "Nodes of the graph.") var nodes: Int?
+        @Option(help: "Its edges, both directions counted.") var edges = 0
+        @Option(help: "Width of its features.") var features = 1
+        @Option(help: "Its classes.") var classes = 2
+        @Option(help: "Its predicates, for typed models.") var predicates = 1
+        @Option(help: "Bytes of device memory.") var device = 1 << 30
+        @Option(help: "Bytes of host memory for what is put away.") var host = 8 << 30
+        @Option(help: "Bytes of SSD for what host memory has no room for.") var ssd = 64 << 30
+        @Option(help: "Bytes a second over the link.") var bandwidth = 1_000_000_000
+        @Option(name: .customLong("rtt"), help: "Microseconds of a round trip.") var roundTrip = 100
+        @Option(help: "An SVG file to write: memory by tier over one epoch.") var svg: String?
 
         func run() async throws {
-            try await options.withDesk(as: actor) { desk in
-                let plan = try await desk.json(.apiRunPlan, ["run": run.text])
-                return Answer(plan["plan"] ?? .null, [plan.text("table")])
+            guard let nodes else {
+                let id = try RunID(run)
+                return try await options.withDesk(as: actor) { desk in
+                    let plan = try await desk.json(.apiRunPlan, ["run": id.text])
+                    try draw(plan["plan"] ?? .null)
+                    return Answer(plan["plan"] ?? .null, [plan.text("table")])
+                }
             }
+            var sizes = PlanPreview.Sizes()
+            sizes.nodes = nodes
+            sizes.edges = edges
+            sizes.features = features
+            sizes.classes = classes
+            sizes.predicates = predicates
+            sizes.deviceBytes = device
+            sizes.hostBytes = host
+            sizes.ssdBytes = ssd
+            sizes.linkBytesPerSecond = bandwidth
+            sizes.roundTripMicroseconds = roundTrip
+            let text = try GatewayFile.read(URL(fileURLWithPath: run), role: "model specification")
+            let plan = try PlanPreview(specification: text, sizes: sizes)
+            try draw(plan.json)
+            try Answer(plan.json, [plan.table]).end(asJSON: options.json)
+        }
+
+        private func draw(_ plan: JSON) throws {
+            guard let svg else { return }
+            try GatewayFile.write(
+                Array(Picture.memory(ofPlan: plan).standalone.utf8), to: URL(fileURLWithPath: svg), role: "picture")
         }
     }
 

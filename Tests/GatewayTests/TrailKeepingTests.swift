@@ -2,6 +2,7 @@ import AuditTrail
 import DurableFiles
 import Foundation
 import Gateway
+import Sealing
 import TestSupport
 import Testing
 import TransparencyLog
@@ -97,6 +98,16 @@ final class LiveWitness {
     }
 }
 
+/// The verifier line of a witness that nobody runs.
+enum FakeWitnessKey {
+    static func line() throws -> String {
+        let key = SigningKey.generate().verifyingKey
+        let name = "other.example/w2"
+        let hash = SHA256.hash(Array(name.utf8) + [0x0A, 4] + key.bytes).bytes[..<4]
+        return "\(name)+\(Hex.encode(hash))+\(Data([4] + key.bytes).base64EncodedString())"
+    }
+}
+
 @Suite struct TrailKeepingTests {
     private func policy(_ trail: String, _ witness: LiveWitness, in folder: URL) throws -> (
         file: URL, policy: WitnessPolicy
@@ -138,6 +149,22 @@ final class LiveWitness {
                 let head = try publishedHead(enclave, enclave.trail)
                 #expect(try trust.check(head).map(\.witness) == ["w1"] && head.size == size)
             }
+            // Offline, with the auditor's own file; one that asks for another witness too is not met.
+            let export = enclave.folder.appendingPathComponent("export")
+            try FileManager.default.createDirectory(
+                at: export.appendingPathComponent("data/log"), withIntermediateDirectories: true)
+            try FileManager.default.copyItem(
+                at: enclave.home.appendingPathComponent("trail/log/checkpoint"),
+                to: export.appendingPathComponent("data/log/checkpoint"))
+            #expect(try WitnessCheck(of: export, trust: file).witnesses.map(\.name) == ["w1"])
+            let stricter = enclave.folder.appendingPathComponent("stricter")
+            let other = try FakeWitnessKey.line()
+            try Data(
+                "log \(enclave.trail)\nwitness w1 \(witness.line)\nwitness w2 \(other)\ngroup g all w1 w2\nquorum g\n"
+                    .utf8
+            )
+            .write(to: stricter)
+            #expect(await refusal { _ = try WitnessCheck(of: export, trust: stricter) }?.code == .integrity)
             #expect(sizes == sizes.sorted() && Set(sizes).count == 3)
 
             // The whole home as it is now, to be put back later.

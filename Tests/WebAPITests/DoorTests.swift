@@ -4,6 +4,9 @@ import HTTPTypes
 import Hummingbird
 import NIOCore
 import Synchronization
+import NIOHTTP1
+import TestSupport
+import ServiceLifecycle
 import Testing
 import Vocabulary
 import WebAPI
@@ -52,7 +55,7 @@ import WebAPI
     func tooLarge() async throws {
         try await withOpenDoor { door in
             let cookie = try await door.signIn(.researcher)
-            let csrf = try #require(csrf(in: try await door.ask("GET", "/password", cookie: cookie).text))
+            let csrf = try #require(csrfToken(in: try await door.ask("GET", "/password", cookie: cookie).text))
             let long = String(repeating: "x", count: 65 << 10)
             let answer = try await door.post(
                 "/sign-out", cookie: cookie, [(name: "csrf", value: csrf), (name: "x", value: long)])

@@ -200,3 +200,8 @@ func withOpenDoor(
     #expect(log.leaks.isEmpty, "the log holds \(log.leaks)")
     if let failure { throw failure }
 }
+
+/// The session's token in a page's form.
+func csrfToken(in page: String) -> String? {
+    page.firstMatch(of: /name="csrf" value="([^"]+)"/).map { String($0.output.1) }
+}

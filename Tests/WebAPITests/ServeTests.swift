@@ -4,6 +4,7 @@ import Gateway
 import NIOCore
 import NIOSSL
 import Sealing
+import NIOHTTP1
 import Testing
 import Vocabulary
 

@@ -200,7 +200,7 @@ def journey(enclave):
 
 READING = [
     ("person", "list"), ("dataset", "list"), ("request", "list"), ("grant", "list"), ("run", "list"),
-    ("release", "list"), ("policy", "show"), ("fabric", "list"), ("request", "show", "request-1"),
+    ("release", "list"), ("policy", "show"), ("request", "show", "request-1"),
     ("run", "show", "first"), ("run", "times", "first"), ("run", "plan", "first"), ("release", "show", "first"),
     ("token", "list"), ("run", "show", "nothing"), ("grant", "list", "--nonsense"),
 ]

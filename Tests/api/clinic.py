@@ -19,7 +19,7 @@ access:
 training:
   device: {{ pools: [campus], evidence: software, hours_max: 1000 }}
   targets: {{ label: [DUO:0000042] }}
-progress: {{ losses: true, metrics: true, cohort_min: 10, round_thousandths: 10 }}
+progress: {{ losses: true, metrics: true, cohort_min: 60, round_thousandths: 10 }}
 release:
   cohort_min: 60
   checks: [artefact, shape, cohort]
