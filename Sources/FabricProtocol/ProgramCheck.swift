@@ -114,8 +114,7 @@ extension Program {
             try list.neighbours(scale.neighbours, 0, nodes)
             try list.read(scale.targets.scores, rows, heads)
             try list.read(scale.sourceScores, nodes, heads)
-            try list.write(scale.targets.highest, rows, heads)
-            try list.write(scale.targets.inverse, rows, heads)
+            try list.write(scale.targets.highest, and: scale.targets.inverse, rows, heads)
         case .attend(let attend):
             try list.attention(attend.attention)
             let rows = attend.neighbours.rows
@@ -234,6 +233,19 @@ private struct AccessList {
 
     mutating func write(_ matrix: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
         try write(matrix.place, bytes: try extent(matrix, rows, columns))
+    }
+
+    /// Two matrices of one shape, which may interleave: rows of one between rows of the other, as columns of a wider one.
+    mutating func write(_ a: Matrix, and b: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
+        let (first, second) = a.place.offset <= b.place.offset ? (a, b) : (b, a)
+        let apart = second.place.offset - first.place.offset
+        guard a.place.buffer == b.place.buffer, a.stride == b.stride, apart >= columns * 4,
+            apart <= (a.stride - columns) * 4
+        else {
+            try write(a, rows, columns)
+            return try write(b, rows, columns)
+        }
+        try write(first.place, bytes: try extent(second, rows, columns) + apart)
     }
 
     /// Bytes from a matrix's first element to the end of its last.

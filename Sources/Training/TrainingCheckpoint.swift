@@ -104,22 +104,25 @@ extension EpochReport {
             seconds: 0, work: Completion.Work())
     }
 
-    private static func bits(_ number: Double) -> JSON { .integer(Int64(bitPattern: number.bitPattern)) }
-    private static func number(_ json: JSON) -> Double? {
-        json.integerValue.map { Double(bitPattern: UInt64(bitPattern: $0)) }
+    // Canonical JSON has whole numbers up to 2^53 only, so bits are text.
+    private static func bits(_ number: Double) -> JSON { text(number.bitPattern) }
+    private static func number(_ json: JSON) -> Double? { word(json).map { Double(bitPattern: $0) } }
+
+    private static func text(_ word: UInt64) -> JSON { .string(String(word, radix: 16)) }
+    private static func word(_ json: JSON) -> UInt64? {
+        json.stringValue.flatMap { $0.utf8.count <= 16 && $0.first != "+" ? UInt64($0, radix: 16) : nil }
     }
 
     private static func json(_ figures: Completion.Figures) -> JSON {
         .array(
             [figures.lossSum, figures.weight, figures.targetSum, figures.targetSquares].map(bits)
-                + [figures.correct, figures.labelled, figures.predicted, figures.actual]
-                .map { .integer(Int64(bitPattern: $0)) })
+                + [figures.correct, figures.labelled, figures.predicted, figures.actual].map(text))
     }
 
     private static func figures(_ json: JSON) -> Completion.Figures? {
         guard let members = json.arrayValue, members.count == 8 else { return nil }
         let numbers = members.prefix(4).compactMap(number)
-        let counts = members.suffix(4).compactMap { $0.integerValue.map { UInt64(bitPattern: $0) } }
+        let counts = members.suffix(4).compactMap(word)
         guard numbers.count == 4, counts.count == 4 else { return nil }
         var figures = Completion.Figures()
         (figures.lossSum, figures.weight) = (numbers[0], numbers[1])
@@ -196,5 +199,8 @@ package struct CheckpointRule: Sendable {
     /// - Parameters:
     ///   - cost: seconds that the last checkpoint took; `nil` before the first.
     ///   - since: seconds of training since then.
-    func isDue(cost: Double?, since: Double) -> Bool { cost.map { $0 <= since * share } ?? true }
+    func isDue(cost: Double?, since: Double) -> Bool {
+        guard let cost, share.isFinite else { return true }
+        return cost <= since * share
+    }
 }

@@ -66,7 +66,12 @@ struct Analysis {
 
     private mutating func placeSum(_ op: OpIndex, of source: ValueIndex, _ pass: Int) {
         bareSum[op] = values.count
-        values.append(graph.bareSum(of: source))
+        // Each relation sums over the same source, so the name alone does not tell the sums apart.
+        var sum = graph.bareSum(of: source)
+        if values.contains(where: { $0.name == sum.name }) {
+            sum = OpGraph.Value(name: "\(sum.name), \(op)", width: sum.width)
+        }
+        values.append(sum)
         producers.append([])
         producedIn.append(pass - 1)
         gatheredIn.append([])
