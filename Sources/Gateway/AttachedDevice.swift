@@ -4,6 +4,7 @@ import GraphVault
 import Sealing
 import Synchronization
 import Training
+import TrainingPlanner
 import Vocabulary
 
 /// What the device sealed into a result window, as it lies on the enclave host.
