@@ -201,6 +201,7 @@ extension Gateway {
             node.giveUp()
             throw StageFailure.failed(stage, error.code.rawValue, error.publicDescription)
         }
+        try recordKeyRelease(node, run)
         do throws(FabricError) {
             let gpu = try await node.lease(
                 run: run.id, attempt: attempt, receipt: receipt.bytes, wrappedRunKey: wrappedRunKey
@@ -216,6 +217,22 @@ extension Gateway {
             }
             throw StageFailure.failed(stage, "device-\(error.code.rawValue)", error.publicDescription)
         }
+    }
+
+    /// Before the wrapped key leaves for the device. A device that is taken again after a crash gets it anew, which is
+    /// told in the gateway's own case.
+    private func recordKeyRelease(_ node: AttestedNode, _ run: RunCase) throws {
+        let isFirst = try runCase(run.id).file[RunCase.Key.keyReleased] == nil
+        try ledger.record(
+            Event(.keyReleased, .done).with {
+                $0.ofRun = run.id
+                $0.device = node.node
+                $0.lease = node.lease
+                $0.fence = node.fence
+                $0.detail = ["wrappingKey": .string(Hex.encode(node.wrappingKey.bytes))]
+                $0.detail["run_key"] = run.file[RunCase.Key.opened]?.detail["run_key"]
+            }, in: isFirst ? .run(run.id) : .gateway,
+            key: isFirst ? RunCase.Key.keyReleased : "key-released.\(run.id).\(node.fence)")
     }
 
     static func code(of error: FabricError) -> String {
