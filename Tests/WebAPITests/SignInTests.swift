@@ -184,7 +184,7 @@ import WebAPI
             door.clock.advance(seconds: 31 * 60)
             let typed = "two lines\nand <b>markup</b> & 日本"
             let late = try await door.post(
-                "/requests", cookie: cookie, [(name: "csrf", value: csrf), (name: "comment", value: typed)])
+                "/password", cookie: cookie, [(name: "csrf", value: csrf), (name: "comment", value: typed)])
             #expect(late.status == 401 && !late.text.contains("two lines"))
             let kept = try #require(hidden("kept", in: late.text))
             #expect(kept.count > 100)
@@ -194,7 +194,7 @@ import WebAPI
 
             let back = try await door.post("/sign-in", Self.proof(.researcher) + [(name: "kept", value: kept)])
             #expect(back.status == 200 && OpenDoor.cookie(in: back) != nil)
-            #expect(back.text.contains("two lines") && back.text.contains("action=\"/requests\""))
+            #expect(back.text.contains("two lines") && back.text.contains("action=\"/password\""))
             #expect(!back.text.contains("<b>markup") && !back.text.contains(csrf))
 
             // Not for ever, and only what we sealed.
