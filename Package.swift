@@ -82,7 +82,7 @@ let package = Package(
         room("Vocabulary"),
 
         // Foundations.
-        room("Sealing", ["CSodium", "COpenSSL", "Vocabulary"]),
+        room("Sealing", ["CSodium", "COpenSSL", "Vocabulary", crypto]),
         room("TransparencyLog", ["Vocabulary", "Sealing"]),
         room("FabricProtocol", ["Vocabulary", "Sealing"]),
         room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"]),

@@ -7,6 +7,7 @@ enum Bench {
         let arguments = Array(CommandLine.arguments.dropFirst())
         switch arguments.first {
         case "accuracy": try await AccuracyBench(Array(arguments.dropFirst())).run()
+        case "kernels": try KernelBench(Array(arguments.dropFirst())).serve()
         case "training": try await EpochBench(Array(arguments.dropFirst())).serve()
         default:
             FileHandle.standardError.write(
@@ -14,8 +15,10 @@ enum Bench {
                     """
                     usage: sekisho-bench accuracy DATA-FOLDER [--seeds N] [--threads N] [SPEC…]
                            sekisho-bench training ARRAY-FOLDER FEATURES HIDDEN CLASSES [--threads N]
+                           sekisho-bench kernels ARRAY-FOLDER [--threads N]
                     accuracy trains the shipped specifications (config/specs) on the real data sets.
                     training answers lines such as "gcn 5" with the seconds of that many training epochs, as JSON.
+                    kernels answers lines such as "spmm 64" with the seconds of that operation, as JSON.
 
                     """.utf8))
             exit(2)

@@ -56,7 +56,8 @@ struct BigLog {
 
     func export(to target: String) throws {
         let start = nanoseconds()
-        try AuditExport.whole(of: world.disk(readOnly: true), into: FolderDisk(target), at: BenchClock().now())
+        try ExportWriter(of: world.disk(readOnly: true), choice: .whole).write(
+            into: FolderSink(FolderDisk(target)), scope: "whole", at: BenchClock().now())
         print("{\"seconds\": \(seconds(start)), \"processor\": \(processorSeconds), \"peak_kib\": \(peakKibibytes)}")
     }
 

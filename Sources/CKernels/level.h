@@ -395,9 +395,10 @@ INLINE size_t NAME(lower_bound)(const uint32_t *list, size_t count, uint64_t lea
   return low;
 }
 
-// `vectors` vectors of one row, the last of them `last` wide (16 unless `part`). Both constants after inlining.
-INLINE void NAME(aggregate_row)(const sk_aggregate *g, const uint32_t *list, size_t count, float *target,
-                                const float *source, int vectors, int part, size_t last) {
+// `vectors` vectors of one row, the last of them `last` wide (16 unless `part`). Both constants after inlining. The
+// list goes on beyond its `count` to `known` neighbours of the next rows, which will be wanted soon.
+INLINE void NAME(aggregate_row)(const sk_aggregate *g, const uint32_t *list, size_t count, size_t known,
+                                float *target, const float *source, int vectors, int part, size_t last) {
   v16 sum[AGGREGATE_VECTORS];
   if (g->accumulates) {
     for (int i = 0; i < vectors; i++)
@@ -410,7 +411,7 @@ INLINE void NAME(aggregate_row)(const sk_aggregate *g, const uint32_t *list, siz
   const size_t ahead = vectors >= 8 ? 4 : vectors >= 4 ? 8 : 16;
   for (size_t e = 0; e < count; e++) {
     const float *row = source + (size_t)(list[e] - g->source_first) * stride;
-    if (e + ahead < count) {
+    if (e + ahead < known) {
       const float *later = source + (size_t)(list[e + ahead] - g->source_first) * stride;
       for (int i = 0; i < vectors; i++) __builtin_prefetch(later + 16 * i);
     }
@@ -431,12 +432,12 @@ static void NAME(aggregate)(const sk_aggregate *g, size_t begin, size_t end) {
     size_t stop = first + block < end ? first + block : end;
     for (size_t r = first; r < stop; r++) {
       const uint32_t *list = g->neighbours + (g->pointers[r] - g->edge_base);
-      size_t count = g->pointers[r + 1] - g->pointers[r];
+      size_t count = g->pointers[r + 1] - g->pointers[r], known = g->pointers[end] - g->pointers[r];
       if (!g->covers_all) {
         size_t low = NAME(lower_bound)(list, count, g->source_first);
         count = low + NAME(lower_bound)(list + low, count - low, (uint64_t)g->source_first + g->source_rows);
         list += low;
-        count -= low;
+        known = count -= low;
         if (count == 0 && g->accumulates) continue;
       }
       float *target = g->target + r * g->target_stride;
@@ -447,9 +448,9 @@ static void NAME(aggregate)(const sk_aggregate *g, size_t begin, size_t end) {
 #define CASE(n)                                                                                            \
   case n:                                                                                                  \
     if (left >= 16 * n) {                                                                                  \
-      NAME(aggregate_row)(g, list, count, target + column, source, n, 0, 16);                              \
+      NAME(aggregate_row)(g, list, count, known, target + column, source, n, 0, 16);                              \
     } else {                                                                                               \
-      NAME(aggregate_row)(g, list, count, target + column, source, n, 1, left - 16 * (n - 1));             \
+      NAME(aggregate_row)(g, list, count, known, target + column, source, n, 1, left - 16 * (n - 1));             \
     }                                                                                                      \
     column += 16 * n;                                                                                      \
     break;
@@ -498,10 +499,15 @@ INLINE NAME(edges) NAME(edges_in)(const sk_attention *g, float *scratch) {
 // The numbers of one end for each of `count` edges: out[edge, head].
 INLINE void NAME(gather_heads)(sk_rows from, const uint32_t *list, size_t count, uint32_t first, size_t heads,
                                size_t padded, float *out) {
-  for (size_t e = 0; e < count; e++) {
-    const float *values = from.values + (size_t)(list[e] - first) * from.stride;
-    for (size_t h = 0; h < heads; h++) out[e * padded + h] = values[h];
-  }
+  const float *base = from.values - (size_t)first * from.stride;
+  // The usual numbers of heads as constants: a move each, not a loop.
+#define CASE(n)                                                                                           \
+  case n:                                                                                                 \
+    for (size_t e = 0; e < count; e++) memcpy(out + e * n, base + (size_t)list[e] * from.stride, n * sizeof(float)); \
+    return;
+  switch (heads) { CASE(1) CASE(2) CASE(4) CASE(8) CASE(16) }
+#undef CASE
+  for (size_t e = 0; e < count; e++) memcpy(out + e * padded, base + (size_t)list[e] * from.stride, heads * sizeof(float));
 }
 
 // One node's numbers, as often as edges share a vector: [16] or [padded].
@@ -608,24 +614,30 @@ INLINE const uint32_t *NAME(neighbours_at)(const sk_attention *g, size_t row, si
 
 static void NAME(attention_scale)(const sk_attention *g, size_t begin, size_t end, float *scratch) {
   const NAME(edges) edges = NAME(edges_in)(g, scratch);
-  const size_t padded = edges.padded;
+  const size_t padded = edges.padded, wide = padded < 16 ? 16 : padded;
   for (size_t row = begin; row < end; row++) {
     size_t count;
     const uint32_t *list = NAME(neighbours_at)(g, row, &count);
-    float own[NAME(HEADS_MAX)], highest[NAME(HEADS_MAX)], sum[NAME(HEADS_MAX)] = {0};
+    float own[NAME(HEADS_MAX)], highest[NAME(HEADS_MAX)], sum[NAME(HEADS_MAX)];
     NAME(repeat_heads)(g->target_scores.values + row * g->target_scores.stride, g->heads, padded, own);
-    for (size_t h = 0; h < NAME(HEADS_MAX); h++) highest[h] = -__builtin_inff();
+    for (size_t k = 0; k < wide; k += 16) {
+      NAME(store)(highest + k, NAME(splat)(-__builtin_inff()));
+      NAME(store)(sum + k, (v16){0});
+    }
     for (size_t e = 0; e < count; e += NAME(EDGES)) {
       size_t some = count - e < NAME(EDGES) ? count - e : NAME(EDGES);
       NAME(gather_heads)(g->source_scores, list + e, some, g->other_first, g->heads, padded, edges.weight);
-      for (size_t i = 0; i < some; i++)
-        for (size_t k = 0; k < padded; k += 16) {
-          v16 x = NAME(leaky)(NAME(load)(own + k) + NAME(load)(edges.weight + i * padded + k), g->slope);
-          v16 h = NAME(load)(highest + k);
-          NAME(store)(highest + k, NAME(choose)((i16)(x > h), x, h));
-        }
+      // Which of several edges in a vector is the highest does not depend on their order.
+      for (size_t i = some * padded; i % 16; i++) edges.weight[i] = -__builtin_inff();
+      for (size_t i = 0; i < some * padded; i += 16) {
+        size_t k = padded <= 16 ? 0 : i % padded;
+        v16 x = NAME(leaky)(NAME(load)(own + k) + NAME(load)(edges.weight + i), g->slope), h = NAME(load)(highest + k);
+        NAME(store)(highest + k, NAME(choose)((i16)(x > h), x, h));
+      }
     }
-    // Lanes beyond the padded heads have seen other edges.
+    for (size_t lanes = 8; lanes >= padded; lanes /= 2)
+      for (size_t i = 0; i < lanes; i++)
+        highest[i] = highest[i] < highest[i + lanes] ? highest[i + lanes] : highest[i];
     NAME(repeat_heads)(highest, g->heads, padded, highest);
     for (size_t e = 0; e < count; e += NAME(EDGES)) {
       size_t some = count - e < NAME(EDGES) ? count - e : NAME(EDGES);
@@ -676,16 +688,16 @@ INLINE v16 NAME(spread)(const float *weights, const NAME(vector_heads) *heads, i
 }
 
 // target += Σ weight · row of `from`, `vectors` vectors of it, the last of them `last` wide. `vectors`, `part` and
-// `mixed` are constants after inlining.
+// `mixed` are constants after inlining; `known` as in aggregate_row.
 INLINE void NAME(attend_row)(const float *from, size_t stride, uint32_t first, const uint32_t *list, size_t count,
-                             const float *weights, size_t padded, const NAME(vector_heads) *heads, float *target,
-                             int vectors, int part, size_t last, int mixed) {
+                             size_t known, const float *weights, size_t padded, const NAME(vector_heads) *heads,
+                             float *target, int vectors, int part, size_t last, int mixed) {
   v16 sum[AGGREGATE_VECTORS];
   for (int i = 0; i < vectors; i++) sum[i] = NAME(load_some)(target + 16 * i, part && i == vectors - 1 ? last : 16);
   const size_t ahead = vectors >= 8 ? 4 : vectors >= 4 ? 8 : 16;
   for (size_t e = 0; e < count; e++) {
     const float *row = from + (size_t)(list[e] - first) * stride;
-    if (e + ahead < count) {
+    if (e + ahead < known) {
       const float *later = from + (size_t)(list[e + ahead] - first) * stride;
       for (int i = 0; i < vectors; i++) __builtin_prefetch(later + 16 * i);
     }
@@ -698,14 +710,14 @@ INLINE void NAME(attend_row)(const float *from, size_t stride, uint32_t first, c
 }
 
 // All columns of it.
-INLINE void NAME(attend_edges)(const sk_attention *g, sk_rows from, const uint32_t *list, size_t count,
+INLINE void NAME(attend_edges)(const sk_attention *g, sk_rows from, const uint32_t *list, size_t count, size_t known,
                                const float *weights, size_t padded, const NAME(vector_heads) *heads, int mixed,
                                float *target) {
   const size_t width = g->heads * g->head_width;
   for (size_t column = 0; column < width;) {
     size_t left = width - column, vectors = (left + 15) / 16;
 #define CALL(n, part, last, mixed)                                                                              \
-  NAME(attend_row)(from.values + column, from.stride, g->other_first, list, count, weights, padded, heads + column / 16, \
+  NAME(attend_row)(from.values + column, from.stride, g->other_first, list, count, known, weights, padded, heads + column / 16, \
                    target + column, n, part, last, mixed)
 #define CASE(n)                                       \
   case n:                                             \
@@ -758,12 +770,13 @@ static void NAME(attend)(const sk_attention *g, size_t begin, size_t end, float 
       size_t count;
       const uint32_t *list = NAME(neighbours_at)(g, row, &count);
       if (count == 0) continue;
+      const size_t known = g->covers_all ? g->pointers[end] - g->pointers[row] : count;
       NAME(own) own;
       NAME(own_numbers)(g, row, edges.padded, &own);
       for (size_t e = 0; e < count; e += NAME(EDGES)) {
         size_t some = count - e < NAME(EDGES) ? count - e : NAME(EDGES);
         NAME(edge_weights)(g, row, list + e, some, &own, &edges, 0);
-        NAME(attend_edges)(g, g->source, list + e, some, edges.weight, edges.padded, heads, mixed, target);
+        NAME(attend_edges)(g, g->source, list + e, some, known - e, edges.weight, edges.padded, heads, mixed, target);
       }
     }
     NAME(apply)(&g->chain, g->target.values, g->target.stride, width, first, stop);
@@ -780,15 +793,76 @@ INLINE float NAME(dot)(const float *x, const float *y, size_t width) {
   return NAME(lane_sum)(sum);
 }
 
+// The lane sums of sixteen vectors at once, each with the additions of lane_sum.
+INLINE v16 NAME(lane_sums)(const v16 *a) {
+  v16 b[8], c[4], d[2];
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 8; i++)
+    b[i] = __builtin_shufflevector(a[2 * i], a[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           __builtin_shufflevector(a[2 * i], a[2 * i + 1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 4; i++)
+    c[i] = __builtin_shufflevector(b[2 * i], b[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           __builtin_shufflevector(b[2 * i], b[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 2; i++)
+    d[i] = __builtin_shufflevector(c[2 * i], c[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+           __builtin_shufflevector(c[2 * i], c[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+  return __builtin_shufflevector(d[0], d[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+         __builtin_shufflevector(d[0], d[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+
+// part[edge, head] = Σ mine · row of the edge's other end, over the head.
+INLINE void NAME(dot_edges)(const sk_attention *g, const float *mine, sk_rows there, const uint32_t *list,
+                            size_t count, size_t known, const NAME(edges) *edges) {
+  const size_t width = g->heads * g->head_width, padded = edges->padded, head_width = g->head_width;
+  const float *base = there.values - (size_t)g->other_first * there.stride;
+  for (size_t e = 0; e < count;) {
+    size_t few = count - e < 16 ? count - e : 16;
+    for (size_t i = 16; i < 16 + few && e + i < known; i++)
+      for (size_t k = 0; k < width; k += 16) __builtin_prefetch(base + (size_t)list[e + i] * there.stride + k);
+    if (few < 6) {
+      for (; e < count; e++)
+        for (size_t h = 0; h < g->heads; h++)
+          edges->part[e * padded + h] =
+              NAME(dot)(mine + h * head_width, base + (size_t)list[e] * there.stride + h * head_width, head_width);
+      return;
+    }
+    const float *rows[16];
+    // The last edge stands in for those that are missing.
+    for (size_t i = 0; i < 16; i++) rows[i] = base + (size_t)list[e + (i < few ? i : few - 1)] * there.stride;
+    for (size_t h = 0; h < g->heads; h++) {
+      v16 sums[16] = {{0}};
+      for (size_t k = h * head_width, last = k + head_width; k < last; k += 16) {
+        if (last - k >= 16) {
+          v16 m = NAME(load)(mine + k);
+#pragma clang loop unroll(full)
+          for (int i = 0; i < 16; i++) sums[i] = NAME(fma)(m, NAME(load)(rows[i] + k), sums[i]);
+        } else {
+          v16 m = NAME(load_part)(mine + k, last - k);
+#pragma clang loop unroll(full)
+          for (int i = 0; i < 16; i++) sums[i] = NAME(fma)(m, NAME(load_part)(rows[i] + k, last - k), sums[i]);
+        }
+      }
+      float dots[16];
+      NAME(store)(dots, NAME(lane_sums)(sums));
+      for (size_t i = 0; i < few; i++) edges->part[(e + i) * padded + h] = dots[i];
+    }
+    e += few;
+  }
+}
+
 static void NAME(attention_gradient)(const sk_attention *g, size_t begin, size_t end, float *scratch) {
   const NAME(edges) edges = NAME(edges_in)(g, scratch);
   NAME(vector_heads) * heads;
   const int mixed = NAME(lay_heads)(g, scratch, &heads);
   const size_t width = g->heads * g->head_width, padded = edges.padded;
   const sk_rows here = g->rows_are_targets ? g->gradient : g->source, there = g->rows_are_targets ? g->source : g->gradient;
-  // Rows of the other end are read twice, so a few of them at a time, that the first cache can hold.
-  size_t least = 6144 / (width + 1) / 16 * 16;
-  const size_t block = least < 16 ? 16 : least < NAME(EDGES) ? least : NAME(EDGES);
+  // Rows of the other end are read twice where features have a gradient, so a few of them at a time, that the first
+  // cache can hold.
+  const size_t least = 8192 / (width + 1) / 16 * 16;
+  const size_t block = !g->target.values || least > NAME(EDGES) ? NAME(EDGES) : least < 16 ? 16 : least;
+  float *theirs = scratch + 4 * NAME(EDGE_FLOATS) + 32 * (width / 16 + 1);
   for (size_t row = begin; row < end; row++) {
     float *target = g->target.values ? g->target.values + row * g->target.stride : NULL;
     float *score = g->score_gradient.values + row * g->score_gradient.stride;
@@ -799,40 +873,25 @@ static void NAME(attention_gradient)(const sk_attention *g, size_t begin, size_t
       memset(target, 0, width * sizeof(float));
     size_t count;
     const uint32_t *list = NAME(neighbours_at)(g, row, &count);
+    const size_t known = g->covers_all ? g->pointers[end] - g->pointers[row] : count;
     NAME(own) own;
-    NAME(own_numbers)(g, row, padded, &own);
+    if (count > 0) NAME(own_numbers)(g, row, padded, &own);
     const float *mine = here.values + row * here.stride;
     for (size_t first = 0; first < count; first += block) {
       size_t some = count - first < block ? count - first : block;
       const uint32_t *few = list + first;
       NAME(edge_weights)(g, row, few, some, &own, &edges, 1);
-      for (size_t e = 0; e < some; e++) {
-        const float *other = there.values + (size_t)(few[e] - g->other_first) * there.stride;
-        if (first + e + 4 < count) {
-          const float *later = there.values + (size_t)(list[first + e + 4] - g->other_first) * there.stride;
-          for (size_t k = 0; k < width; k += 16) __builtin_prefetch(later + k);
-        }
-        for (size_t h = 0; h < g->heads; h++)
-          edges.part[e * padded + h] = NAME(dot)(mine + h * g->head_width, other + h * g->head_width, g->head_width);
-      }
+      NAME(dot_edges)(g, mine, there, few, some, known - first, &edges);
+      if (!g->rows_are_targets)
+        NAME(gather_heads)(g->dots, few, some, g->other_first, g->heads, padded, theirs);
       // c = (α̃ · dot − α · d) · leak.
-      if (g->rows_are_targets) {
-        for (size_t i = 0; i < some * padded; i += 16) {
-          v16 d = NAME(load)(own.dots + (padded <= 16 ? 0 : i % padded));
-          v16 c = NAME(load)(edges.weight + i) * NAME(load)(edges.part + i) - NAME(load)(edges.plain + i) * d;
-          NAME(store)(edges.part + i, c * NAME(load)(edges.leak + i));
-        }
-      } else {
-        for (size_t e = 0; e < some; e++) {
-          const float *d = g->dots.values + (size_t)(few[e] - g->other_first) * g->dots.stride;
-          for (size_t h = 0; h < g->heads; h++) {
-            size_t i = e * padded + h;
-            edges.part[i] = (edges.weight[i] * edges.part[i] - edges.plain[i] * d[h]) * edges.leak[i];
-          }
-        }
+      for (size_t i = 0; i < some * padded; i += 16) {
+        v16 d = NAME(load)(g->rows_are_targets ? own.dots + (padded <= 16 ? 0 : i % padded) : theirs + i);
+        v16 c = NAME(load)(edges.weight + i) * NAME(load)(edges.part + i) - NAME(load)(edges.plain + i) * d;
+        NAME(store)(edges.part + i, c * NAME(load)(edges.leak + i));
       }
       NAME(sum_edges)(edges.part, some, padded, sum);
-      if (target) NAME(attend_edges)(g, g->gradient, few, some, edges.weight, padded, heads, mixed, target);
+      if (target) NAME(attend_edges)(g, g->gradient, few, some, some, edges.weight, padded, heads, mixed, target);
     }
     for (size_t h = 0; h < g->heads; h++) score[h] = sum[h];
   }
@@ -960,26 +1019,46 @@ INLINE void NAME(micro_panels)(const float *a, size_t row_step, size_t inner_ste
   }
 }
 
+// Packs rows [k, k + inner) and `columns` columns from `column` on of f's b. Returns where the next may lie.
+INLINE float *NAME(pack_factor)(const sk_product *p, const sk_factors *f, size_t k, size_t inner, size_t column,
+                                size_t columns, float *out) {
+  const float *b = p->transposes_b ? f->b + column * f->b_stride + k : f->b + k * f->b_stride + column;
+  NAME(pack_b)(b, f->b_stride, p->transposes_b, inner, columns, out);
+  return out + inner * (columns + 16);
+}
+
 static void NAME(product)(const sk_product *p, size_t begin, size_t end, float *scratch) {
+  const sk_factors *parts[2] = {&p->factors, &p->more};
+  const int count = p->more.inner > 0 ? 2 : 1;
+  // Both at once where they fit: the sums then stay in the first cache from one to the other.
+  const int together = count == 2 && p->factors.inner + p->more.inner <= NAME(BLOCK_INNER);
   for (size_t column = 0; column < p->columns; column += NAME(BLOCK_COLUMNS)) {
     size_t columns = p->columns - column < NAME(BLOCK_COLUMNS) ? p->columns - column : NAME(BLOCK_COLUMNS);
-    for (size_t k = 0; k < p->inner; k += NAME(BLOCK_INNER)) {
-      size_t inner = p->inner - k < NAME(BLOCK_INNER) ? p->inner - k : NAME(BLOCK_INNER);
-      const float *b = p->transposes_b ? p->b + column * p->b_stride + k : p->b + k * p->b_stride + column;
-      NAME(pack_b)(b, p->b_stride, p->transposes_b, inner, columns, scratch);
-      int accumulates = p->accumulates || k > 0;
-      int ends = k + inner == p->inner && column + columns == p->columns;
-      size_t done = begin;
-      for (size_t row = begin; row < end; row += MICRO_ROWS) {
-        size_t rows = end - row < MICRO_ROWS ? end - row : MICRO_ROWS;
-        // Rows of a are read as they lie: a few of them stay in the first cache for all panels.
-        NAME(micro_panels)(p->a + row * p->a_stride + k, p->a_stride, 1, scratch, inner, columns,
-                           p->c + row * p->c_stride + column, p->c_stride, accumulates, rows);
-        // A chain has a cost for each call, so it waits for a few rows more than the product takes at once.
-        if (ends && p->chain.count > 0 && (row + rows - done >= CHAIN_ROWS || row + rows == end)) {
-          NAME(apply)(&p->chain, p->c, p->c_stride, p->columns, done, row + rows);
-          done = row + rows;
+    int accumulates = p->accumulates;
+    for (int part = 0; part < count; part += together ? 2 : 1) {
+      const sk_factors *f = parts[part];
+      for (size_t k = 0; k < f->inner; k += NAME(BLOCK_INNER)) {
+        size_t inner = f->inner - k < NAME(BLOCK_INNER) ? f->inner - k : NAME(BLOCK_INNER);
+        float *next = NAME(pack_factor)(p, f, k, inner, column, columns, scratch);
+        if (together) NAME(pack_factor)(p, &p->more, 0, p->more.inner, column, columns, next);
+        int ends = (together || part == count - 1) && k + inner == f->inner && column + columns == p->columns;
+        size_t done = begin;
+        for (size_t row = begin; row < end; row += MICRO_ROWS) {
+          size_t rows = end - row < MICRO_ROWS ? end - row : MICRO_ROWS;
+          float *c = p->c + row * p->c_stride + column;
+          // Rows of a are read as they lie: a few of them stay in the first cache for all panels.
+          NAME(micro_panels)(f->a + row * f->a_stride + k, f->a_stride, 1, scratch, inner, columns, c, p->c_stride,
+                             accumulates, rows);
+          if (together)
+            NAME(micro_panels)(p->more.a + row * p->more.a_stride, p->more.a_stride, 1, next, p->more.inner, columns,
+                               c, p->c_stride, 1, rows);
+          // A chain has a cost for each call, so it waits for a few rows more than the product takes at once.
+          if (ends && p->chain.count > 0 && (row + rows - done >= CHAIN_ROWS || row + rows == end)) {
+            NAME(apply)(&p->chain, p->c, p->c_stride, p->columns, done, row + rows);
+            done = row + rows;
+          }
         }
+        accumulates = 1;
       }
     }
   }

@@ -295,12 +295,14 @@ final class CPUBackend {
         return cuts + [rows]
     }
 
-    func product(_ product: Product, _ arguments: DoorbellArguments, in program: Program) {
-        withChain(product.steps, firstRow: product.firstRow, arguments, in: program) { chain in
+    /// `more` adds a second product to the same sums, before its own steps; `product` has none then.
+    func product(_ product: Product, then more: Product?, _ arguments: DoorbellArguments, in program: Program) {
+        let last = more ?? product
+        withChain(last.steps, firstRow: last.firstRow, arguments, in: program) { chain in
             let native = sk_product(
-                a: floats(product.a, in: program), a_stride: product.a.stride, b: floats(product.b, in: program),
-                b_stride: product.b.stride, c: floats(product.c, in: program), c_stride: product.c.stride,
-                columns: product.columns, inner: product.inner, transposes_b: product.transposesB ? 1 : 0,
+                factors: factors(product, in: program),
+                more: more.map { factors($0, in: program) } ?? sk_factors(), c: floats(product.c, in: program),
+                c_stride: product.c.stride, columns: product.columns, transposes_b: product.transposesB ? 1 : 0,
                 accumulates: product.accumulates ? 1 : 0, chain: chain)
             // Each piece packs b anew, so it has to have rows enough to pay for that.
             let cuts = pool.cuts(count: product.rows, least: 168, alignment: 84)
@@ -310,6 +312,12 @@ final class CPUBackend {
                 }
             }
         }
+    }
+
+    private func factors(_ product: Product, in program: Program) -> sk_factors {
+        sk_factors(
+            a: floats(product.a, in: program), a_stride: product.a.stride, b: floats(product.b, in: program),
+            b_stride: product.b.stride, inner: product.inner)
     }
 
     func tileProduct(_ tile: TileProduct, in program: Program) {
@@ -507,8 +515,9 @@ final class CPUBackend {
             }
         let few = min(rows, 8192)
         let product = sk_product(
-            a: source, a_stride: width, b: weight, b_stride: width, c: target, c_stride: width, columns: width,
-            inner: width, transposes_b: 0, accumulates: 0, chain: sk_chain())
+            factors: sk_factors(a: source, a_stride: width, b: weight, b_stride: width, inner: width),
+            more: sk_factors(), c: target, c_stride: width, columns: width, transposes_b: 0, accumulates: 0,
+            chain: sk_chain())
         rates.productFlops =
             Double(2 * few * width * width)
             / seconds {

@@ -26,14 +26,19 @@ final class LaneWindows: WindowMemory {
     private let state = Monitor(State())
 
     func readBlocks(window: UInt16, first: UInt64, count: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
+        try finish(try beginRead(window: window, first: first, count: count, into: buffer))
+    }
+
+    func beginRead(
+        window: UInt16, first: UInt64, count: Int, into buffer: UnsafeMutableRawBufferPointer
+    ) throws -> PendingRead {
         let block = Limits.sealedBlockBytes
         guard count > 0, buffer.count > (count - 1) * block + Limits.tagBytes, buffer.count <= count * block,
             first < Window.byteCountMax / UInt64(block)
         else { throw ExecutorError(.window, "a read is not made of whole blocks") }
         var asked: [UInt64] = []
         var start = 0
-        var failure: (any Error)?
-        while start < buffer.count, failure == nil {
+        while start < buffer.count {
             let length = min(buffer.count - start, LaneHeader.readBlocksMax * block)
             do {
                 asked.append(
@@ -41,16 +46,20 @@ final class LaneWindows: WindowMemory {
                         window: window, offset: first * UInt64(block) + UInt64(start),
                         into: UnsafeMutableRawBufferPointer(rebasing: buffer[start..<start + length])))
             } catch {
-                failure = error
+                // The receiver may still be writing into this memory.
+                try? finish(PendingRead(transactions: asked))
+                throw error
             }
             start += length
         }
-        // Also after a failure: the receiver may still be writing into this memory.
+        return PendingRead(transactions: asked)
+    }
+
+    func finish(_ read: PendingRead) throws {
         let isComplete: Bool? = state.wait { state in
-            if asked.allSatisfy({ state.reads[$0] == nil }) { return !state.isClosed }
+            if read.transactions.allSatisfy({ state.reads[$0] == nil }) { return !state.isClosed }
             return nil
         }
-        if let failure { throw failure }
         guard isComplete == true else { throw closed }
     }
 

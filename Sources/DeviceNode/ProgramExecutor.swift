@@ -82,6 +82,8 @@ private final class LoadedProgram: Sendable {
     let topology: [Int?]
     /// For each command, the topologies that it may overwrite.
     let spoils: [[Int]]
+    /// For each command, the next one of its queue where both are products into the same sums.
+    let joins: [Int?]
     /// Topologies found valid and not overwritten since.
     private let valid: Mutex<Set<Int>>
 
@@ -105,6 +107,11 @@ private final class LoadedProgram: Sendable {
             }
             return needs
         }
+        var joins = [Int?](repeating: nil, count: commands.count)
+        for (index, next) in zip(
+            queued[Operation.Queue.compute.rawValue], queued[Operation.Queue.compute.rawValue].dropFirst())
+        where commands[index].isJoined(by: commands[next]) { joins[index] = next }
+        self.joins = joins
         var known: [Topology: Int] = [:]
         topology = commands.map { command in
             guard let neighbours = command.operation.neighbours else { return nil }
@@ -219,24 +226,28 @@ private final class Replay {
     private func serve(_ queue: Operation.Queue) {
         let clock = ContinuousClock()
         var spent = [UInt64](repeating: 0, count: Int(Operation.codeMax) + 1)
-        for index in program.queued[queue.rawValue] {
+        var waiting = program.queued[queue.rawValue][...]
+        while let index = waiting.popFirst() {
             guard waits(for: program.needs[index]) else { break }
             let command = program.program.commands[index]
+            var joined: Int?
             if arguments.flags.isSuperset(of: command.onlyWith) {
+                if let next = program.joins[index], isReady(next, after: queue) { joined = next }
                 let start = clock.now
                 do throws(ExecutorError) {
                     if isCancelled() { throw ExecutorError(.cancelled, "the run was called off") }
                     // Before, not after: a fetch that fails half way has overwritten half.
                     program.spoil(program.spoils[index])
-                    try execute(command.operation, index)
+                    try execute(command.operation, index, joined: joined)
                 } catch {
                     fail(error.at(command: index))
                     break
                 }
                 spent[Int(command.operation.code)] += Self.nanoseconds(clock.now - start)
             }
+            if joined != nil { waiting.removeFirst() }
             state.lock()
-            ended[queue.rawValue] += 1
+            ended[queue.rawValue] += joined == nil ? 1 : 2
             state.broadcast()
             state.unlock()
         }
@@ -256,6 +267,13 @@ private final class Replay {
         return false
     }
 
+    /// Whether nothing but its own queue's earlier commands holds this one back.
+    private func isReady(_ index: Int, after queue: Operation.Queue) -> Bool {
+        state.lock()
+        defer { state.unlock() }
+        return ended.indices.allSatisfy { $0 == queue.rawValue || ended[$0] >= program.needs[index][$0] }
+    }
+
     private func fail(_ error: ExecutorError) {
         state.lock()
         defer { state.unlock() }
@@ -263,7 +281,8 @@ private final class Replay {
         state.broadcast()
     }
 
-    private func execute(_ operation: Operation, _ index: Int) throws(ExecutorError) {
+    /// Runs one command; a product takes the one that is `joined` to it along.
+    private func execute(_ operation: Operation, _ index: Int, joined: Int?) throws(ExecutorError) {
         let program = program.program
         switch operation {
         case .fetch(let transfer):
@@ -286,7 +305,13 @@ private final class Replay {
             try requireTopology(gradient.neighbours, index)
             backend.attentionGradient(gradient, arguments, in: program)
         case .headDots(let dots): backend.headDots(dots, in: program)
-        case .product(let product): backend.product(product, arguments, in: program)
+        case .product(let product):
+            var more: Product?
+            if let joined {
+                self.program.spoil(self.program.spoils[joined])
+                if case .product(let next) = program.commands[joined].operation { more = next }
+            }
+            backend.product(product, then: more, arguments, in: program)
         case .tileProduct(let tile):
             try take(tile.stack, tile.firstRow, tile.rows)
             backend.tileProduct(tile, in: program)
@@ -405,5 +430,15 @@ extension Operation {
         case .attentionGradient(let gradient): gradient.neighbours
         default: nil
         }
+    }
+}
+
+extension Program.Command {
+    /// Whether both are products, the second adding to the first one's sums: together they read and write the sums
+    /// once. The bits are the same, since every element's chain is.
+    fileprivate func isJoined(by next: Program.Command) -> Bool {
+        guard case .product(let first) = operation, case .product(let second) = next.operation else { return false }
+        return first.steps.isEmpty && second.accumulates && first.c == second.c && first.rows == second.rows
+            && first.columns == second.columns && first.transposesB == second.transposesB && onlyWith == next.onlyWith
     }
 }

@@ -9,8 +9,9 @@ internal import Vocabulary
 /// to each place, which is its nonce, so an older one does not open.
 final class SealedWindows: Sendable {
     static let batchBlocks = 32
-    /// Staging for sealed bytes and for one block's plaintext, of one queue.
-    static let stagingBytes = batchBlocks * Limits.sealedBlockBytes + Limits.blockBytes
+    /// Staging of one queue: two batches of sealed blocks, one on its way while the other is opened, and one block's
+    /// plaintext.
+    static let stagingBytes = 2 * batchBlocks * Limits.sealedBlockBytes + Limits.blockBytes
 
     private let memory: any WindowMemory
     private let run: String
@@ -59,46 +60,83 @@ final class SealedWindows: Sendable {
         throws(ExecutorError) -> Int
     {
         let window = try declared(transfer.window)
-        let block = Limits.blockBytes
         let end = transfer.windowOffset + transfer.byteCount
-        let opened = UnsafeMutableRawBufferPointer(
-            start: staging + Self.batchBlocks * Limits.sealedBlockBytes, count: block)
+        let blocks = transfer.windowOffset / Limits.blockBytes...(end - 1) / Limits.blockBytes
+        try requireWritten(window, blocks)
         var crossed = 0
-        var first = transfer.windowOffset / block
-        let last = (end - 1) / block
-        try requireWritten(window, first...last)
-        while first <= last {
-            let count = min(Self.batchBlocks, last - first + 1)
-            let plaintextBytes = min(window.byteCount, (first + count) * block) - first * block
-            let sealed = UnsafeMutableRawBufferPointer(
-                start: staging, count: plaintextBytes + count * Limits.tagBytes)
-            do {
-                try memory.readBlocks(window: window.id, first: UInt64(first), count: count, into: sealed)
+        var coming: Batch? = try begin(window, blocks.lowerBound, to: blocks.upperBound, staging, half: 0)
+        while let batch = coming {
+            do { try memory.finish(batch.read) } catch { throw unread(window) }
+            crossed += batch.sealed.count
+            // The next batch crosses while this one is opened.
+            coming = nil
+            if batch.blocks.upperBound <= blocks.upperBound {
+                coming = try begin(
+                    window, batch.blocks.upperBound, to: blocks.upperBound, staging, half: 1 - batch.half)
+            }
+            do throws(ExecutorError) {
+                try open(
+                    batch, window, wanted: transfer.windowOffset..<end, into: target,
+                    block: UnsafeMutableRawBufferPointer(
+                        start: staging + 2 * Self.batchBlocks * Limits.sealedBlockBytes, count: Limits.blockBytes))
             } catch {
-                throw ExecutorError(.window, "blocks of window \(window.id) could not be read")
+                // Its memory is the next fetch's too.
+                if let coming { try? memory.finish(coming.read) }
+                throw error
             }
-            crossed += sealed.count
-            for index in first..<first + count {
-                let lower = index * block
-                let length = min(block, window.byteCount - lower)
-                let from = UnsafeRawBufferPointer(
-                    rebasing: sealed[
-                        (index - first) * Limits.sealedBlockBytes..<(index - first)
-                            * Limits.sealedBlockBytes + length + Limits.tagBytes])
-                // The part of this block that was asked for.
-                let wanted = max(lower, transfer.windowOffset)..<min(lower + length, end)
-                let to = target + (wanted.lowerBound - transfer.windowOffset)
-                if wanted.count == length {
-                    try open(from, index, window, into: UnsafeMutableRawBufferPointer(start: to, count: length))
-                } else {
-                    let whole = UnsafeMutableRawBufferPointer(rebasing: opened[..<length])
-                    try open(from, index, window, into: whole)
-                    to.copyMemory(from: whole.baseAddress! + (wanted.lowerBound - lower), byteCount: wanted.count)
-                }
-            }
-            first += count
         }
         return crossed
+    }
+
+    /// Consecutive blocks on their way into one half of the staging.
+    private struct Batch {
+        let blocks: Range<Int>
+        let half: Int
+        let sealed: UnsafeMutableRawBufferPointer
+        let read: PendingRead
+    }
+
+    private func begin(
+        _ window: Program.Window, _ first: Int, to last: Int, _ staging: UnsafeMutableRawPointer, half: Int
+    ) throws(ExecutorError) -> Batch {
+        let count = min(Self.batchBlocks, last - first + 1)
+        let plaintextBytes =
+            min(window.byteCount, (first + count) * Limits.blockBytes) - first * Limits.blockBytes
+        let sealed = UnsafeMutableRawBufferPointer(
+            start: staging + half * Self.batchBlocks * Limits.sealedBlockBytes,
+            count: plaintextBytes + count * Limits.tagBytes)
+        do {
+            let read = try memory.beginRead(window: window.id, first: UInt64(first), count: count, into: sealed)
+            return Batch(blocks: first..<first + count, half: half, sealed: sealed, read: read)
+        } catch {
+            throw unread(window)
+        }
+    }
+
+    /// Opens a batch's blocks and puts what is `wanted` of them where it belongs; `block` is room for one in part.
+    private func open(
+        _ batch: Batch, _ window: Program.Window, wanted: Range<Int>, into target: UnsafeMutableRawPointer,
+        block: UnsafeMutableRawBufferPointer
+    ) throws(ExecutorError) {
+        for index in batch.blocks {
+            let lower = index * Limits.blockBytes
+            let length = min(Limits.blockBytes, window.byteCount - lower)
+            let start = (index - batch.blocks.lowerBound) * Limits.sealedBlockBytes
+            let from = UnsafeRawBufferPointer(rebasing: batch.sealed[start..<start + length + Limits.tagBytes])
+            let part = wanted.clamped(to: lower..<lower + length)
+            let to = target + (part.lowerBound - wanted.lowerBound)
+            if part.count == length {
+                try open(from, index, window, into: UnsafeMutableRawBufferPointer(start: to, count: length))
+            } else {
+                let whole = UnsafeMutableRawBufferPointer(rebasing: block[..<length])
+                try open(from, index, window, into: whole)
+                to.copyMemory(from: whole.baseAddress! + (part.lowerBound - lower), byteCount: part.count)
+            }
+        }
+    }
+
+    private func unread(_ window: Program.Window) -> ExecutorError {
+        ExecutorError(.window, "blocks of window \(window.id) could not be read")
     }
 
     /// Seals whole blocks from `source` into a window. Returns the run of write numbers.

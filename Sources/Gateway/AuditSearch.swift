@@ -126,3 +126,35 @@ extension Gateway {
         return steps
     }
 }
+
+// MARK: - One case, one record
+
+extension Gateway {
+    /// Records as the case records hold them, newest last. Reading them is itself a record, written first.
+    package func auditList(_ only: CaseID?, most: Int, by person: PersonID) throws -> [CaseRecord] {
+        try require(person, anyOf: [.complianceOfficer])
+        guard (1...100_000).contains(most) else { throw GatewayError(.usage, "--most is from 1 to 100000") }
+        if let only { _ = try records(of: only) }
+        try ledger.record(
+            Event(.trailRead, .done).with {
+                $0.actor = person
+                $0.detail = ["read": .string(only?.description ?? "all")]
+            }, in: .gateway, key: ledger.freshKey("read"))
+        let records = only.map { ledger.file($0).records } ?? ledger.records
+        return Array(records.suffix(most))
+    }
+
+    package func auditShow(_ index: UInt64, by person: PersonID) throws -> CaseRecord {
+        try require(person, anyOf: [.complianceOfficer])
+        guard let record = ledger.record(at: index) else {
+            throw GatewayError(
+                .notFound, "the gateway holds no case record of entry \(index); the export holds every entry")
+        }
+        try ledger.record(
+            Event(.trailRead, .done).with {
+                $0.actor = person
+                $0.detail = ["read": .string("entry/\(index)")]
+            }, in: .gateway, key: ledger.freshKey("read"))
+        return record
+    }
+}

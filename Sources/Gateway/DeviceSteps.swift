@@ -201,6 +201,7 @@ extension Gateway {
             node.giveUp()
             throw StageFailure.failed(stage, error.code.rawValue, error.publicDescription)
         }
+        try recordKeyRelease(node, run)
         do throws(FabricError) {
             let gpu = try await node.lease(
                 run: run.id, attempt: attempt, receipt: receipt.bytes, wrappedRunKey: wrappedRunKey
@@ -216,6 +217,22 @@ extension Gateway {
             }
             throw StageFailure.failed(stage, "device-\(error.code.rawValue)", error.publicDescription)
         }
+    }
+
+    /// Before the wrapped key leaves for the device. A device that is taken again after a crash gets it anew, which is
+    /// told in the gateway's own case.
+    private func recordKeyRelease(_ node: AttestedNode, _ run: RunCase) throws {
+        let isFirst = try runCase(run.id).file[RunCase.Key.keyReleased] == nil
+        try ledger.record(
+            Event(.keyReleased, .done).with {
+                $0.ofRun = run.id
+                $0.device = node.node
+                $0.lease = node.lease
+                $0.fence = node.fence
+                $0.detail = ["wrappingKey": .string(Hex.encode(node.wrappingKey.bytes))]
+                $0.detail["run_key"] = run.file[RunCase.Key.opened]?.detail["run_key"]
+            }, in: isFirst ? .run(run.id) : .gateway,
+            key: isFirst ? RunCase.Key.keyReleased : "key-released.\(run.id).\(node.fence)")
     }
 
     static func code(of error: FabricError) -> String {
@@ -243,7 +260,13 @@ extension Gateway {
     /// refused here, with the bytes it needs.
     func plan(_ run: RunCase) async throws {
         let session = try await session(for: run, stage: .plan)
-        let (_, plan, _) = try await trainingPlan(run, session, stage: .plan)
+        let rates: MeasuredRates
+        do {
+            rates = try await MeasuredRates(session.gpu, ssdFolder: home.folder.path)
+        } catch let error as FabricError {
+            throw StageFailure.failed(.plan, "device-\(error.code.rawValue)", error.publicDescription)
+        }
+        let (_, plan, _) = try await trainingPlan(run, session, rates, stage: .plan)
         try ledger.record(
             Event(.runPlanned, .done).with {
                 $0.detail = [
@@ -253,9 +276,7 @@ extension Gateway {
                     "tiers": Self.tiers(of: plan, limit: deviceLimit(run, session)),
                 ]
                 $0.payload = [
-                    "plan": plan.json, "table": .string(plan.table),
-                    "rtt_nanoseconds": .integer(Int64(clamping: session.gpu.link.roundTripNanoseconds)),
-                    "bytes_per_second": .integer(Int64(clamping: session.gpu.link.bytesPerSecond)),
+                    "plan": plan.json, "table": .string(plan.table), "rates": rates.json,
                 ]
             }, in: .run(run.id), key: RunCase.Key.planned)
     }
@@ -268,9 +289,9 @@ extension Gateway {
         return (json, table)
     }
 
-    /// The same plan for the same run, device and recorded link: planning is pure, so it is made again, not stored.
+    /// The same plan for the same run, device and rates: planning is pure, so it is made again, not stored.
     private func trainingPlan(
-        _ run: RunCase, _ session: DeviceSession, stage: RunStage
+        _ run: RunCase, _ session: DeviceSession, _ rates: MeasuredRates, stage: RunStage
     ) async throws -> (ModelSpec, RunPlan, RunImage) {
         guard let specification = RunFacts(run)?.specification else {
             throw StageFailure.failed(stage, "request-unreadable", "the recorded request cannot be read")
@@ -281,15 +302,8 @@ extension Gateway {
         } catch let error as VaultError {
             throw StageFailure.failed(stage, error.code.rawValue, error.publicDescription)
         }
-        // Once planned, the link as it was measured then: a later measurement would make another plan.
-        let planned = run.file[RunCase.Key.planned]?.payload
-        let link = session.gpu.link
-        let rate = planned?["bytes_per_second"]?.integerValue ?? Int64(clamping: link.bytesPerSecond)
-        let roundTrip = planned?["rtt_nanoseconds"]?.integerValue ?? Int64(clamping: link.roundTripNanoseconds)
-        let budget = Budget(
-            deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax, ssdBytes: ssdBytesMax,
-            link: LinkRates(
-                bytesPerSecond: Double(max(rate, 1)), roundTripSeconds: Double(roundTrip) / 1e9))
+        let budget = rates.budget(
+            deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax, ssdBytes: ssdBytesMax)
         do {
             return (specification, try specification.plan(image: image.shape, budget: budget), image)
         } catch let error as PlanError {
@@ -334,7 +348,9 @@ extension Gateway {
     func train(_ run: RunCase) async throws {
         typealias Key = RunCase.Key
         let session = try await session(for: run, stage: .train)
-        let (specification, plan, image) = try await trainingPlan(run, session, stage: .train)
+        // The rates of when it was planned: later ones would make another plan.
+        let rates = MeasuredRates(json: run.file[Key.planned]?.payload["rates"] ?? .null)
+        let (specification, plan, image) = try await trainingPlan(run, session, rates, stage: .train)
         guard plan.digest.hex == run.file[Key.planned]?.detail["plan"]?.stringValue else {
             throw StageFailure.failed(.train, "plan-changed", "the plan is not the one that was recorded")
         }

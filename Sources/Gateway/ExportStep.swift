@@ -1,127 +1,51 @@
 import AuditTrail
 import DurableFiles
 package import Foundation
+import GraphVault
+import PolicyEngine
 import Sealing
 import TransparencyLog
 package import Vocabulary
-
-// MARK: - Reading
-
-extension Gateway {
-    /// Records as the case records hold them, newest last. Reading them is itself a record, written first.
-    package func auditList(_ only: CaseID?, most: Int, by person: PersonID) throws -> [CaseRecord] {
-        try require(person, anyOf: [.complianceOfficer])
-        guard (1...100_000).contains(most) else { throw GatewayError(.usage, "--most is from 1 to 100000") }
-        if let only { _ = try records(of: only) }
-        try ledger.record(
-            Event(.trailRead, .done).with {
-                $0.actor = person
-                $0.detail = ["read": .string(only?.description ?? "all")]
-            }, in: .gateway, key: ledger.freshKey("read"))
-        let records = only.map { ledger.file($0).records } ?? ledger.records
-        return Array(records.suffix(most))
-    }
-
-    package func auditShow(_ index: UInt64, by person: PersonID) throws -> CaseRecord {
-        try require(person, anyOf: [.complianceOfficer])
-        guard let record = ledger.record(at: index) else {
-            throw GatewayError(
-                .notFound, "the gateway holds no case record of entry \(index); the export holds every entry")
-        }
-        try ledger.record(
-            Event(.trailRead, .done).with {
-                $0.actor = person
-                $0.detail = ["read": .string("entry/\(index)")]
-            }, in: .gateway, key: ledger.freshKey("read"))
-        return record
-    }
-}
-
-// MARK: - Keys of auditors
-
-/// Key files of auditors and of the recovery key: one line, which says which half it is, so that a private key is never
-/// taken for a public one and copied into a home. The private one is made where the auditor works.
-package enum AuditorKeyFile {
-    private static let publicWord = "sekisho-public-key-v1 "
-    private static let privateWord = "sekisho-private-key-v1 "
-
-    /// Writes the private key to `file` and the public one beside it as `FILE.pub`.
-    package static func generate(at file: URL) throws -> String {
-        guard !FileManager.default.fileExists(atPath: file.path) else {
-            throw GatewayError(.usage, "the key file is there already; a key is never overwritten")
-        }
-        let key = WrappingKey.generate()
-        let publicKey = Hex.encode(key.publicKey.bytes)
-        try GatewayFile.write(
-            Array("\(publicWord)\(publicKey)\n".utf8), to: file.appendingPathExtension("pub"), role: "public key")
-        let descriptor = open(file.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw GatewayError(.unavailable, "the key file cannot be written") }
-        defer { close(descriptor) }
-        let isWritten = key.withSecret { secret in
-            secret.withBytes { bytes in
-                var text = Array(privateWord.utf8) + Array(Hex.encode(bytes).utf8) + [UInt8(ascii: "\n")]
-                defer { wipe(&text) }
-                return write(descriptor, text, text.count) == text.count && fsync(descriptor) == 0
-            }
-        }
-        guard isWritten else { throw GatewayError(.unavailable, "the key file cannot be written") }
-        return publicKey
-    }
-
-    static func readPublic(_ file: URL) throws -> PublicWrappingKey {
-        let text = try GatewayFile.read(file, role: "public key file")
-        guard !text.hasPrefix(privateWord) else {
-            throw GatewayError(
-                .usage, "this is a private key; name the .pub file beside it, and keep this one elsewhere")
-        }
-        guard text.hasPrefix(publicWord), text.hasSuffix("\n"),
-            let key = Hex.decode(String(text.dropFirst(publicWord.count).dropLast())).flatMap({
-                PublicWrappingKey(bytes: $0)
-            })
-        else { throw GatewayError(.usage, "a public key file is not what `sekisho audit keygen` writes") }
-        return key
-    }
-
-    static func readPrivate(_ file: URL) throws -> WrappingKey {
-        var text = try GatewayFile.bytes(file, role: "private key file")
-        defer { wipe(&text) }
-        let word = privateWord.utf8.count
-        guard text.starts(with: privateWord.utf8), text.count == word + 65, text.last == UInt8(ascii: "\n"),
-            var secret = Hex.decode(String(decoding: text[word..<text.count - 1], as: UTF8.self))
-        else { throw GatewayError(.usage, "a private key file is not what `sekisho audit keygen` writes") }
-        defer { wipe(&secret) }
-        return try WrappingKey(secret: SecretBytes(copying: secret))
-    }
-}
-
-// MARK: - Export
 
 /// What to export, to where.
 package struct ExportRequest: Sendable, Equatable {
     package enum Scope: Sendable, Equatable {
         case whole
+        /// Everything that was written from one time to another.
+        case range(from: Timestamp, to: Timestamp)
         case run(RunID)
+        /// Everything about a data set: its runs as a whole, and each other record that names it.
+        case dataset(DatasetID)
+        /// The runs whose image held a person, and the records of that person's consent.
+        case subject(String, DatasetID)
     }
 
     package var scope: Scope
-    /// The folder to make.
+    /// A folder to make; or, when its name ends in `.age`, one sealed file, with tables, reports and audit events in
+    /// clear inside.
     package var target: URL
+    /// Whom a sealed file is for (`age1…`, or all `age1pq1…`); the home's auditors and its recovery key when empty.
+    package var recipients: [String]
 
-    package init(_ scope: Scope, to target: URL) {
+    package init(_ scope: Scope, to target: URL, recipients: [String] = []) {
         self.scope = scope
         self.target = target
+        self.recipients = recipients
     }
+
+    var isSealed: Bool { target.pathExtension == "age" }
 }
 
 /// How far an export is.
 package struct ExportProgress: Sendable, Equatable {
-    package enum Stage: String, Sendable, CaseIterable { case entries, documents, sealing }
+    package enum Stage: String, Sendable, CaseIterable { case entries }
     package let stage: Stage
     package let done: UInt64
     package let of: UInt64
 }
 
 package struct ExportSummary: Sendable {
+    /// How many entries are in it.
     package let entries: UInt64
     package let treeSize: UInt64
     package let root: Digest
@@ -129,38 +53,43 @@ package struct ExportSummary: Sendable {
 
 extension Gateway {
     /// Writes the trail, or a part of it, as files that verify offline. The export is recorded before it begins, so
-    /// that it holds its own record.
+    /// that an export of the whole holds its own record.
+    ///
+    /// An export into a folder that was interrupted goes on when it is asked for again with the same words; it is then
+    /// of the same head as at its beginning. A sealed file is begun anew.
     package func export(
         _ request: ExportRequest, by person: PersonID,
         progress: @escaping @Sendable (ExportProgress) -> Void = { _ in }
     ) async throws -> ExportSummary {
         try require(person, anyOf: [.complianceOfficer])
-        let run: RunID? = if case .run(let run) = request.scope { run } else { nil }
-        let folder = request.target
-        let records = try run.map { try self.records(of: .run($0)) }
-        if let names = try? FileManager.default.contentsOfDirectory(atPath: folder.path), !names.isEmpty {
-            throw GatewayError(.usage, "the folder to export to is not empty")
+        let recipients = try recipients(of: request)
+        let selection = try await selection(request.scope)
+        let folder = request.isSealed ? nil : try Self.folder(request)
+        if request.isSealed, FileManager.default.fileExists(atPath: request.target.path) {
+            throw GatewayError(.usage, "the file to export to is there already")
         }
         try ledger.record(
             Event(.trailExported, .done).with {
                 $0.actor = person
-                $0.ofRun = run
-                $0.detail = ["range": run == nil ? "all" : "run"]
+                $0.ofRun = selection.run
+                $0.dataset = selection.dataset
+                $0.detail = selection.detail
+                $0.detail["sealed"] = .bool(request.isSealed)
+                if folder?.partial != nil { $0.detail["resumed"] = true }
+                if let subject = selection.subject { $0.payload = ["subject": .string(subject)] }
             }, in: .gateway, key: ledger.freshKey("exported"))
+        do throws(TrailError) { try trail.publish() } catch { throw GatewayError(trail: error) }
+        let job = ExportJob(
+            request: request, selection: selection, recipients: recipients, trail: home.trail,
+            policies: home.policies, records: ledger.records, partial: folder?.partial, now: clock.now(),
+            progress: progress)
+        return try await Self.run(job)
+    }
+
+    /// Away from the gateway, which goes on meanwhile: the export reads static files and a copy of the records.
+    @concurrent private static func run(_ job: ExportJob) async throws -> ExportSummary {
         do {
-            try trail.publish()
-            let source = try FolderDisk(home.trail.path)
-            let target = try FolderDisk(folder.path)
-            if let records {
-                let era = try trail.era(of: records[0].index)
-                try AuditExport.era(era, of: source, into: target, at: clock.now())
-            } else {
-                try AuditExport.whole(of: source, into: target, at: clock.now())
-            }
-            let head = try trail.head()
-            progress(ExportProgress(stage: .entries, done: head.size, of: head.size))
-            return ExportSummary(
-                entries: records.map { UInt64($0.count) } ?? head.size, treeSize: head.size, root: head.root)
+            return try job.run()
         } catch let error as TrailError {
             throw GatewayError(trail: error)
         } catch let error as LogError {
@@ -169,64 +98,236 @@ extension Gateway {
             throw GatewayError(.unavailable, "the export cannot be written; see that the disk has space")
         }
     }
-}
 
-// MARK: - Verification, without a gateway
-
-package struct AuditVerification: Sendable {
-    package let json: JSON
-    package let lines: [String]
-
-    /// Checks an export against the trail's identity, and with an auditor's key also the content of what it may open.
-    package static func verify(_ folder: URL, trail: String, key: URL?) throws -> AuditVerification {
-        let identity: TrailIdentity
-        do throws(LogError) { identity = try TrailIdentity(parsing: trail) } catch {
-            throw GatewayError(.usage, "the trail's identity is not of the form NAME+HASH+KEY")
+    private func recipients(of request: ExportRequest) throws -> [AgeRecipient] {
+        guard request.isSealed else {
+            guard request.recipients.isEmpty else {
+                throw GatewayError(.usage, "an export for recipients is one file whose name ends in .age")
+            }
+            return []
         }
-        guard FileManager.default.fileExists(atPath: folder.path) else {
-            throw GatewayError(.notFound, "there is no export in this folder")
+        guard request.recipients.isEmpty else {
+            do throws(AgeError) {
+                return try request.recipients.map { (text) throws(AgeError) in try AgeRecipient(parsing: text) }
+            } catch { throw GatewayError(.usage, error.publicDescription) }
         }
-        let auditor = try key.map { AuditorKey(try AuditorKeyFile.readPrivate($0)) }
-        let report: LogReport
-        do {
-            report = try AuditExport(FolderDisk(folder.path)).verify(trusting: identity, auditor: auditor)
-        } catch let error as LogError {
-            throw GatewayError(.integrity, "NOT verified: \(error.publicDescription)")
-        } catch let error as DiskError where error != .busy {
-            throw GatewayError(.integrity, "NOT verified: a file of the export cannot be read")
-        }
-        guard auditor == nil || report.opened > 0 else {
-            throw GatewayError(
-                .integrity, "NOT verified: the key opens none of the entries; it is not a reader's of this trail")
-        }
-        return AuditVerification(report, isKeyGiven: auditor != nil)
+        return settings.auditors.map(AgeRecipient.init) + [AgeRecipient(settings.recovery)]
     }
 
-    private init(_ report: LogReport, isKeyGiven: Bool) {
-        let runs = report.eras.filter { $0.run != nil }
-        let size = report.head?.size ?? 0
-        let root = report.head?.root.hex ?? ""
-        json = [
-            "verified": true, "size": .integer(Int64(size)), "root": .string(root),
-            "opened": .integer(Int64(report.opened)), "checkpoints": .integer(Int64(report.checkpoints)),
-            "runs": .array(
-                runs.map {
-                    [
-                        "run": .string($0.run ?? ""), "entries": .integer(Int64($0.entries)),
-                        "complete": .bool($0.isComplete),
-                    ]
-                }),
-        ]
-        var lines = ["Verified: \(size) entries under a signed head, root \(root)"]
-        if isKeyGiven {
-            lines.append("Opened \(report.opened) entries; each fits its commitment and its chain.")
-            for run in runs {
-                let state = run.isComplete ? "complete" : run.isClosed ? "not opened" : "still open"
-                lines.append("  run \(run.run ?? ""): \(run.entries) entries, \(state)")
-            }
-        } else {
-            lines.append("No auditor's key was given: contents were not opened.")
+    /// The folder's state, before anything is recorded: a folder with something else in it is refused.
+    private static func folder(_ request: ExportRequest) throws -> (partial: FolderSink.Partial?, Void) {
+        guard FileManager.default.fileExists(atPath: request.target.path) else { return (nil, ()) }
+        let used = GatewayError(.usage, "the folder to export to is not empty")
+        let partial: FolderSink.Partial?
+        do {
+            partial = try FolderSink(FolderDisk(request.target.path, readOnly: true)).partial()
+        } catch { throw used }
+        if let partial, partial.request != request.digest {
+            throw GatewayError(.usage, "another export into this folder was interrupted; ask for that one or remove it")
         }
-        self.lines = lines
+        return (partial, ())
+    }
+
+    private func selection(_ scope: ExportRequest.Scope) async throws -> ExportSelection {
+        switch scope {
+        case .whole: return ExportSelection(name: "whole")
+        case .range(let from, let to):
+            guard from <= to else { throw GatewayError(.usage, "the period ends before it begins") }
+            return ExportSelection(
+                name: "range", period: from...to,
+                detail: ["from": .string(from.description), "to": .string(to.description)])
+        case .run(let run):
+            let records = try records(of: .run(run))
+            return ExportSelection(
+                name: "run", run: run, eras: [try era(of: records[0])])
+        case .dataset(let dataset):
+            let runs = try self.runs().filter { $0.dataset == dataset }
+            let names = Set(runs.map(\.id.text))
+            let others = ledger.records.filter { record in
+                record.core["dataset"]?.stringValue == dataset.text
+                    || record.core["run"]?.stringValue.map(names.contains) ?? false
+            }
+            guard !others.isEmpty else { throw GatewayError(.notFound, "there is no record of \(dataset)") }
+            return ExportSelection(
+                name: "dataset", dataset: dataset, eras: try eras(of: runs), indices: Set(others.map(\.index)))
+        case .subject(let subject, let dataset):
+            let id: SubjectID
+            do throws(IdentifierError) { id = try SubjectID(subject) } catch {
+                throw GatewayError(.usage, "\(error)")
+            }
+            let used: Set<RunID>
+            do {
+                _ = try await vault.consent(of: id, in: dataset)
+                used = Set(try await vault.runs(using: id, of: dataset))
+            } catch let error as VaultError { throw GatewayError(vault: error) }
+            let runs = try self.runs().filter { used.contains($0.id) }
+            let names = Set(used.map(\.text))
+            let pseudonym = pseudonym(of: id).hex
+            let others = ledger.records.filter { record in
+                record.payload["subject"]?.stringValue == pseudonym
+                    && record.core["dataset"]?.stringValue == dataset.text
+                    || record.core["run"]?.stringValue.map(names.contains) ?? false
+            }
+            guard !others.isEmpty else {
+                throw GatewayError(.notFound, "no run used this person's data, and no record is about their consent")
+            }
+            return ExportSelection(
+                name: "subject", dataset: dataset, subject: pseudonym, eras: try eras(of: runs),
+                indices: Set(others.map(\.index)))
+        }
+    }
+
+    private func eras(of runs: [RunCase]) throws -> Set<UInt64> {
+        Set(try runs.map { try era(of: $0.file.records[0]) })
+    }
+
+    private func era(of record: CaseRecord) throws -> UInt64 {
+        do throws(TrailError) { return try trail.era(of: record.index) } catch { throw GatewayError(trail: error) }
+    }
+}
+
+extension ExportRequest {
+    /// Tells one request from another when an interrupted one goes on.
+    fileprivate var digest: Digest { SHA256.hash("\(scope)") }
+}
+
+/// What an export is of, resolved from the records.
+private struct ExportSelection: Sendable {
+    let name: String
+    var run: RunID?
+    var dataset: DatasetID?
+    var subject: String?
+    var period: ClosedRange<Timestamp>?
+    var eras: Set<UInt64> = []
+    var indices: Set<UInt64> = []
+    var detail: [String: JSON]
+
+    init(
+        name: String, run: RunID? = nil, dataset: DatasetID? = nil, subject: String? = nil,
+        period: ClosedRange<Timestamp>? = nil, eras: Set<UInt64> = [], indices: Set<UInt64> = [],
+        detail: [String: JSON] = [:]
+    ) {
+        self.name = name
+        self.run = run
+        self.dataset = dataset
+        self.subject = subject
+        self.period = period
+        self.eras = eras
+        self.indices = indices
+        self.detail = detail.merging(["scope": .string(name)]) { first, _ in first }
+    }
+}
+
+/// One export, away from the gateway.
+private struct ExportJob: Sendable {
+    let request: ExportRequest
+    let selection: ExportSelection
+    let recipients: [AgeRecipient]
+    let trail: URL
+    let policies: URL
+    /// All case records, in the trail's order.
+    let records: [CaseRecord]
+    let partial: FolderSink.Partial?
+    let now: Timestamp
+    let progress: @Sendable (ExportProgress) -> Void
+
+    func run() throws -> ExportSummary {
+        let source = try FolderDisk(trail.path, readOnly: true)
+        let (writer, time) = try writer(source)
+        let head = writer.head
+        let count: UInt64
+        if request.isSealed {
+            let sink = try SealedFileSink(request.target, to: recipients)
+            count = try write(writer, into: sink, at: time, hasDocuments: true)
+            try sink.finish()
+        } else {
+            let disk = try FolderDisk(request.target.path)
+            let sink = FolderSink(disk)
+            try sink.begin(FolderSink.Partial(request: request.digest, note: head.note, time: time))
+            count = try write(writer, into: sink, at: time, hasDocuments: false)
+            try sink.finish()
+        }
+        return ExportSummary(entries: count, treeSize: head.size, root: head.root)
+    }
+
+    private func writer(_ source: any Disk) throws -> (ExportWriter, Timestamp) {
+        let tell = progress
+        let watch = { @Sendable (done: UInt64, of: UInt64) in
+            try Task.checkCancellation()
+            tell(ExportProgress(stage: .entries, done: done, of: of))
+        }
+        let choice: ExportWriter.Choice
+        if let period = selection.period {
+            // The head decides how far the period reaches: that of the interrupted export, or the newest.
+            let head = try ExportWriter(of: source, note: partial?.note, choice: .whole).head
+            choice = .range(
+                try ExportWriter.range(from: period.lowerBound, to: period.upperBound, of: source, head: head))
+            return (
+                try ExportWriter(of: source, note: head.note, choice: choice, progress: watch), partial?.time ?? now
+            )
+        }
+        choice =
+            selection.name == "whole" ? .whole : .chosen(eras: selection.eras, indices: selection.indices)
+        return (
+            try ExportWriter(of: source, note: partial?.note, choice: choice, progress: watch), partial?.time ?? now
+        )
+    }
+
+    private func write(
+        _ writer: ExportWriter, into sink: any BagSink, at time: Timestamp, hasDocuments: Bool
+    ) throws -> UInt64 {
+        let head = writer.head
+        var documents = AuditDocuments(
+            DocumentSubject(
+                origin: head.checkpoint.origin, scope: selection.name, run: selection.run?.text,
+                dataset: selection.dataset?.text, size: head.size, root: head.root, made: time))
+        var bundles: Set<String> = []
+        var count: UInt64 = 0
+        try writer.write(
+            into: sink, scope: selection.name, run: selection.run?.text, dataset: selection.dataset?.text, at: time,
+            hasDocuments: hasDocuments
+        ) { entry, bag in
+            count += 1
+            let core = core(at: entry.index)
+            guard DocumentRecord.isTold(entry.header, core: core) else { return }
+            guard let core else {
+                throw GatewayError(.integrity, "entry \(entry.index) has no case record; restore the database")
+            }
+            if let policy = core["policy"]?.stringValue { bundles.insert(policy) }
+            guard hasDocuments else { return }
+            let record = DocumentRecord(
+                index: entry.index, time: entry.header.time, leafHash: entry.leafHash, core: core)
+            try documents.add(record) { try bag.put("\(AuditExport.documentsFolder)/\($0)", $1) }
+        } last: { bag in
+            if hasDocuments {
+                try documents.finish { try bag.put("\(AuditExport.documentsFolder)/\($0)", $1) }
+            }
+            for bundle in bundles.sorted() { try put(bundle, &bag) }
+        }
+        return count
+    }
+
+    /// The policy files that decided, byte for byte.
+    private func put(_ bundle: String, _ bag: inout BagWriter) throws {
+        let folder = policies.appendingPathComponent(bundle, isDirectory: true)
+        let names = ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? [])
+            .filter { $0.hasSuffix(".yaml") }.sorted()
+        let files = try names.map {
+            PolicyFile(name: $0, bytes: try GatewayFile.bytes(folder.appendingPathComponent($0), role: "policy file"))
+        }
+        guard SHA256.hash(PolicySet.manifest(of: files, hash: { SHA256.hash($0) }).canonical).hex == bundle else {
+            throw GatewayError(.integrity, "the policy files \(bundle) are not the ones that decided; restore them")
+        }
+        for file in files { try bag.put("\(AuditExport.policiesFolder)/\(bundle)/\(file.name)", file.bytes) }
+    }
+
+    private func core(at index: UInt64) -> JSON? {
+        var low = 0
+        var high = records.count
+        while low < high {
+            let middle = (low + high) / 2
+            if records[middle].index < index { low = middle + 1 } else { high = middle }
+        }
+        return low < records.count && records[low].index == index ? records[low].core : nil
     }
 }

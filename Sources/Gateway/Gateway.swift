@@ -57,6 +57,7 @@ package actor Gateway {
         home folder: URL, key: HomeKey, clock: any WallClock = SystemClock(), reanchoring: PersonID? = nil
     ) async throws {
         try ProcessGuard.harden()
+        let clock = GuardedClock(clock)
         let home = Home(folder: folder)
         let settings = try home.readSettings()
         let lock = try home.lock()
@@ -103,6 +104,11 @@ package actor Gateway {
             try ledger.record(
                 Event(.trailReanchored, .done).with { $0.actor = reanchoring }, in: .gateway,
                 key: ledger.freshKey("reanchored"))
+        }
+        do {
+            try Self.recordStart(ledger, settings, clock)
+        } catch let error as GatewayError where error.code == .trailFull {
+            // A gateway that cannot say how it started still ends what runs.
         }
     }
 

@@ -14,7 +14,9 @@ final class Ledger {
     private let trail: Trail
     private let database: DatabaseQueue
     private let key: SecretBytes
-    private let clock: any WallClock
+    private let clock: GuardedClock
+    /// A clock that is behind the records by more than this writes nothing new.
+    static let clockBehindMillisecondsMax: Int64 = 60_000
     private let search: SearchIndex
     private var files: [CaseID: CaseFile] = [:]
     /// All records, in the trail's order.
@@ -28,7 +30,7 @@ final class Ledger {
     private(set) var highestFence = Fence(0)
 
     /// - Parameter key: seals the case records; derived from the vault's root key.
-    init(trail: Trail, databasePath: String, key: consuming SecretBytes, clock: any WallClock) throws {
+    init(trail: Trail, databasePath: String, key: consuming SecretBytes, clock: GuardedClock) throws {
         self.trail = trail
         self.clock = clock
         search = SearchIndex(key: KeyDerivation.hkdf(key, info: "sekisho audit search v1"))
@@ -44,6 +46,7 @@ final class Ledger {
         try settlePending()
         try load()
         try checkNothingIsMissing()
+        if let latest = records.map(\.time).max() { clock.isAfter(latest) }
     }
 
     func close() throws { try database.close() }
@@ -82,6 +85,16 @@ final class Ledger {
         let payload = JSON.object(event.payload)
         let payloadDigest = event.payload.isEmpty ? nil : SHA256.hash(payload.canonical)
         let time = clock.now()
+        // What ends something, and what tells of the clock itself, is still written.
+        guard
+            clock.behindMilliseconds <= Self.clockBehindMillisecondsMax || event.name.mayUseReserve
+                || event.name == .clockChecked
+        else {
+            throw GatewayError(
+                .unavailable,
+                "clock-behind: this machine's clock is \(clock.behindMilliseconds / 1000) seconds behind the newest record; set it right"
+            )
+        }
         let prepared: PreparedRecord
         do throws(TrailError) {
             prepared = try prepare(

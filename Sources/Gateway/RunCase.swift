@@ -13,6 +13,7 @@ package struct RunCase: Sendable {
         static let opening = "opening"
         static let opened = "opened"
         static let leasing = "leasing"
+        static let keyReleased = "key-released"
         static let leased = "leased"
         static let planned = "planned"
         static let loading = "loading"

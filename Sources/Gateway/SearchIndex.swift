@@ -1,35 +1,39 @@
 import Foundation
-import GRDB
-import Sealing
-import Vocabulary
+package import GRDB
+package import Sealing
+package import Vocabulary
 
 /// Finds case records among millions without opening them: a table of keyed terms. The database sees only HMACs, so
 /// who, what and which person a record is about stay unknown to whoever reads the file.
 ///
 /// The index is made from the case records and tells nothing they do not: each hit is opened and compared. Whether
 /// nothing was left out is what the export's verification shows.
-final class SearchIndex {
+package final class SearchIndex {
     private let key: SecretBytes
     private static let termBytes = 16
     /// Counting stops here: which of several conditions is the rarest needs no more.
     private static let countMax = 20_000
 
     /// - Parameter key: 32 bytes of its own use.
-    init(key: consuming SecretBytes) { self.key = key }
+    package init(key: consuming SecretBytes) { self.key = key }
 
     static func migrate(_ migrator: inout DatabaseMigrator) {
         migrator.registerMigration("search") { database in
             try database.execute(sql: "ALTER TABLE record ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0")
-            try database.execute(
-                sql: """
-                    CREATE TABLE term (
-                        term BLOB NOT NULL,
-                        trail_index INTEGER NOT NULL,
-                        time INTEGER NOT NULL,
-                        PRIMARY KEY (term, trail_index)
-                    ) WITHOUT ROWID
-                    """)
+            try createTable(database)
         }
+    }
+
+    package static func createTable(_ database: Database) throws {
+        try database.execute(
+            sql: """
+                CREATE TABLE term (
+                    term BLOB NOT NULL,
+                    trail_index INTEGER NOT NULL,
+                    time INTEGER NOT NULL,
+                    PRIMARY KEY (term, trail_index)
+                ) WITHOUT ROWID
+                """)
     }
 
     /// Makes a record findable; in the transaction that gives its row the index.
@@ -39,7 +43,7 @@ final class SearchIndex {
             time: record.time, in: database)
     }
 
-    func insert(
+    package func insert(
         _ terms: [(field: String, value: String)], index: UInt64, time: Timestamp, in database: Database
     ) throws {
         let statement = try database.cachedStatement(sql: "INSERT OR IGNORE INTO term VALUES (?, ?, ?)")
@@ -50,7 +54,7 @@ final class SearchIndex {
 
     /// The trail indices of matching records, newest first, below `cursor`.
     /// - Parameter alsoRuns: runs whose every record answers the query's subject.
-    func find(
+    package func find(
         _ query: AuditQuery, alsoRuns: [RunID], below cursor: UInt64?, limit: Int, in database: Database
     ) throws -> [UInt64] {
         var dimensions = query.conditions.map { field, value in

@@ -30,15 +30,20 @@ package struct PolicySet: Sendable {
         let draft = try PolicyDraft(files: files)
         policies = draft.policies
         diseases = draft.diseases
-        manifest = .object([
+        manifest = Self.manifest(of: files, hash: hash)
+        bundleHash = hash(manifest.canonical)
+        let failures = draft.suites.flatMap { suite in suite.run(on: self) }.compactMap(\.finding)
+        guard failures.isEmpty else { throw PolicyError(findings: failures) }
+    }
+
+    /// What a bundle's hash is taken of; the files need not be read for it.
+    package static func manifest(of files: [PolicyFile], hash: ([UInt8]) -> Digest) -> JSON {
+        .object([
             "format": "sekisho policy bundle v1",
             "files": .object(
                 Dictionary(
                     files.map { ($0.name, JSON.string(hash($0.bytes).hex)) }, uniquingKeysWith: { first, _ in first })),
         ])
-        bundleHash = hash(manifest.canonical)
-        let failures = draft.suites.flatMap { suite in suite.run(on: self) }.compactMap(\.finding)
-        guard failures.isEmpty else { throw PolicyError(findings: failures) }
     }
 
     package func decide(_ question: Question) -> Decision {

@@ -313,7 +313,8 @@ private struct Emitter {
                         accumulates: accumulates, firstRow: rows.lowerBound, steps: resolve(steps, chunk))),
                 chunk.flags, touched([a], writes: [to], steps, chunk, parameters: true))
         case .gather(let from, let relation, let to, let steps): emitGather(from, relation, to, steps, chunk)
-        case .attentionScale(let attention, let scores): emitAttentionScale(attention, scores, chunk)
+        case .attentionScale(let attention, let scores, let highest, let inverse):
+            emitAttentionScale(attention, scores, highest, inverse, chunk)
         case .attend(let attention, let to): emitAttend(attention, to, chunk)
         case .attentionGradient(let attention, let gradient): emitAttentionGradient(attention, gradient, chunk)
         case .headDots(let value, let other, let heads, let to): emitHeadDots(value, other, heads, to, chunk)
@@ -452,19 +453,22 @@ private struct Emitter {
         return AttentionTargets(scores: columns(0), highest: columns(1), inverse: columns(2))
     }
 
-    private mutating func emitAttentionScale(_ graph: OpGraph.Attention, _ scores: ValueIndex, _ chunk: Chunk) {
+    private mutating func emitAttentionScale(
+        _ graph: OpGraph.Attention, _ scores: ValueIndex, _ highest: ValueIndex, _ inverse: ValueIndex, _ chunk: Chunk
+    ) {
         let neighbours = neighbours(0, chunk)
-        var targets = targets(matrix(graph.targets, chunk), heads: graph.heads)
-        targets.scores = matrix(scores, chunk)
         let sourceScores = whole(graph.sourceScores, chunk)
         append(
             .attentionScale(
                 AttentionScale(
-                    attention: attention(graph), neighbours: neighbours, targets: targets,
+                    attention: attention(graph), neighbours: neighbours,
+                    targets: AttentionTargets(
+                        scores: matrix(scores, chunk), highest: matrix(highest, chunk),
+                        inverse: matrix(inverse, chunk)),
                     sourceScores: sourceScores)),
             chunk.flags,
             touched(
-                [scores], writes: [graph.targets], [], chunk,
+                [scores], writes: [highest, inverse], [], chunk,
                 also: buffers(neighbours) + [Int(sourceScores.place.buffer)]))
     }
 

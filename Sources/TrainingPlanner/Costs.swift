@@ -215,7 +215,7 @@ extension Layout {
         case .weightGradient(_, _, let entry):
             return 2 * rows * Double(entry.count) / budget.device.productFlopsPerSecond
         case .gather(let from, let relation, _, _): return gather(width: values[from].width, relation, budget)
-        case .attentionScale(let attention, _):
+        case .attentionScale(let attention, _, _, _):
             // Two passes over the scores, an exponential for each edge and head.
             return 2 * gather(width: attention.heads * 4, 0, budget)
         case .attend(let attention, _):

@@ -45,8 +45,8 @@ package struct OpGraph: Sendable {
             ValueIndex, ParameterLayout.Entry, transposed: Bool, to: ValueIndex, accumulates: Bool, [ValueStep])
         /// Sum of `from`'s rows over the neighbours of one topology.
         case gather(from: ValueIndex, relation: Int, to: ValueIndex, [ValueStep])
-        /// Writes the highest score and the softmax's denominator of each row and head behind the row's own scores.
-        case attentionScale(Attention, scores: ValueIndex)
+        /// The highest score and the inverse of the softmax's denominator of each row and head, from its own scores.
+        case attentionScale(Attention, scores: ValueIndex, highest: ValueIndex, inverse: ValueIndex)
         /// The neighbours' rows, weighed.
         case attend(Attention, to: ValueIndex)
         case attentionGradient(Attention, AttentionGradient)
@@ -153,7 +153,7 @@ extension OpGraph.Op {
         case .product(let a, _, _, let to, let accumulates, let steps):
             return [a] + (accumulates ? [to] : []) + steps.compactMap(\.value)
         case .gather(_, _, _, let steps): return steps.compactMap(\.value)
-        case .attentionScale(_, let scores): return [scores]
+        case .attentionScale(_, let scores, _, _): return [scores]
         case .attend(let attention, _): return [attention.targets]
         case .attentionGradient(let attention, let gradient):
             return gradient.isOfSources
@@ -171,7 +171,7 @@ extension OpGraph.Op {
     package var wholes: [ValueIndex] {
         switch kind {
         case .gather(let from, _, _, _): [from]
-        case .attentionScale(let attention, _): [attention.sourceScores]
+        case .attentionScale(let attention, _, _, _): [attention.sourceScores]
         case .attend(let attention, _): [attention.sourceScores, attention.source]
         case .attentionGradient(let attention, let gradient):
             gradient.isOfSources
@@ -201,7 +201,7 @@ extension OpGraph.Op {
         switch kind {
         case .map(_, let to, _), .product(_, _, _, let to, _, _), .gather(_, _, let to, _), .attend(_, let to): [to]
         case .part(_, let to, _), .headDots(_, _, _, let to): [to.value]
-        case .attentionScale(let attention, _): [attention.targets]
+        case .attentionScale(_, _, let highest, let inverse): [highest, inverse]
         case .attentionGradient(_, let gradient):
             [gradient.scoreGradient] + (gradient.sourceGradient.map { [$0] } ?? [])
         case .loss(_, let gradient): gradient.map { [$0] } ?? []
@@ -282,8 +282,8 @@ extension OpGraph: CustomStringConvertible {
                         + chain(steps)
                 case .gather(let from, let relation, let to, let steps):
                     "\(name(to)) = Σ neighbours\(relation > 0 ? " \(relation)" : "") of \(name(from))\(chain(steps))"
-                case .attentionScale(let attention, _):
-                    "\(name(attention.targets)) = softmax's scale over \(name(attention.sourceScores))"
+                case .attentionScale(let attention, _, let highest, let inverse):
+                    "\(name(highest)), \(name(inverse)) = softmax's scale over \(name(attention.sourceScores))"
                 case .attend(let attention, let to):
                     "\(name(to)) = Σ α · neighbours of \(name(attention.source)), \(attention.heads) heads"
                 case .attentionGradient(_, let gradient):

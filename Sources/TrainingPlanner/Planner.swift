@@ -36,6 +36,28 @@ package enum Planner {
         return plan
     }
 
+    /// The cheapest of these cuts that fits; what the search is held to.
+    package static func cheapest(
+        of cuts: some Sequence<Cut>, model: ModelShape, image: ImageShape, budget: Budget
+    ) throws(PlanError) -> TrainingPlan? {
+        try checkShape(model, image)
+        let analysis = Analysis(OpGraph(model: model, image: image))
+        let search = Search(analysis, budget)
+        var best: TrainingPlan?
+        for cut in cuts {
+            let candidate = search.candidate(Decision(cut, analysis))
+            guard candidate.leastBytes <= budget.deviceBytes, candidate.commands <= commandsMax,
+                best.map({ candidate.seconds < $0.forecast.secondsPerEpoch }) ?? true
+            else { continue }
+            let plan = search.plan(candidate)
+            guard search.fits(plan.forecast),
+                best.map({ plan.forecast.secondsPerEpoch < $0.forecast.secondsPerEpoch }) ?? true
+            else { continue }
+            best = plan
+        }
+        return best
+    }
+
     /// What a cut may say about a model on an image.
     package static func choices(model: ModelShape, image: ImageShape) -> [Choice] {
         Analysis(OpGraph(model: model, image: image)).choices

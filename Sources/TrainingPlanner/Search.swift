@@ -114,14 +114,18 @@ struct Search {
     }
 
     private mutating func start(_ rows: Int) -> Candidate? {
-        guard let cut = sliced(emptiest(rows), to: budget.deviceBytes) else { return nil }
-        var best = fill(cut)
-        var recomputing = cut
-        for value in recomputable { recomputing.ways[value] = .recompute }
-        if let cut = sliced(recomputing, to: budget.deviceBytes), let other = fill(cut),
-            best.map({ better(other, $0) }) ?? true
-        {
-            best = other
+        var best: Candidate?
+        // With few chunks, what moves takes hardly less room in its slots than all of it would.
+        for moves in [true, false] {
+            for recomputes in [false, true] {
+                var decision =
+                    moves ? emptiest(rows) : Decision(chunkRows: rows, values: analysis.values.count)
+                if recomputes { for value in recomputable { decision.ways[value] = .recompute } }
+                guard let cut = sliced(decision, to: budget.deviceBytes), let filled = fill(cut),
+                    best.map({ better(filled, $0) }) ?? true
+                else { continue }
+                best = filled
+            }
         }
         return best
     }
@@ -221,7 +225,7 @@ struct Search {
         for _ in 0..<4 {
             evaluations += 1
             let empty = candidate(decision)
-            guard empty.leastBytes <= room, empty.commands <= Planner.commandsMax else { return nil }
+            guard empty.leastBytes <= room, empty.commands <= Planner.commandsMax else { break }
             let filled = candidate(Knapsack(empty, budget, room: room).filled)
             guard filled.leastBytes <= budget.deviceBytes else {
                 room -= filled.leastBytes - budget.deviceBytes

@@ -15,6 +15,8 @@ package struct LogError: Error, Equatable, Sendable, CustomStringConvertible {
         case wrongEntry
         /// Entries are missing, doubled or out of order.
         case incomplete
+        /// An entry is older than those before it.
+        case wrongTime
     }
 
     package let code: Code

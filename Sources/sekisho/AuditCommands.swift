@@ -6,8 +6,11 @@ import WebAPI
 
 struct AuditCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "audit", abstract: "The trail: keys, list, show, search, export, verify.",
-        subcommands: [Keygen.self, List.self, Show.self, Search.self, Export.self, Verify.self])
+        commandName: "audit", abstract: "The trail: keys, list, show, search, export, open, verify, report.",
+        subcommands: [
+            Keygen.self, Identity.self, List.self, Show.self, Search.self, Export.self, Open.self, Verify.self,
+            Report.self,
+        ])
 
     struct Keygen: ParsableCommand {
         static let configuration = CommandConfiguration(
@@ -73,14 +76,30 @@ struct AuditCommand: AsyncParsableCommand {
 
     struct Search: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Search the case records; every condition must hold. Newest first. Searching is recorded.")
+            abstract: "Search the case records, newest first, or an export, oldest first; every condition must hold.",
+            discussion: """
+                Of a home or a service: searching is recorded.
+                Of an export, where the auditor works: EXPORT --trail --key; the export is verified first.
+                """)
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
         @OptionGroup var conditions: SearchOptions
+        @Argument(help: "An export's folder; left out to search a home or service.") var export: String?
+        @Option(help: "With an export: the trail's identity, from a source you trust.") var trail: String?
+        @Option(help: "With an export: an auditor's private key file.") var key: String?
         @Option(help: "At most this many, 1 to 1000.") var most = 100
         @Option(help: "Go on below this index, as the page before said.") var after: UInt64?
 
         func run() async throws {
+            if let export {
+                guard let trail, let key else { throw ValidationError("an export is searched with --trail and --key") }
+                let query = try AuditQuery(parsing: conditions.members.map { ($0.key, $0.value.stringValue ?? "") })
+                let hits = try AuditVerification.search(
+                    URL(fileURLWithPath: export, isDirectory: true), trail: trail, key: URL(fileURLWithPath: key),
+                    query: query, most: most)
+                Answer.found(["items": .array(hits.map(\.json))]).print(asJSON: options.json)
+                return
+            }
             var body = conditions.members
             body["limit"] = .integer(Int64(most))
             body["after"] = after.map { .integer(Int64(clamping: $0)) }
@@ -92,13 +111,31 @@ struct AuditCommand: AsyncParsableCommand {
 
     struct Export: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Export the trail, or one run of it, for verification elsewhere. The export is itself recorded.")
+            abstract: "Export the trail, or a part of it, for verification elsewhere. The export is itself recorded.",
+            discussion: """
+                --out FOLDER holds the sealed entries, their proofs and the policy files; of a home, asked for again
+                after an interruption it goes on. --out FILE.age, of a home only, is one sealed file, for the home's
+                auditors or those given with --recipient, and holds tables, FHIR audit events and reports in clear
+                inside.
+                """)
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
         @Option(help: "Only this run.") var run: RunID?
-        @Option(help: "The folder to make.") var out: String
+        @Option(help: "Only this data set.") var dataset: DatasetID?
+        @Option(help: "Only what concerns this person of the data set.") var subject: String?
+        @Option(help: "Only from this day or UTC time on.") var from: String?
+        @Option(help: "Only to this day or UTC time.") var to: String?
+        @Option(help: "An age recipient (age1… or age1pq1…) of a sealed file; may be repeated.")
+        var recipient: [String] = []
+        @Option(help: "The folder to make, or a file whose name ends in .age.") var out: String
 
         func run() async throws {
+            let scope = try scope()
+            let isPlain = recipient.isEmpty && !out.hasSuffix(".age")
+            guard isPlain, try options.isService else { return try await exportHome(scope) }
+            guard dataset == nil, from == nil, to == nil else {
+                throw ValidationError("a service exports the whole trail or one run; ask the home for other parts")
+            }
             try await options.withDesk(as: actor) { desk in
                 let body: JSON = run.map { ["run": .string($0.text)] } ?? [:]
                 let unpacked = try await desk.unpack(
@@ -111,6 +148,90 @@ struct AuditCommand: AsyncParsableCommand {
                     ])
             }
         }
+
+        private func exportHome(_ scope: ExportRequest.Scope) async throws {
+            try await options.withGateway { gateway in
+                let request = ExportRequest(scope, to: URL(fileURLWithPath: out), recipients: recipient)
+                let summary = try await gateway.export(request, by: actor.required) { progress in
+                    ProgressLine.show(
+                        (name: "export", done: Int(progress.done), of: Int(progress.of), words: progress.stage.rawValue)
+                    )
+                }
+                ProgressLine.finish()
+                return Answer(
+                    [
+                        "entries": .integer(Int64(summary.entries)), "tree_size": .integer(Int64(summary.treeSize)),
+                        "root": .string(summary.root.hex),
+                    ],
+                    ["Exported \(summary.entries) entries, tree size \(summary.treeSize), root \(summary.root.hex)."])
+            }
+        }
+
+        /// The last instant that RFC 3339 can write.
+        private static let endOfTime = Timestamp(milliseconds: 253_402_300_799_999)
+
+        private func scope() throws -> ExportRequest.Scope {
+            let period = from != nil || to != nil
+            switch (run, dataset, subject, period) {
+            case (nil, nil, nil, false): return .whole
+            case (let run?, nil, nil, false): return .run(run)
+            case (nil, let dataset?, nil, false): return .dataset(dataset)
+            case (nil, let dataset?, let subject?, false): return .subject(subject, dataset)
+            case (nil, nil, nil, true):
+                let query = try AuditQuery(
+                    parsing: [("from", from), ("to", to)].compactMap { name, value in value.map { (name, $0) } })
+                return .range(from: query.from ?? Timestamp(milliseconds: 0), to: query.to ?? Self.endOfTime)
+            default:
+                throw ValidationError("choose one: --run, --dataset, --subject with --dataset, or --from and --to")
+            }
+        }
+    }
+
+    struct Open: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Unpack a sealed export where the auditor works; needs no home. Then verify the folder.")
+        @Argument(help: "The export, FILE.age.") var file: String
+        @Option(help: "An auditor's private key file, or a file with an age identity.") var key: String
+        @Option(help: "The folder to make.") var out: String
+        @Flag(help: "Print the answer as JSON.") var json = false
+
+        func run() throws {
+            try SealedExport.open(
+                URL(fileURLWithPath: file), key: URL(fileURLWithPath: key),
+                into: URL(fileURLWithPath: out, isDirectory: true))
+            Answer(["opened": true], ["Unpacked; it is not verified yet."]).print(asJSON: json)
+        }
+    }
+
+    struct Report: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make tables, FHIR audit events and reports from a verified export; needs no home.")
+        @Argument(help: "The export's folder.") var folder: String
+        @Option(help: "The trail's identity, from a source you trust.") var trail: String
+        @Option(help: "An auditor's private key file.") var key: String
+        @Option(help: "The folder to make.") var out: String
+        @Flag(help: "Print the answer as JSON.") var json = false
+
+        func run() throws {
+            let names = try AuditVerification.documents(
+                URL(fileURLWithPath: folder, isDirectory: true), trail: trail, key: URL(fileURLWithPath: key),
+                into: URL(fileURLWithPath: out, isDirectory: true))
+            Answer(.array(names.map(JSON.string)), names).print(asJSON: json)
+        }
+    }
+
+    struct Identity: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Write an auditor's private key in the form that age programs read, and print its recipient.")
+        @Argument(help: "The private key file.") var key: String
+        @Option(help: "The file to make, for `age -d -i FILE`.") var out: String
+        @Flag(help: "Print the answer as JSON.") var json = false
+
+        func run() throws {
+            let recipient = try AuditorKeyFile.writeIdentity(
+                of: URL(fileURLWithPath: key), to: URL(fileURLWithPath: out))
+            Answer(["recipient": .string(recipient)], ["Recipient: \(recipient)"]).print(asJSON: json)
+        }
     }
 
     struct Verify: ParsableCommand {
@@ -122,12 +243,13 @@ struct AuditCommand: AsyncParsableCommand {
         var trail: String
         @Option(help: "An auditor's private key file: entries are then opened and runs checked for completeness.")
         var key: String?
+        @Flag(help: "The exported run may still be going on.") var openRun = false
         @Flag(help: "Print the answer as JSON.") var json = false
 
         func run() throws {
             let result = try AuditVerification.verify(
-                URL(fileURLWithPath: folder, isDirectory: true), trail: trail, key: key.map { URL(fileURLWithPath: $0) }
-            )
+                URL(fileURLWithPath: folder, isDirectory: true), trail: trail,
+                key: key.map { URL(fileURLWithPath: $0) }, allowsOpenRun: openRun)
             Answer(result.json, result.lines).print(asJSON: json)
         }
     }
@@ -193,6 +315,16 @@ extension Answer {
     /// Records of one case, or of all.
     static func timeline(_ records: [JSON]) -> Answer {
         Answer(.array(records), table(records.map { $0.recordRow(withCase: false) }))
+    }
+}
+
+extension AuditHit {
+    /// As the API shows a record.
+    fileprivate var json: JSON {
+        [
+            "index": .integer(Int64(record.index)), "time": .string(record.time.description),
+            "case": .string(id.description), "leaf": .string(record.leafHash.hex), "core": record.core,
+        ]
     }
 }
 

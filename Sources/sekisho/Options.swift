@@ -46,6 +46,9 @@ struct HomeOptions: ParsableArguments {
         return .passphrase(Array(UnsafeRawBufferPointer(start: typed, count: strlen(typed))))
     }
 
+    /// Whether a command asks a service and not a home of its own.
+    var isService: Bool { get throws { try home == nil && service.desk() != nil } }
+
     /// Asks the service, if one is named, or the home's own gateway, and prints what `body` answers.
     ///
     /// - Parameters:

@@ -14,7 +14,7 @@ struct ExportTests {
     private func wholeExport(_ world: TrailFixture) throws -> MemoryDisk {
         try world.sampleRun()
         let bag = MemoryDisk()
-        try AuditExport.whole(of: world.disk, into: bag, at: Self.time)
+        try export(world, .whole, "whole", into: bag)
         return bag
     }
 
@@ -29,7 +29,7 @@ struct ExportTests {
         let report = try export.verify(trusting: world.identity, auditor: world.auditor)
         #expect(report.opened == 7 && report.checkpoints >= 2)
         #expect(report.eras.filter(\.isComplete).map(\.run) == ["run-1"])
-        #expect(throws: TrailError.self) { try AuditExport.whole(of: world.disk, into: bag, at: Self.time) }
+        #expect(throws: TrailError.self) { try FolderSink(bag).partial() }
     }
 
     @Test("an export of one run holds that run only, and shows it to be complete")
@@ -37,7 +37,7 @@ struct ExportTests {
         let world = TrailFixture()
         try world.sampleRun()
         let bag = MemoryDisk()
-        try AuditExport.era(2, of: world.disk, into: bag, at: Self.time)
+        try export(world, .chosen(eras: [2], indices: []), "run", into: bag)
         var events: [String] = []
         let report = try AuditExport(bag).verify(trusting: world.identity, auditor: world.auditor) {
             events.append($0.core?["event"]?.stringValue ?? "?")
@@ -47,16 +47,161 @@ struct ExportTests {
         // Without one of its records the rest is still in the log, but no longer complete.
         for index in [2, 3, 5, 6] {
             var contents = bag.contents
-            contents["data/run/entries/\(index)"] = nil
-            contents["data/run/proofs/\(index).tlog-proof"] = nil
-            let export = AuditExport(MemoryDisk(rebagged(contents)))
-            if let report = try? export.verify(trusting: world.identity, auditor: world.auditor) {
+            contents["data/slice/entries/\(index)"] = nil
+            contents["data/slice/proofs/\(index).tlog-proof"] = nil
+            let changed = AuditExport(MemoryDisk(rebagged(contents, entries: 3)))
+            if let report = try? changed.verify(trusting: world.identity, auditor: world.auditor) {
                 #expect(index == 6 && !report.eras[0].isComplete)
             } else {
                 #expect(index != 6)
             }
         }
-        #expect(throws: LogError.self) { try AuditExport.era(99, of: world.disk, into: MemoryDisk(), at: Self.time) }
+        #expect(throws: LogError.self) {
+            try export(world, .chosen(eras: [99], indices: []), "run", into: MemoryDisk())
+        }
+    }
+
+    @Test("single entries of an hour of the gateway go out with its opening, each provable, and nothing else")
+    func chosen() throws {
+        let world = TrailFixture()
+        try world.sampleRun()
+        let bag = MemoryDisk()
+        try export(world, .chosen(eras: [], indices: [4]), "dataset", into: bag)
+        var events: [String] = []
+        let report = try AuditExport(bag).verify(trusting: world.identity, auditor: world.auditor) {
+            events.append($0.core?["event"]?.stringValue ?? "?")
+        }
+        #expect(events == ["era.opened", "person.added"] && report.entries == 2 && report.opened == 2)
+        // Without its opening entry nobody can tell whose era it is.
+        var contents = bag.contents
+        contents["data/slice/entries/0"] = nil
+        contents["data/slice/proofs/0.tlog-proof"] = nil
+        #expect(throws: LogError.self) {
+            try AuditExport(MemoryDisk(rebagged(contents, entries: 1))).verify(
+                trusting: world.identity, auditor: world.auditor)
+        }
+    }
+
+    @Test(
+        "a range has its entries and the hashes of all others, and verifies like the whole",
+        arguments: [0..<3, 250..<260, 290..<307, 2..<307])
+    func range(range: Range<UInt64>) throws {
+        let world = TrailFixture()
+        let trail = try world.sampleRun()
+        for _ in 0..<300 { _ = try trail.record(TrailRecord(.progressShown, .done), in: .gateway) }
+        try trail.publish()
+        let bag = MemoryDisk()
+        try export(world, .range(range), "range", into: bag)
+        var indices: [UInt64] = []
+        let report = try AuditExport(bag).verify(trusting: world.identity, auditor: world.auditor) {
+            indices.append($0.index)
+        }
+        #expect(indices == Array(range) && report.entries == UInt64(range.count))
+        #expect(try AuditExport(bag).verify(trusting: world.identity, auditor: nil).opened == 0)
+        // An entry of the range that is missing is missed, whatever the manifest says.
+        let bundle =
+            "data/" + "log/"
+            + Tile(.entries, index: range.lowerBound / 256, count: range.lowerBound < 256 ? 256 : 51).path
+        #expect(bag.contents[bundle] != nil)
+        var contents = bag.contents
+        contents[bundle] = nil
+        #expect(throws: LogError.self) {
+            try AuditExport(MemoryDisk(rebagged(contents, entries: nil))).verify(trusting: world.identity, auditor: nil)
+        }
+    }
+
+    @Test("an interrupted export goes on to the same bytes, under the head it began with")
+    func resumed() throws {
+        let world = TrailFixture()
+        let trail = try world.sampleRun()
+        let bag = MemoryDisk()
+        let request = SHA256.hash("request")
+        let sink = FolderSink(bag)
+        #expect(try sink.partial() == nil)
+        struct Stop: Error {}
+        let first = try ExportWriter(of: world.disk, choice: .whole) { _, _ in throw Stop() }
+        let partial = FolderSink.Partial(request: request, note: first.head.note, time: Self.time)
+        try sink.begin(partial)
+        #expect(throws: Stop.self) { try first.write(into: sink, scope: "whole", at: Self.time) }
+        #expect(throws: LogError.self) {
+            try AuditExport(bag).verify(trusting: world.identity, auditor: nil)
+        }
+        // The trail goes on meanwhile, past the edge of what was exported.
+        for _ in 0..<600 { _ = try trail.record(TrailRecord(.progressShown, .done), in: .gateway) }
+        try trail.publish()
+        let left = try #require(try FolderSink(bag).partial())
+        #expect(left == partial)
+        let again = FolderSink(bag)
+        try ExportWriter(of: world.disk, note: left.note, choice: .whole).write(
+            into: again, scope: "whole", at: left.time)
+        try again.finish()
+        let report = try AuditExport(bag).verify(trusting: world.identity, auditor: world.auditor)
+        #expect(report.entries == first.head.size && report.head == first.head)
+    }
+
+    @Test("a clock that goes back is named, a little disorder is not")
+    func clock() throws {
+        for (seconds, isRefused) in [(Int64(-30), false), (-3_600, true)] {
+            let world = TrailFixture()
+            let trail = try world.create()
+            _ = try trail.record(TrailRecord(.personAdded, .done), in: .gateway)
+            world.clock.advance(seconds: seconds)
+            _ = try trail.record(TrailRecord(.personAdded, .done), in: .gateway)
+            try trail.publish()
+            let bag = MemoryDisk()
+            try export(world, .whole, "whole", into: bag)
+            let verify = { try AuditExport(bag).verify(trusting: world.identity, auditor: nil) }
+            if isRefused {
+                let error = #expect(throws: LogError.self) { _ = try verify() }
+                #expect(error?.code == .wrongTime && error?.publicDescription.contains("goes back by 3600 s") == true)
+            } else {
+                _ = try verify()
+            }
+        }
+    }
+
+    @Test("an export of another log is refused by name, and so is a key of the wrong kind")
+    func otherLog() throws {
+        let world = TrailFixture()
+        let bag = try wholeExport(world)
+        let other = try TrailIdentity(origin: "other.example/sekisho", key: world.signingKey().verifyingKey)
+        let error = #expect(throws: LogError.self) {
+            try AuditExport(bag).verify(trusting: other, auditor: nil)
+        }
+        #expect(error?.code == .wrongOrigin)
+        // Somebody else's key opens nothing; what it cannot open it does not vouch for.
+        let report = try AuditExport(bag).verify(
+            trusting: world.identity, auditor: AuditorKey(WrappingKey.generate()))
+        #expect(report.opened == 0 && report.eras.allSatisfy { !$0.isRead })
+        // Even with its own manifest and identity in place, the entries are not the other log's.
+        var contents = bag.contents
+        contents["data/trail.vkey"] = Array("\(other)\n".utf8)
+        #expect(throws: LogError.self) {
+            try AuditExport(MemoryDisk(rebagged(contents, entries: nil))).verify(trusting: other, auditor: nil)
+        }
+    }
+
+    @Test("every file doubled, or swapped with another, is refused, also behind a manifest that fits")
+    func filesDoubledAndSwapped() throws {
+        let world = TrailFixture()
+        let bag = try wholeExport(world)
+        let paths = bag.contents.keys.filter { $0.hasPrefix("data/log/") || $0.hasPrefix("data/keys/") }.sorted()
+        for (one, other) in zip(paths, paths.dropFirst() + [paths[0]])
+        where bag.contents[one] != bag.contents[other] {
+            var swapped = bag.contents
+            swapped[one] = bag.contents[other]
+            swapped[other] = bag.contents[one]
+            for contents in [swapped, rebagged(swapped, entries: nil)] {
+                #expect(throws: (any Error).self, "\(one) and \(other)") {
+                    try AuditExport(MemoryDisk(contents)).verify(trusting: world.identity, auditor: world.auditor)
+                }
+            }
+            var doubled = bag.contents
+            doubled[one + ".copy"] = bag.contents[one]
+            #expect(throws: (any Error).self, "\(one)") {
+                try AuditExport(MemoryDisk(doubled)).verify(trusting: world.identity, auditor: nil)
+            }
+        }
     }
 
     @Test("an export in a real folder verifies, and not with a file more or less")
@@ -64,7 +209,7 @@ struct ExportTests {
         try withTemporaryFolder { folder in
             let world = TrailFixture()
             try world.sampleRun()
-            try AuditExport.whole(of: world.disk, into: FolderDisk(folder.path), at: Self.time)
+            try export(world, .whole, "whole", into: FolderDisk(folder.path))
             let export = AuditExport(try FolderDisk(folder.path, readOnly: true))
             #expect(try export.verify(trusting: world.identity, auditor: world.auditor).opened == 7)
             let extra = folder.appendingPathComponent("data/keys/note.txt")
@@ -204,11 +349,29 @@ struct ExportTests {
         return contents
     }
 
-    /// The files with manifests that fit them.
-    private func rebagged(_ contents: [String: [UInt8]]) -> [String: [UInt8]] {
+    private func export(
+        _ world: TrailFixture, _ choice: ExportWriter.Choice, _ scope: String, into bag: any Disk
+    ) throws {
+        try ExportWriter(of: world.disk, choice: choice).write(into: FolderSink(bag), scope: scope, at: Self.time)
+    }
+
+    /// The files with manifests that fit them, and a scope that states another number of entries.
+    private func rebagged(_ contents: [String: [UInt8]], entries: UInt64?) -> [String: [UInt8]] {
         var contents = contents
+        if let entries, let text = contents["data/scope.json"], var scope = try? JSON(parsing: text).objectValue {
+            scope["entries"] = .integer(Int64(entries))
+            contents["data/scope.json"] = JSON.object(scope).canonical
+        }
         func manifest(_ paths: [String]) -> [UInt8] {
-            Array(paths.sorted().map { "\(Hex.encode(SHA512.hash(contents[$0]!)))  \($0)\n" }.joined().utf8)
+            let ordered = paths.sorted {
+                let one = $0.split(separator: "/").map { Array($0.utf8) }
+                let other = $1.split(separator: "/").map { Array($0.utf8) }
+                for (left, right) in zip(one, other) where left != right {
+                    return left.lexicographicallyPrecedes(right)
+                }
+                return one.count < other.count
+            }
+            return Array(ordered.map { "\(Hex.encode(SHA512.hash(contents[$0]!)))  \($0)\n" }.joined().utf8)
         }
         contents["manifest-sha512.txt"] = manifest(contents.keys.filter { $0.hasPrefix("data/") })
         contents["tagmanifest-sha512.txt"] = manifest(["bagit.txt", "bag-info.txt", "manifest-sha512.txt"])
@@ -266,9 +429,13 @@ struct GoVerifierTests {
             try trail.publish()
             let vkey = world.identity.description
             let bag = folder.appendingPathComponent("bag")
-            try AuditExport.whole(of: world.disk, into: FolderDisk(bag.path), at: Timestamp(milliseconds: 0))
+            func export(_ choice: ExportWriter.Choice, _ scope: String, to folder: URL) throws {
+                try ExportWriter(of: world.disk, choice: choice).write(
+                    into: FolderSink(FolderDisk(folder.path)), scope: scope, at: Timestamp(milliseconds: 0))
+            }
+            try export(.whole, "whole", to: bag)
             let good = try GoVerifier.run(program, [bag.path, vkey])
-            #expect(good.status == 0 && good.output.contains("307 entries"), "\(good.output)")
+            #expect(good.status == 0 && good.output.contains("307 of 307 entries"), "\(good.output)")
             let other = try TrailIdentity(origin: TrailFixture.origin, key: SigningKey.generate().verifyingKey)
             #expect(try GoVerifier.run(program, [bag.path, other.description]).status != 0)
 
@@ -293,14 +460,35 @@ struct GoVerifierTests {
             #expect(try GoVerifier.run(program, [bag.path, vkey]).status == 0)
 
             let one = folder.appendingPathComponent("one")
-            try AuditExport.era(2, of: world.disk, into: FolderDisk(one.path), at: Timestamp(milliseconds: 0))
+            try export(.chosen(eras: [2], indices: []), "run", to: one)
             let run = try GoVerifier.run(program, [one.path, vkey])
-            #expect(run.status == 0 && run.output.contains("4 entries of one era"), "\(run.output)")
-            let entry = one.appendingPathComponent("data/run/entries/3")
+            #expect(run.status == 0 && run.output.contains("4 chosen entries"), "\(run.output)")
+            let entry = one.appendingPathComponent("data/slice/entries/3")
             var leaf = try Data(contentsOf: entry)
             leaf[40] ^= 1
             try leaf.write(to: entry)
             #expect(try GoVerifier.run(program, [one.path, vkey]).status != 0)
+
+            let part = folder.appendingPathComponent("part")
+            try export(.range(260..<300), "range", to: part)
+            let range = try GoVerifier.run(program, [part.path, vkey])
+            #expect(range.status == 0 && range.output.contains("51 of 307 entries"), "\(range.output)")
+        }
+    }
+
+    @Test("Go too refuses an export with a changed bit in any byte of its log")
+    func eachByte() throws {
+        try withTemporaryFolder { folder in
+            let program = try GoVerifier.build(in: folder)
+            let world = TrailFixture()
+            try world.sampleRun()
+            for (name, choice) in [("whole", ExportWriter.Choice.whole), ("run", .chosen(eras: [2], indices: []))] {
+                let bag = folder.appendingPathComponent(name)
+                try ExportWriter(of: world.disk, choice: choice).write(
+                    into: FolderSink(FolderDisk(bag.path)), scope: name, at: Timestamp(milliseconds: 0))
+                let result = try GoVerifier.run(program, ["-each-byte", bag.path, world.identity.description])
+                #expect(result.status == 0 && result.output.contains("changed bytes is refused"), "\(result.output)")
+            }
         }
     }
 }

@@ -32,9 +32,10 @@ import Testing
         for kernels in Self.levels {
             let c = start.copy()
             let native = sk_product(
-                a: a.base, a_stride: a.stride, b: bStored.base, b_stride: bStored.stride, c: c.base,
-                c_stride: c.stride, columns: columns, inner: inner, transposes_b: transposes ? 1 : 0,
-                accumulates: accumulates ? 1 : 0, chain: sk_chain())
+                factors: sk_factors(
+                    a: a.base, a_stride: a.stride, b: bStored.base, b_stride: bStored.stride, inner: inner),
+                more: sk_factors(), c: c.base, c_stride: c.stride, columns: columns,
+                transposes_b: transposes ? 1 : 0, accumulates: accumulates ? 1 : 0, chain: sk_chain())
             withScratch { scratch in
                 withUnsafePointer(to: native) {
                     kernels.pointee.product($0, 0, cut, scratch)
@@ -48,6 +49,45 @@ import Testing
             a.values.map(Double.init), b.values.map(Double.init), rows: rows, columns: columns, inner: inner,
             from: accumulates ? start.values.map(Double.init) : nil)
         #expect(zip(expected, exact).allSatisfy { abs(Double($0) - $1) < 1e-6 * Double(inner + 8) }, "seed \(seed)")
+    }
+
+    @Test("two products into the same sums are one chain after the other", arguments: 1...12 as ClosedRange<UInt64>)
+    func twoProducts(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        let rows = Int.random(in: 1...90, using: &random)
+        let columns = seed % 4 == 0 ? 530 : Int.random(in: 1...90, using: &random)
+        // Together beyond one block of the inner dimension in some cases.
+        let inners = seed % 3 == 0 ? [300, 310] : (0..<2).map { _ in Int.random(in: 1...70, using: &random) }
+        let a = inners.map { Padded(rows, $0, &random) }
+        let b = inners.map { Padded($0, columns, &random) }
+        let bias = Padded(1, columns, &random)
+        var expected = Reference.product(a[0].values, b[0].values, rows: rows, columns: columns, inner: inners[0])
+        expected = Reference.product(
+            a[1].values, b[1].values, rows: rows, columns: columns, inner: inners[1], from: expected)
+        let shifts = bias.values
+        for index in expected.indices { expected[index] += shifts[index % columns] }
+        for kernels in Self.levels {
+            let c = Padded(rows, columns, &random)
+            func factors(_ part: Int) -> sk_factors {
+                sk_factors(
+                    a: a[part].base, a_stride: a[part].stride, b: b[part].base, b_stride: b[part].stride,
+                    inner: inners[part])
+            }
+            var step = sk_step()
+            step.kind = Int32(SK_STEP_BIAS)
+            step.values = UnsafePointer(bias.base)
+            withUnsafePointer(to: step) { step in
+                let native = sk_product(
+                    factors: factors(0), more: factors(1), c: c.base, c_stride: c.stride, columns: columns,
+                    transposes_b: 0, accumulates: 0,
+                    chain: sk_chain(steps: step, count: 1, seed: 0, epoch: 0, first_row: 0))
+                withScratch { scratch in
+                    withUnsafePointer(to: native) { kernels.pointee.product($0, 0, rows, scratch) }
+                }
+            }
+            #expect(c.values == expected, "seed \(seed), \(String(cString: kernels.pointee.name))")
+            #expect(c.paddingIsUntouched, "seed \(seed)")
+        }
     }
 
     @Test(

@@ -1,6 +1,7 @@
 import AuditTrail
 import Foundation
 import Gateway
+import Sealing
 import Testing
 import Vocabulary
 
@@ -50,9 +51,193 @@ import Vocabulary
             #expect(try await enclave.finish(run) == .closed(.released))
             let folder = enclave.folder.appendingPathComponent("export")
             let summary = try await enclave.gateway.export(ExportRequest(.run(run), to: folder), by: enclave.auditor)
-            #expect(summary.entries == UInt64(wholeRun.count))
+            #expect(summary.entries == UInt64(wholeRun.count + 1))
             let report = try AuditVerification.verify(folder, trail: enclave.trail, key: enclave.auditorKey).json
             #expect(report["runs"]?.arrayValue?.first?["run"] == .string(run.text))
+        }
+    }
+
+    @Test(
+        "a run's export without any one of its entries is refused by name, its last one too, whatever its manifest says"
+    )
+    func incompleteRun() async throws {
+        try await withEnclave { enclave in
+            let run = try await enclave.request(try await enclave.grant())
+            #expect(try await enclave.finish(run) == .closed(.released))
+            let folder = enclave.folder.appendingPathComponent("export")
+            let summary = try await enclave.gateway.export(
+                ExportRequest(.run(run), to: folder), by: enclave.auditor)
+            let entries = folder.appendingPathComponent("data/slice/entries")
+            let proofs = folder.appendingPathComponent("data/slice/proofs")
+            for name in try FileManager.default.contentsOfDirectory(atPath: entries.path).sorted() {
+                let files = [entries.appendingPathComponent(name), proofs.appendingPathComponent("\(name).tlog-proof")]
+                let kept = try files.map { try Data(contentsOf: $0) }
+                for file in files { try FileManager.default.removeItem(at: file) }
+                try Bag.rewrite(folder) { $0["entries"] = .integer(Int64(summary.entries) - 1) }
+                let error = #expect(throws: GatewayError.self, "entry \(name)") {
+                    _ = try AuditVerification.verify(folder, trail: enclave.trail, key: enclave.auditorKey)
+                }
+                #expect(
+                    error?.code == .integrity && error?.publicDescription.contains("entry ") == true,
+                    "\(name): \(error?.publicDescription ?? "")")
+                for (file, bytes) in zip(files, kept) { try bytes.write(to: file) }
+            }
+            try Bag.rewrite(folder) { $0["entries"] = .integer(Int64(summary.entries)) }
+            _ = try AuditVerification.verify(folder, trail: enclave.trail, key: enclave.auditorKey)
+        }
+    }
+
+    @Test("a sealed export opens for the auditor only and holds documents that are what its entries say")
+    func sealed() async throws {
+        try await withEnclave { enclave in
+            let gateway = enclave.gateway
+            let run = try await enclave.request(try await enclave.grant())
+            #expect(try await enclave.finish(run) == .closed(.released))
+            let file = enclave.folder.appendingPathComponent("run.age")
+            _ = try await gateway.export(ExportRequest(.run(run), to: file), by: enclave.auditor)
+            #expect(
+                await refusal {
+                    _ = try await gateway.export(ExportRequest(.run(run), to: file), by: enclave.auditor)
+                }?.code == .usage)
+            let bytes = try Data(contentsOf: file)
+            for word in [run.text, "rin", "run.decided", Clinic.dataset.text] {
+                #expect(bytes.range(of: Data(word.utf8)) == nil, "\(word) in clear")
+            }
+            let folder = enclave.folder.appendingPathComponent("opened")
+            let other = enclave.folder.appendingPathComponent("other.key")
+            _ = try AuditorKeyFile.generate(at: other)
+            func opening(_ key: URL) -> GatewayError? {
+                do {
+                    try SealedExport.open(file, key: key, into: folder)
+                    return nil
+                } catch { return error as? GatewayError }
+            }
+            #expect(opening(other)?.code == .refused)
+            for at in [10, 300, bytes.count / 2, bytes.count - 1] {
+                var bad = bytes
+                bad[at] ^= 1
+                try bad.write(to: file)
+                #expect(opening(enclave.auditorKey)?.code == .integrity, "byte \(at)")
+                #expect(!FileManager.default.fileExists(atPath: folder.path))
+            }
+            try bytes.write(to: file)
+            #expect(opening(enclave.auditorKey) == nil)
+            let verify = { try AuditVerification.verify(folder, trail: enclave.trail, key: enclave.auditorKey) }
+            #expect(try verify().json["runs"]?.arrayValue?.first?["complete"] == true)
+
+            let documents = folder.appendingPathComponent("data/documents")
+            let names = try FileManager.default.contentsOfDirectory(atPath: documents.path).sorted()
+            #expect(
+                names == [
+                    "audit-events-0001.fhir.json", "records-0001.csv", "report.en.html", "report.ja.html",
+                    "ro-crate-metadata.json",
+                ])
+            let japanese = try String(contentsOf: documents.appendingPathComponent("report.ja.html"), encoding: .utf8)
+            #expect(japanese.contains("<svg") && japanese.contains("監査報告書") && japanese.contains("実行可否の決定"))
+            let table = try String(contentsOf: documents.appendingPathComponent("records-0001.csv"), encoding: .utf8)
+            #expect(table.split(separator: "\r\n").count == wholeRun.count + 1)
+
+            // A document or a policy file that says something else, behind a manifest that fits.
+            let policies = folder.appendingPathComponent("data/policies")
+            let bundle = try #require(try FileManager.default.contentsOfDirectory(atPath: policies.path).first)
+            for place in names.map({ documents.appendingPathComponent($0) })
+                + [policies.appendingPathComponent("\(bundle)/clinic.yaml")]
+            {
+                let good = try Data(contentsOf: place)
+                try (good + Data(" ".utf8)).write(to: place)
+                try Bag.rewrite(folder) { _ in }
+                let error = #expect(throws: GatewayError.self, "\(place.lastPathComponent)") { _ = try verify() }
+                #expect(error?.code == .integrity)
+                try good.write(to: place)
+            }
+            try Bag.rewrite(folder) { _ in }
+            _ = try verify()
+        }
+    }
+
+    @Test("exports of a period, a data set and a person hold what they say, and a search in them finds it")
+    func scopes() async throws {
+        try await withEnclave(policy: Clinic.policy.replacing("cohort_min: 60", with: "cohort_min: 10")) { enclave in
+            let gateway = enclave.gateway
+            let grant = try await enclave.grant()
+            let first = try await enclave.request(grant, id: "first")
+            #expect(try await enclave.finish(first) == .closed(.released))
+            try await gateway.setConsent(
+                subject: "P:3", dataset: Clinic.dataset, state: "withdrawn", by: enclave.steward)
+            let second = try await enclave.request(grant, id: "second")
+            #expect(try await enclave.finish(second) == .closed(.released))
+            let times = try await enclave.records(.run(second)).map(\.time)
+            func export(_ name: String, _ scope: ExportRequest.Scope) async throws -> URL {
+                let folder = enclave.folder.appendingPathComponent(name)
+                _ = try await gateway.export(ExportRequest(scope, to: folder), by: enclave.auditor)
+                _ = try AuditVerification.verify(folder, trail: enclave.trail, key: nil)
+                _ = try AuditVerification.verify(folder, trail: enclave.trail, key: enclave.auditorKey)
+                return folder
+            }
+            func found(_ folder: URL, _ pairs: [(String, String)]) throws -> [String] {
+                try AuditVerification.search(
+                    folder, trail: enclave.trail, key: enclave.auditorKey, query: AuditQuery(parsing: pairs), most: 1000
+                ).map { "\($0.record.eventName) \($0.record.core["run"]?.stringValue ?? "-")" }
+            }
+            let period = try await export("period", .range(from: times.first!, to: times.last!.adding(seconds: 1)))
+            #expect(try found(period, [("what", "run.closed")]) == ["run.closed second"])
+            #expect(try found(period, [("run", "first")]).isEmpty)
+            let dataset = try await export("dataset", .dataset(Clinic.dataset))
+            #expect(try found(dataset, [("what", "run.closed")]) == ["run.closed first", "run.closed second"])
+            #expect(try found(dataset, [("what", "consent.changed")]).count == 2)
+            #expect(try found(dataset, [("what", "person.added")]).isEmpty)
+            // The person was in the first run's image only.
+            let person = try await export("person", .subject("P:3", Clinic.dataset))
+            #expect(try found(person, [("what", "run.closed")]) == ["run.closed first"])
+            #expect(try found(person, [("what", "consent.changed")]).count == 2)
+            #expect(throws: GatewayError.self) { try found(person, [("subject", "P:3")]) }
+            // Documents of an export without any are made where the key is.
+            let out = enclave.folder.appendingPathComponent("documents")
+            let names = try AuditVerification.documents(
+                dataset, trail: enclave.trail, key: enclave.auditorKey, into: out)
+            #expect(names.contains("report.en.html"))
+            #expect(
+                await refusal {
+                    _ = try await gateway.export(
+                        ExportRequest(
+                            .range(from: Timestamp(milliseconds: 0), to: Timestamp(milliseconds: 1)),
+                            to: enclave.folder.appendingPathComponent("none")), by: enclave.auditor)
+                }?.code == .notFound)
+            let exported = try await enclave.own(.trailExported)
+            #expect(
+                exported.compactMap { $0.detail["scope"]?.stringValue }.prefix(3) == ["range", "dataset", "subject"])
+            #expect(!exported.contains { $0.core.canonicalText.contains("P:3") })
+        }
+    }
+
+    @Test("a clock that was set back stops what is new until it is right again, and its records say so")
+    func clockBack() async throws {
+        try await withEnclave(hasNode: false) { enclave in
+            enclave.clock.advance(days: -1)
+            let filing = {
+                await refusal { _ = try await enclave.gateway.fileRequest(Clinic.form, by: enclave.researcher) }
+            }
+            let error = await filing()
+            #expect(error?.code == .unavailable && error?.publicDescription.hasPrefix("clock-behind") == true)
+            try await enclave.reopen()
+            #expect(await filing()?.code == .unavailable)
+            enclave.clock.advance(days: 1)
+            _ = try await enclave.gateway.fileRequest(Clinic.form, by: enclave.researcher)
+            let checks = try await enclave.own(.clockChecked)
+            #expect(checks.contains { $0.outcome == .failed && $0.reasons == ["clock-behind"] })
+            let folder = enclave.folder.appendingPathComponent("export")
+            _ = try await enclave.gateway.export(ExportRequest(.whole, to: folder), by: enclave.auditor)
+            _ = try AuditVerification.verify(folder, trail: enclave.trail, key: enclave.auditorKey)
+        }
+    }
+
+    @Test("a start states the configuration once, and again when it is another")
+    func configuration() async throws {
+        try await withEnclave(hasNode: false) { enclave in
+            try await enclave.reopen()
+            try await enclave.reopen()
+            #expect(try await enclave.own(.configurationStated).count == 1)
+            #expect(try await enclave.own(.clockChecked).count >= 1)
         }
     }
 
@@ -87,5 +272,35 @@ import Vocabulary
         }
         #expect(Set(told).count == told.count)
         #expect(Set(told) == Set(AuditEvent.allCases.map(\.rawValue)))
+    }
+}
+
+/// A bag as somebody writes it who changed its files and makes the manifests fit.
+private enum Bag {
+    static func rewrite(_ folder: URL, _ scope: (inout [String: JSON]) -> Void) throws {
+        let place = folder.appendingPathComponent("data/scope.json")
+        var members = try #require(JSON(parsing: [UInt8](Data(contentsOf: place))).objectValue)
+        scope(&members)
+        try Data(JSON.object(members).canonical).write(to: place)
+        var manifest = ""
+        try walk(folder, "data") { manifest += "\(try digest(folder, $0))  \($0)\n" }
+        try Data(manifest.utf8).write(to: folder.appendingPathComponent("manifest-sha512.txt"))
+        let tags = try ["bag-info.txt", "bagit.txt", "manifest-sha512.txt"].map { "\(try digest(folder, $0))  \($0)\n" }
+        try Data(tags.joined().utf8).write(to: folder.appendingPathComponent("tagmanifest-sha512.txt"))
+    }
+
+    private static func digest(_ folder: URL, _ path: String) throws -> String {
+        Hex.encode(SHA512.hash([UInt8](try Data(contentsOf: folder.appendingPathComponent(path)))))
+    }
+
+    private static func walk(_ folder: URL, _ path: String, _ visit: (String) throws -> Void) throws {
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder.appendingPathComponent(path).path)
+        for name in names.sorted(by: { Array($0.utf8).lexicographicallyPrecedes(Array($1.utf8)) }) {
+            let below = "\(path)/\(name)"
+            var isFolder: ObjCBool = false
+            _ = FileManager.default.fileExists(
+                atPath: folder.appendingPathComponent(below).path, isDirectory: &isFolder)
+            if isFolder.boolValue { try walk(folder, below, visit) } else { try visit(below) }
+        }
     }
 }

@@ -228,6 +228,16 @@ final class Enclave: Sendable {
 
     // MARK: - What was written
 
+    /// Every record that a test leads to fits the published schema of its event.
+    fileprivate func checkRecords() async throws {
+        guard let gateway = held.withLock({ $0 }) else { return }
+        let schema = try EventSchema.shared.get()
+        for record in (try? await gateway.auditList(nil, most: 100_000, by: auditor)) ?? [] {
+            let objection = schema.objection(to: record.core)
+            #expect(objection == nil, "entry \(record.index): \(objection ?? "")")
+        }
+    }
+
     /// A case's records but for the readings that asking for them leaves.
     func records(_ id: CaseID) async throws -> [CaseRecord] {
         try await gateway.timeline(id, by: auditor).filter { $0.detail["read"]?.stringValue != id.description }
@@ -275,6 +285,7 @@ func withEnclave(
             defer { enclave.end() }
             if hasNode { try await enclave.startNode() }
             try await body(enclave)
+            try await enclave.checkRecords()
         }
     }
 }

@@ -70,7 +70,8 @@ import Vocabulary
             try await expectLost(
                 enclave, run,
                 RefusalTests.opened + [
-                    "device.leased intent", "device.leased failed [device-lost]", "device.scrubbed intent",
+                    "device.leased intent", "key.released done", "device.leased failed [device-lost]",
+                    "device.scrubbed intent",
                     "device.scrubbed failed [scrub-unproven, no-device]",
                 ])
         }

@@ -9,7 +9,7 @@ let wholeRun = [
     "run.requested intent",
     "run.decided done",
     "run.opened intent", "run.opened done",
-    "device.leased intent", "device.leased done",
+    "device.leased intent", "key.released done", "device.leased done",
     "run.planned done",
     "program.loaded intent",
     "training.epoch done", "training.epoch done", "training.epoch done",

@@ -8,7 +8,7 @@ import Vocabulary
 @Suite struct RefusalTests {
     static let requested = ["run.requested intent"]
     static let opened = requested + ["run.decided done", "run.opened intent", "run.opened done"]
-    static let leased = opened + ["device.leased intent", "device.leased done"]
+    static let leased = opened + ["device.leased intent", "key.released done", "device.leased done"]
     static let scrubbed =
         leased + [
             "run.planned done", "program.loaded intent", "training.epoch done", "training.epoch done",

@@ -135,14 +135,15 @@ enum FakeWitnessKey {
             let witness = try LiveWitness(in: enclave.folder, for: enclave.trail)
             defer { witness.end() }
             let (file, trust) = try policy(enclave.trail, witness, in: enclave.folder)
-            let gateway = enclave.gateway
-            #expect(await refusal { _ = try await gateway.cosign(by: enclave.operatorPerson) }?.code == .notFound)
             #expect(
-                await refusal { _ = try await gateway.setWitnesses(file, by: enclave.researcher) }?.code == .refused)
-            _ = try await gateway.setWitnesses(file, by: enclave.operatorPerson)
+                await refusal { _ = try await enclave.gateway.cosign(by: enclave.operatorPerson) }?.code == .notFound)
+            #expect(
+                await refusal { _ = try await enclave.gateway.setWitnesses(file, by: enclave.researcher) }?.code
+                    == .refused)
+            _ = try await enclave.gateway.setWitnesses(file, by: enclave.operatorPerson)
             var sizes: [UInt64] = []
             for _ in 0..<3 {
-                let cosigning = try await gateway.cosign(by: enclave.operatorPerson)
+                let cosigning = try await enclave.gateway.cosign(by: enclave.operatorPerson)
                 let (size, answers) = (cosigning.size, cosigning.answers)
                 #expect(answers.allSatisfy { if case .cosigned = $0.outcome { true } else { false } }, "\(answers)")
                 sizes.append(size)
@@ -208,31 +209,35 @@ enum FakeWitnessKey {
     func shred() async throws {
         try await withEnclave(hasNode: false) { enclave in
             let person = "P:3"
-            let gateway = enclave.gateway
             #expect(
-                await refusal { _ = try await gateway.shredSubject(person, by: enclave.auditor) }?.code == .notFound)
+                await refusal { _ = try await enclave.gateway.shredSubject(person, by: enclave.auditor) }?.code
+                    == .notFound)
             for state in ["withdrawn", "given"] {
-                try await gateway.setConsent(
+                try await enclave.gateway.setConsent(
                     subject: person, dataset: Clinic.dataset, state: state, by: enclave.custodian)
             }
-            let read = try await gateway.subjectSections(person, by: enclave.auditor)
+            let read = try await enclave.gateway.subjectSections(person, by: enclave.auditor)
             #expect(read.map { $0.content["consent"]?.stringValue } == ["withdrawn", "withdrawn", "given", "given"])
             #expect(
-                try await gateway.searchAudit(
+                try await enclave.gateway.searchAudit(
                     AuditQuery(parsing: [("subject", person), ("what", "consent.changed")]), after: nil, limit: 9,
                     by: enclave.auditor
                 ).hits.count == 4)
             #expect(
-                await refusal { _ = try await gateway.shredSubject(person, by: enclave.researcher) }?.code == .refused)
-            #expect(try await gateway.shredSubject(person, by: enclave.auditor) == .waiting)
-            #expect(await refusal { _ = try await gateway.shredSubject(person, by: enclave.auditor) }?.code == .refused)
+                await refusal { _ = try await enclave.gateway.shredSubject(person, by: enclave.researcher) }?.code
+                    == .refused)
+            #expect(try await enclave.gateway.shredSubject(person, by: enclave.auditor) == .waiting)
+            #expect(
+                await refusal { _ = try await enclave.gateway.shredSubject(person, by: enclave.auditor) }?.code
+                    == .refused)
             // The other one is too late: it is asked anew.
             enclave.clock.advance(days: 8)
-            #expect(try await gateway.shredSubject(person, by: enclave.custodian) == .waiting)
-            #expect(try await gateway.shredSubject(person, by: enclave.auditor) == .done)
-            #expect(try await gateway.subjectSections(person, by: enclave.auditor).isEmpty)
+            #expect(try await enclave.gateway.shredSubject(person, by: enclave.custodian) == .waiting)
+            #expect(try await enclave.gateway.shredSubject(person, by: enclave.auditor) == .done)
+            #expect(try await enclave.gateway.subjectSections(person, by: enclave.auditor).isEmpty)
             #expect(
-                await refusal { _ = try await gateway.shredSubject(person, by: enclave.auditor) }?.code == .notFound)
+                await refusal { _ = try await enclave.gateway.shredSubject(person, by: enclave.auditor) }?.code
+                    == .notFound)
             #expect(try await enclave.own(.subjectShredded).map(\.outcomeName) == ["intent", "done"])
             try await enclave.reopen()
             #expect(try await enclave.gateway.subjectSections(person, by: enclave.auditor).isEmpty)

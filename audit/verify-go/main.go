@@ -2,13 +2,16 @@
 //
 //	GO111MODULE=off GOPATH=/usr/share/gocode go build -o verify-go main.go
 //	./verify-go FOLDER 'name+hash+key'
+//	./verify-go -each-byte FOLDER 'name+hash+key'
 //
-// (Debian: golang-go, golang-golang-x-mod-dev.) Exits with 0 only when every check holds.
+// The second flips one bit in every byte of the log's files in turn, in memory, and fails when one of them still
+// verifies. (Debian: golang-go, golang-golang-x-mod-dev.) Exits with 0 only when every check holds.
 package main
 
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -23,12 +26,21 @@ import (
 const tileHeight = 8
 const tileWidth = 1 << tileHeight
 
+// readFile is os.ReadFile, but for the one file that eachByte has changed.
+var readFile = os.ReadFile
+
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: verify-go FOLDER 'name+hash+key'")
+	arguments := os.Args[1:]
+	check := verify
+	if len(arguments) > 0 && arguments[0] == "-each-byte" {
+		arguments = arguments[1:]
+		check = eachByte
+	}
+	if len(arguments) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: verify-go [-each-byte] FOLDER 'name+hash+key'")
 		os.Exit(2)
 	}
-	summary, err := verify(os.Args[1], os.Args[2])
+	summary, err := check(arguments[0], arguments[1])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "REFUSED:", err)
 		os.Exit(1)
@@ -42,10 +54,77 @@ func verify(folder, vkey string) (string, error) {
 		return "", err
 	}
 	data := filepath.Join(folder, "data")
-	if _, err := os.Stat(filepath.Join(data, "run", "entries")); err == nil {
-		return verifyRun(data, verifier)
+	scope, err := readScope(data)
+	if err != nil {
+		return "", err
 	}
-	return verifyLog(filepath.Join(data, "log"), verifier)
+	if _, err := os.Stat(filepath.Join(data, "slice", "entries")); err == nil {
+		return verifySlice(data, verifier)
+	}
+	return verifyLog(filepath.Join(data, "log"), scope, verifier)
+}
+
+// eachByte verifies the export, then once more with each byte of its log changed.
+func eachByte(folder, vkey string) (string, error) {
+	if _, err := verify(folder, vkey); err != nil {
+		return "", err
+	}
+	defer func() { readFile = os.ReadFile }()
+	flipped := 0
+	for _, part := range []string{"log", "slice"} {
+		err := filepath.Walk(filepath.Join(folder, "data", part), func(path string, info os.FileInfo, err error) error {
+			if err != nil || info.IsDir() {
+				return nil
+			}
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			for at := range content {
+				changed := append([]byte(nil), content...)
+				changed[at] ^= 1 << (at % 8)
+				readFile = func(name string) ([]byte, error) {
+					if name == path {
+						return changed, nil
+					}
+					return os.ReadFile(name)
+				}
+				if _, err := verify(folder, vkey); err == nil {
+					return fmt.Errorf("byte %d of %s may be changed", at, path)
+				}
+				flipped++
+			}
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	if flipped == 0 {
+		return "", errors.New("there is no log")
+	}
+	return fmt.Sprintf("each of %d changed bytes is refused", flipped), nil
+}
+
+// scope is which entries of the log an export holds.
+type scope struct {
+	Scope string
+	From  int64
+	To    int64
+}
+
+func readScope(data string) (scope, error) {
+	var s scope
+	text, err := readFile(filepath.Join(data, "scope.json"))
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(text, &s)
+}
+
+// holds tells whether an entry bundle has entries that the export must have.
+func (s scope) holds(first, end int64) bool {
+	return s.Scope != "range" || s.From < end && first < s.To
 }
 
 // openCheckpoint believes a C2SP tlog-checkpoint only when the verifier's key signed it and it names its log.
@@ -53,6 +132,13 @@ func openCheckpoint(msg []byte, verifier note.Verifier) (tlog.Tree, error) {
 	opened, err := note.Open(msg, note.VerifierList(verifier))
 	if err != nil {
 		return tlog.Tree{}, err
+	}
+	// Go's package also takes other spellings of the same signature.
+	for _, line := range strings.Split(strings.TrimSuffix(string(msg[len(opened.Text)+1:]), "\n"), "\n") {
+		words := strings.Split(line, " ")
+		if _, err := base64.StdEncoding.Strict().DecodeString(words[len(words)-1]); err != nil {
+			return tlog.Tree{}, errors.New("a signature is not in its canonical form")
+		}
 	}
 	lines := strings.Split(opened.Text, "\n")
 	if len(lines) < 4 || lines[0] != verifier.Name() {
@@ -83,8 +169,8 @@ func (s storage) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	return hashes, nil
 }
 
-func verifyLog(log string, verifier note.Verifier) (string, error) {
-	msg, err := os.ReadFile(filepath.Join(log, "checkpoint"))
+func verifyLog(log string, scope scope, verifier note.Verifier) (string, error) {
+	msg, err := readFile(filepath.Join(log, "checkpoint"))
 	if err != nil {
 		return "", err
 	}
@@ -94,13 +180,24 @@ func verifyLog(log string, verifier note.Verifier) (string, error) {
 	}
 	var hashes storage
 	var leaves []tlog.Hash
+	entries := 0
 	for n := int64(0); n*tileWidth < tree.N; n++ {
-		entries, err := readBundle(log, n, width(tree.N-n*tileWidth))
-		if err != nil {
+		first := n * tileWidth
+		count := width(tree.N - first)
+		var bundle []tlog.Hash
+		if scope.holds(first, first+int64(count)) {
+			texts, err := readBundle(log, n, count)
+			if err != nil {
+				return "", err
+			}
+			for _, text := range texts {
+				bundle = append(bundle, tlog.RecordHash(text))
+			}
+			entries += count
+		} else if bundle, err = readHashes(log, n, count); err != nil {
 			return "", err
 		}
-		for _, entry := range entries {
-			leaf := tlog.RecordHash(entry)
+		for _, leaf := range bundle {
 			more, err := tlog.StoredHashesForRecordHash(int64(len(leaves)), leaf, hashes)
 			if err != nil {
 				return "", err
@@ -135,8 +232,25 @@ func verifyLog(log string, verifier note.Verifier) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d entries, %d tiles, %d checkpoints of %s, root %s",
-		tree.N, tiles, earlier, verifier.Name(), tree.Hash), nil
+	return fmt.Sprintf("%d of %d entries, %d tiles, %d checkpoints of %s, root %s",
+		entries, tree.N, tiles, earlier, verifier.Name(), tree.Hash), nil
+}
+
+// readHashes reads the hashes of entries that the export does not hold.
+func readHashes(log string, n int64, count int) ([]tlog.Hash, error) {
+	path := localPath(tlog.Tile{H: tileHeight, L: 0, N: n, W: count})
+	data, err := readFile(filepath.Join(log, path))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) != count*tlog.HashSize {
+		return nil, fmt.Errorf("%s has not %d hashes", path, count)
+	}
+	hashes := make([]tlog.Hash, count)
+	for i := range hashes {
+		copy(hashes[i][:], data[i*tlog.HashSize:])
+	}
+	return hashes, nil
 }
 
 func width(rest int64) int {
@@ -149,7 +263,7 @@ func width(rest int64) int {
 // readBundle reads the entries of a C2SP entry bundle: each after its length in two bytes.
 func readBundle(log string, n int64, count int) ([][]byte, error) {
 	path := localPath(tlog.Tile{H: tileHeight, L: -1, N: n, W: count})
-	data, err := os.ReadFile(filepath.Join(log, path))
+	data, err := readFile(filepath.Join(log, path))
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +304,7 @@ func checkTiles(log string, size int64, hashes storage) (int, error) {
 			if err != nil {
 				return 0, err
 			}
-			got, err := os.ReadFile(filepath.Join(log, localPath(tile)))
+			got, err := readFile(filepath.Join(log, localPath(tile)))
 			if err != nil {
 				return 0, err
 			}
@@ -209,7 +323,7 @@ func checkEarlier(log string, tree tlog.Tree, hashes storage, verifier note.Veri
 		return 0, err
 	}
 	for _, file := range files {
-		msg, err := os.ReadFile(filepath.Join(log, "checkpoints", file.Name()))
+		msg, err := readFile(filepath.Join(log, "checkpoints", file.Name()))
 		if err != nil {
 			return 0, err
 		}
@@ -244,7 +358,7 @@ func (t *tileFolder) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	for _, tile := range tiles {
 		path := localPath(tile)
 		if _, ok := t.seen[path]; !ok {
-			data, err := os.ReadFile(filepath.Join(t.log, path))
+			data, err := readFile(filepath.Join(t.log, path))
 			if err != nil {
 				return nil, err
 			}
@@ -255,18 +369,18 @@ func (t *tileFolder) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	return all, nil
 }
 
-func verifyRun(data string, verifier note.Verifier) (string, error) {
-	files, err := os.ReadDir(filepath.Join(data, "run", "entries"))
+func verifySlice(data string, verifier note.Verifier) (string, error) {
+	files, err := os.ReadDir(filepath.Join(data, "slice", "entries"))
 	if err != nil {
 		return "", err
 	}
 	var tree tlog.Tree
 	for number, file := range files {
-		leaf, err := os.ReadFile(filepath.Join(data, "run", "entries", file.Name()))
+		leaf, err := readFile(filepath.Join(data, "slice", "entries", file.Name()))
 		if err != nil {
 			return "", err
 		}
-		text, err := os.ReadFile(filepath.Join(data, "run", "proofs", file.Name()+".tlog-proof"))
+		text, err := readFile(filepath.Join(data, "slice", "proofs", file.Name()+".tlog-proof"))
 		if err != nil {
 			return "", err
 		}
@@ -282,7 +396,7 @@ func verifyRun(data string, verifier note.Verifier) (string, error) {
 			return "", fmt.Errorf("entry %s: %w", file.Name(), err)
 		}
 	}
-	return fmt.Sprintf("%d entries of one era in the log %s of %d entries", len(files), verifier.Name(), tree.N), nil
+	return fmt.Sprintf("%d chosen entries of the log %s of %d entries", len(files), verifier.Name(), tree.N), nil
 }
 
 // parseProof reads a C2SP tlog-proof.
@@ -299,7 +413,7 @@ func parseProof(text []byte, verifier note.Verifier) (int64, tlog.RecordProof, t
 	}
 	var proof tlog.RecordProof
 	for _, line := range lines[2:] {
-		raw, err := base64.StdEncoding.DecodeString(line)
+		raw, err := base64.StdEncoding.Strict().DecodeString(line)
 		if err != nil || len(raw) != tlog.HashSize {
 			return 0, nil, tlog.Tree{}, malformed
 		}

@@ -124,10 +124,15 @@ typedef struct {
   size_t a_stride;
   const float *b;
   size_t b_stride;
+  size_t inner;
+} sk_factors;
+
+typedef struct {
+  sk_factors factors;
+  sk_factors more;  // a second product into the same sums, after the first; none with inner 0
   float *c;
   size_t c_stride;
   size_t columns;
-  size_t inner;
   int transposes_b;
   int accumulates;
   sk_chain chain;

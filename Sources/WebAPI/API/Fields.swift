@@ -40,8 +40,7 @@ struct Fields {
     }
 
     mutating func json(_ name: String) -> JSON? {
-        let value = left.removeValue(forKey: name)
-        return value == .null ? nil : value
+        left.removeValue(forKey: name)
     }
 
     /// - Parameter lengthMax: in Unicode scalars, as JSON Schema counts.
@@ -132,6 +131,13 @@ struct Fields {
             return try PageRequest(
                 order: order, after: after.map { text throws(GatewayError) in try Cursor(text) },
                 limit: limit.map(Int.init) ?? PageRequest.limitDefault)
-        } catch { throw Self.fault("after", error.publicDescription) }
+        } catch {
+            // A cursor of another list is well formed, and makes no sense here.
+            var problem = Problem(
+                status: 422, code: "invalid", title: "This makes no sense as asked",
+                detail: "'after' cannot be used: \(error.publicDescription). Nothing was done.")
+            problem.fields = [Problem.FieldFault("after", error.publicDescription)]
+            throw problem
+        }
     }
 }

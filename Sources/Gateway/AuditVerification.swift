@@ -1,0 +1,225 @@
+import AuditTrail
+import DurableFiles
+package import Foundation
+import PolicyEngine
+import Sealing
+import TransparencyLog
+package import Vocabulary
+
+/// What may be done with an export where no gateway is: verify it, search it, make its documents.
+package struct AuditVerification: Sendable {
+    package let json: JSON
+    package let lines: [String]
+
+    /// Checks an export against the trail's identity, and with an auditor's key also the content of what it may open,
+    /// the policy files it names and the documents made from it. Throws at the first doubt.
+    /// - Parameter allowsOpenRun: an export of one run is otherwise refused while the run is not closed: its end might
+    ///   have been taken away.
+    package static func verify(
+        _ folder: URL, trail: String, key: URL?, allowsOpenRun: Bool = false
+    ) throws -> AuditVerification {
+        let export = try ExportAtHand(folder, trail: trail, key: key)
+        let report = try export.verify { _ in }
+        if export.scope.name == "run", export.isKeyGiven, !allowsOpenRun,
+            let open = report.eras.first(where: { $0.run != nil && !$0.isComplete })
+        {
+            throw GatewayError(
+                .integrity,
+                "NOT verified: after entry \(open.indices.upperBound) the run's end is missing; say --open-run if it goes on"
+            )
+        }
+        return AuditVerification(report, export)
+    }
+
+    /// Records of an export that a search finds, oldest first; shown only when the whole export verified.
+    package static func search(
+        _ folder: URL, trail: String, key: URL, query: AuditQuery, most: Int
+    ) throws -> [AuditHit] {
+        guard (1...100_000).contains(most) else { throw GatewayError(.usage, "--most is from 1 to 100000") }
+        guard query.conditions[.subject] == nil else {
+            throw GatewayError(
+                .usage, "an export does not name persons; ask the gateway for an export of the person's runs")
+        }
+        var hits: [AuditHit] = []
+        try ExportAtHand(folder, trail: trail, key: key).verify { record in
+            let found = CaseRecord(
+                index: record.index, leafHash: record.leafHash, time: record.time, key: "", core: record.core,
+                payload: .object([:]))
+            let run = record.text("run").flatMap { try? RunID($0) }
+            let id: CaseID = run.map { .run($0) } ?? .gateway
+            if hits.count < most, query.matches(found, of: id) { hits.append(AuditHit(id: id, record: found)) }
+        }
+        return hits
+    }
+
+    /// Makes the clear documents of an export that has none: tables, audit events, reports.
+    package static func documents(_ folder: URL, trail: String, key: URL, into out: URL) throws -> [String] {
+        guard !FileManager.default.fileExists(atPath: out.path) else {
+            throw GatewayError(.usage, "the folder for the documents is there already")
+        }
+        let export = try ExportAtHand(folder, trail: trail, key: key)
+        var names: [String] = []
+        let put = { (name: String, bytes: [UInt8]) in
+            names.append(name)
+            try GatewayFile.write(bytes, to: out.appendingPathComponent(name), role: "document")
+        }
+        var documents = AuditDocuments(export.subject)
+        do {
+            try export.verify { try documents.add($0, put: put) }
+            try documents.finish(put: put)
+        } catch {
+            try? FileManager.default.removeItem(at: out)
+            throw error
+        }
+        return names
+    }
+
+    private init(_ report: LogReport, _ export: ExportAtHand) {
+        let runs = report.eras.filter { $0.run != nil }
+        let unread = report.eras.filter { !$0.isRead }
+        let size = report.head?.size ?? 0
+        let root = report.head?.root.hex ?? ""
+        json = [
+            "verified": true, "scope": .string(export.scope.name), "entries": .integer(Int64(report.entries)),
+            "size": .integer(Int64(size)), "root": .string(root),
+            "opened": .integer(Int64(report.opened)), "checkpoints": .integer(Int64(report.checkpoints)),
+            "runs": .array(
+                runs.map {
+                    [
+                        "run": .string($0.run ?? ""), "entries": .integer(Int64($0.entries)),
+                        "complete": .bool($0.isComplete),
+                    ]
+                }),
+        ]
+        let extent = report.entries == size ? "\(size) entries" : "\(report.entries) of \(size) entries"
+        var lines = ["Verified: \(extent) under a signed head, root \(root)"]
+        if export.isKeyGiven {
+            lines.append("Opened \(report.opened) entries; each fits its commitment and its chain.")
+            for run in runs {
+                let state = run.isComplete ? "complete" : run.isClosed ? "not opened from its start" : "still open"
+                lines.append("  run \(run.run ?? ""): \(run.entries) entries, \(state)")
+            }
+            if !unread.isEmpty { lines.append("  \(unread.count) eras were not written for this key.") }
+            if export.scope.hasDocuments { lines.append("The documents are those that the entries make.") }
+        } else {
+            lines.append("No auditor's key was given: contents were not opened.")
+        }
+        self.lines = lines
+    }
+}
+
+/// An export in a folder, with whom to believe and what to open it with.
+private struct ExportAtHand {
+    let export: AuditExport
+    let identity: TrailIdentity
+    let scope: ExportScope
+    private let auditor: AuditorKey?
+
+    var isKeyGiven: Bool { auditor != nil }
+
+    var subject: DocumentSubject {
+        DocumentSubject(
+            origin: identity.origin, scope: scope.name, run: scope.run, dataset: scope.dataset, size: scope.size,
+            root: scope.root, made: scope.made)
+    }
+
+    init(_ folder: URL, trail: String, key: URL?) throws {
+        do throws(LogError) { identity = try TrailIdentity(parsing: trail) } catch {
+            throw GatewayError(.usage, "the trail's identity is not of the form NAME+HASH+KEY")
+        }
+        var isFolder: ObjCBool = false
+        guard FileManager.default.fileExists(atPath: folder.path, isDirectory: &isFolder) else {
+            throw GatewayError(.notFound, "there is no export in this folder")
+        }
+        guard isFolder.boolValue else {
+            throw GatewayError(.usage, "this is a file; open a sealed export with `sekisho audit open` first")
+        }
+        auditor = try key.map { AuditorKey(try AuditorKeyFile.readPrivate($0)) }
+        do {
+            export = AuditExport(try FolderDisk(folder.path, readOnly: true))
+            scope = try export.scope()
+        } catch { throw Self.refusal(error) }
+    }
+
+    /// - Parameter visit: called with each record that documents tell, before the export as a whole is verified.
+    @discardableResult
+    func verify(_ visit: (DocumentRecord) throws -> Void) throws -> LogReport {
+        do {
+            return try check(visit)
+        } catch { throw Self.refusal(error) }
+    }
+
+    private static func refusal(_ error: any Error) -> any Error {
+        switch error {
+        case let error as LogError: GatewayError(.integrity, "NOT verified: \(error.publicDescription)")
+        case let error as DiskError where error != .busy:
+            GatewayError(.integrity, "NOT verified: a file of the export cannot be read")
+        default: error
+        }
+    }
+
+    private func check(_ visit: (DocumentRecord) throws -> Void) throws -> LogReport {
+        var made: Set<String> = []
+        var documents = AuditDocuments(subject)
+        var policies: Set<String> = []
+        var closed = 0
+        let compare = { (name: String, bytes: [UInt8]) in
+            made.insert(name)
+            guard try export.file("\(AuditExport.documentsFolder)/\(name)") == bytes else {
+                throw LogError(.wrongEntry, "data/\(AuditExport.documentsFolder)/\(name) is not what the entries say")
+            }
+        }
+        let report = try export.verify(trusting: identity, auditor: auditor) { entry in
+            guard let core = entry.core else {
+                closed += 1
+                return
+            }
+            guard DocumentRecord.isTold(entry.header, core: core) else { return }
+            let record = DocumentRecord(
+                index: entry.index, time: entry.header.time, leafHash: entry.leafHash, core: core)
+            if let policy = record.text("policy") { policies.insert(policy) }
+            try visit(record)
+            if scope.hasDocuments, closed == 0 { try documents.add(record, put: compare) }
+        }
+        guard auditor == nil || report.opened > 0 else {
+            throw GatewayError(
+                .integrity, "NOT verified: the key opens none of the entries; it is not a reader's of this trail")
+        }
+        let names = try export.names(in: AuditExport.documentsFolder)
+        guard scope.hasDocuments != names.isEmpty else {
+            throw LogError(.incomplete, "the export has not the documents that it says it has")
+        }
+        if auditor != nil, scope.hasDocuments {
+            guard closed == 0 else {
+                throw LogError(
+                    .incomplete, "\(closed) entries do not open with this key, so the documents cannot be held to them")
+            }
+            try documents.finish(put: compare)
+            if let other = names.first(where: { !made.contains($0) }) {
+                throw LogError(.wrongEntry, "data/\(AuditExport.documentsFolder)/\(other) is not made from the entries")
+            }
+        }
+        try check(policies)
+        return report
+    }
+
+    /// Each bundle of policy files is the one of its name, and every decision's is there.
+    private func check(_ named: Set<String>) throws {
+        let folder = AuditExport.policiesFolder
+        let bundles = try export.names(in: folder)
+        if let missing = named.first(where: { !bundles.contains($0) }) {
+            throw LogError(.incomplete, "the policy files \(missing) are missing")
+        }
+        for bundle in bundles {
+            let files = try export.names(in: "\(folder)/\(bundle)").map {
+                PolicyFile(name: $0, bytes: try export.file("\(folder)/\(bundle)/\($0)"))
+            }
+            guard SHA256.hash(PolicySet.manifest(of: files, hash: { SHA256.hash($0) }).canonical).hex == bundle else {
+                throw LogError(.wrongEntry, "data/\(folder)/\(bundle) does not hold the policy files of that hash")
+            }
+            if auditor != nil, !named.contains(bundle) {
+                throw LogError(.wrongEntry, "data/\(folder)/\(bundle): no entry names these policy files")
+            }
+        }
+    }
+}
