@@ -206,14 +206,16 @@ package struct LogReport: Sendable {
     package internal(set) var checkpoints = 0
     /// How many entries were opened with the auditor's key.
     package internal(set) var opened = 0
-    /// In the order in which they closed; those still open last.
+    /// By number, which is the order in which they opened.
     package internal(set) var eras: [EraReport] = []
 
     mutating func add(_ era: EntryChecker.Era, _ number: UInt64, isClosed: Bool) {
-        eras.append(
+        // Eras end in about the order in which they open, so the place is near the end.
+        let place = eras.lastIndex { $0.number < number }.map { $0 + 1 } ?? 0
+        eras.insert(
             EraReport(
                 number: number, run: era.run, entries: era.entries, indices: era.firstIndex...era.lastIndex,
-                isClosed: isClosed, isRead: era.isRead, beginsAtItsOpening: era.beginsAtItsOpening))
+                isClosed: isClosed, isRead: era.isRead, beginsAtItsOpening: era.beginsAtItsOpening), at: place)
     }
 }
 

@@ -205,9 +205,6 @@ package actor Gateway {
         return try SigningKey(seed: seed)
     }
 
-    /// For tests, which want more of them than a run of some milliseconds is worth.
-    package func keepEveryEpoch() { checkpointRule = .everyEpoch }
-
     // MARK: - Looking
 
     /// A case as its records tell it. Requester and researcher see their own; figures of a run are not in it before its

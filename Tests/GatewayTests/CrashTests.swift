@@ -7,9 +7,10 @@ import Vocabulary
 /// The gateway is killed, in a process of its own, and started again from what is on the disk.
 @Suite struct CrashTests {
     /// What an uninterrupted run writes and comes to.
-    private func uninterrupted(_ enclave: Enclave, _ grant: GrantID) async throws -> (story: [String], weights: String?)
-    {
-        let run = try await enclave.request(grant, id: "whole")
+    private func uninterrupted(
+        _ enclave: Enclave, _ grant: GrantID, epochs: Int = 3
+    ) async throws -> (story: [String], weights: String?) {
+        let run = try await enclave.request(grant, id: "whole", specification: Clinic.specification(epochs: epochs))
         #expect(try await enclave.finish(run) == .closed(.released))
         return (try await enclave.story(run), try await enclave.weights(run))
     }
@@ -88,68 +89,6 @@ import Vocabulary
         }
     }
 
-    @Test("killed in the middle of training, a run goes on from its last sealed checkpoint to the same weights")
-    func checkpoint() async throws {
-        try await withEnclave { enclave in
-            let grant = try await enclave.grant()
-            let whole = try await uninterrupted(enclave, grant)
-            let run = try await enclave.request(grant, id: "killed")
-            try await enclave.advance(run, to: .train)
-            enclave.drop()
-            await #expect(processExitsWith: .signal(SIGKILL)) {
-                [home = enclave.home.path as String, key = enclave.key.path as String] in
-                let gateway = try await Enclave.open(
-                    URL(fileURLWithPath: home, isDirectory: true), URL(fileURLWithPath: key), TestClock())
-                await gateway.keepEveryEpoch()
-                let run = try RunID("killed")
-                let events = try await gateway.follow(run, by: PersonID("rin"))
-                async let progress = gateway.advance(run)
-                // An epoch is told before its checkpoint is kept, so at epoch 4 that of epoch 3 is.
-                for await event in events {
-                    if case .epoch(let at) = event, at.epoch >= 4 { kill(getpid(), SIGKILL) }
-                }
-                _ = try await progress
-            }
-            try await enclave.open()
-            #expect(try await enclave.finish(run) == .closed(.released))
-            try await check(run, enclave, against: whole, "killed at epoch 4")
-            let resumed = try await enclave.own(.trainingResumed)
-            #expect(resumed.count == 1)
-            #expect((resumed.first?.detail["after_epoch"]?.integerValue ?? 0) >= 3)
-        }
-    }
-
-    @Test("a checkpoint that was changed on the disk ends the run; nothing is trained from it")
-    func damagedCheckpoint() async throws {
-        try await withEnclave { enclave in
-            let grant = try await enclave.grant()
-            let run = try await enclave.request(grant, id: "killed")
-            try await enclave.advance(run, to: .train)
-            enclave.drop()
-            await #expect(processExitsWith: .signal(SIGKILL)) {
-                [home = enclave.home.path as String, key = enclave.key.path as String] in
-                let gateway = try await Enclave.open(
-                    URL(fileURLWithPath: home, isDirectory: true), URL(fileURLWithPath: key), TestClock())
-                await gateway.keepEveryEpoch()
-                let run = try RunID("killed")
-                let events = try await gateway.follow(run, by: PersonID("rin"))
-                async let progress = gateway.advance(run)
-                for await event in events {
-                    if case .epoch(let at) = event, at.epoch >= 3 { kill(getpid(), SIGKILL) }
-                }
-                _ = try await progress
-            }
-            let file = enclave.home.appendingPathComponent("vault/runs/killed/checkpoint.sealed")
-            var bytes = try Data(contentsOf: file)
-            bytes[bytes.count / 2] ^= 1
-            try bytes.write(to: file)
-            try await enclave.open()
-            #expect(try await enclave.finish(run) == .closed(.failed))
-            #expect(try await enclave.gateway.runCase(run).stopReasons == ["tampered"])
-            #expect(try await enclave.weights(run) == nil)
-        }
-    }
-
     /// Whether a run has a checked candidate that nobody has reviewed.
     private func waiting(_ run: RunID, _ enclave: Enclave) async throws -> RunProgress? {
         let keys = try await enclave.gateway.runCase(run).file.keys
@@ -179,7 +118,7 @@ import Vocabulary
             kill(process, SIGKILL)
             #expect(Child.end(of: process) == -SIGKILL, "\(words)")
             let (resumed, _) = try Child.start(
-                "sekisho", ["run", "resume", "killed"], reading: .output, environment: home)
+                "sekisho", ["run", "resume", "killed", "--as", "rin"], reading: .output, environment: home)
             #expect(Child.end(of: resumed) == 0)
             try await enclave.open()
             let run = try RunID("killed")

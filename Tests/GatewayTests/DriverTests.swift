@@ -60,7 +60,7 @@ import Vocabulary
             let gateway = enclave.gateway
             let run = try await enclave.request(grant)
             let stranger = await refusal { _ = try await gateway.follow(run, by: enclave.administrator) }
-            #expect(stranger?.code == .refused)
+            #expect(stranger?.code == .notFound)
             let own = try await gateway.follow(run, by: enclave.researcher)
             let reviewers = try await gateway.follow(run, by: enclave.reviewer)
             _ = try await gateway.advanceAsFarAsPossible(run)

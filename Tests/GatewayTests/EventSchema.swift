@@ -60,9 +60,9 @@ struct EventSchema: Sendable {
             let found = text.range(of: wanted.stringValue!, options: .regularExpression)
             return found != nil ? nil : "\(place): '\(text)' does not have its form"
         case "minimum":
-            return value.integerValue! >= wanted.integerValue! ? nil : "\(place) is too small"
+            return (value.integerValue ?? .min) >= wanted.integerValue! ? nil : "\(place) is too small"
         case "maximum":
-            return value.integerValue! <= wanted.integerValue! ? nil : "\(place) is too large"
+            return (value.integerValue ?? .max) <= wanted.integerValue! ? nil : "\(place) is too large"
         case "minItems":
             return value.arrayValue!.count >= Int(wanted.integerValue!) ? nil : "\(place) has too few items"
         case "items":

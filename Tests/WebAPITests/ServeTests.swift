@@ -202,9 +202,10 @@ private final class Program {
     /// The whole lines so far, as JSON.
     var lines: [JSON] {
         get throws {
-            try read[..<(read.lastIndex(of: "\n") ?? read.startIndex)].split(separator: "\n").map {
-                try JSON(parsing: String($0))
-            }
+            try read[..<(read.lastIndex(of: "\n") ?? read.startIndex)].split(separator: "\n")
+                // What the program says to whoever stops it at a terminal is not a log line.
+                .filter { !$0.hasPrefix("sekisho: stopping") }
+                .map { try JSON(parsing: String($0)) }
         }
     }
 
