@@ -4,7 +4,7 @@
     VENV/bin/python audit/verify-public/verify.py FOLDER [SCHEMA]
 
 bagit checks the files, pymerkle the tree, fhir.resources the audit events' structure and the table below their codes,
-jsonschema the records of the tables (with audit/events.schema.json), roc-validator a run's RO-Crate, without network.
+jsonschema the records of the tables (with audit/events.schema.json); without network.
 The signature and the proofs are Go's to check: audit/verify-go. Exits with 0 only when everything holds.
 """
 import base64
@@ -12,7 +12,6 @@ import csv
 import json
 import os
 import re
-import subprocess
 import sys
 
 import bagit
@@ -157,17 +156,6 @@ def check_records(documents, schema):
     return f"jsonschema: {count} records fit their event's schema"
 
 
-def check_crate(documents):
-    if not os.path.exists(os.path.join(documents, "ro-crate-metadata.json")):
-        return "roc-validator: no run's crate here"
-    done = subprocess.run(
-        [os.path.join(os.path.dirname(sys.executable), "rocrate-validator"), "-y", "--disable-color", "validate",
-         "--offline", "--skip-availability-check", "--profile-identifier", "process-run-crate", "--no-paging",
-         documents], capture_output=True, text=True)
-    need(done.returncode == 0, f"roc-validator: {done.stdout[-2000:]}{done.stderr[-500:]}")
-    return "roc-validator: a valid Process Run Crate"
-
-
 def main():
     if len(sys.argv) not in (2, 3):
         sys.exit("usage: verify.py FOLDER [SCHEMA]")
@@ -180,7 +168,6 @@ def main():
         print(check_events(documents))
         if len(sys.argv) == 3:
             print(check_records(documents, sys.argv[2]))
-        print(check_crate(documents))
 
 
 main()
