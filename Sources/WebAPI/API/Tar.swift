@@ -11,12 +11,12 @@ package enum Tar {
 
     /// The header of one file; `nil` for a name that does not fit or that would leave the folder it is unpacked in.
     package static func header(name: String, byteCount: Int) -> [UInt8]? {
-        guard isPlain(name), name.utf8.count <= 100, byteCount >= 0, byteCount < 1 << 33 else { return nil }
+        guard isPlain(name), byteCount >= 0, byteCount < 1 << 33, let (prefix, rest) = split(name) else { return nil }
         var block = [UInt8](repeating: 0, count: blockBytes)
         func put(_ text: String, at offset: Int) {
             block.replaceSubrange(offset..<offset + text.utf8.count, with: text.utf8)
         }
-        put(name, at: 0)
+        put(rest, at: 0)
         put("0000644", at: 100)
         put("0000000", at: 108)
         put("0000000", at: 116)
@@ -26,10 +26,23 @@ package enum Tar {
         put("0", at: 156)
         put("ustar", at: 257)
         put("00", at: 263)
+        put(prefix, at: 345)
         let sum = block.reduce(0) { $0 + Int($1) }
         put(octal(sum, digits: 6), at: 148)
         block[154] = 0
         return block
+    }
+
+    /// A name of more than 100 bytes is cut at a slash: up to 155 bytes of it stand in the prefix.
+    private static func split(_ name: String) -> (prefix: String, rest: String)? {
+        if name.utf8.count <= 100 { return ("", name) }
+        for (at, character) in zip(name.indices, name) where character == "/" {
+            let rest = name[name.index(after: at)...]
+            if rest.utf8.count <= 100 {
+                return name[..<at].utf8.count <= 155 ? (String(name[..<at]), String(rest)) : nil
+            }
+        }
+        return nil
     }
 
     /// What follows a file's bytes, up to the next whole block.
@@ -141,7 +154,9 @@ package struct TarUnpacker: ~Copyable {
             return
         }
         guard zeroBlocks == 0 else { throw TarError(reason: "a file follows the archive's end") }
-        let name = String(decoding: block[0..<100].prefix { $0 != 0 }, as: UTF8.self)
+        let rest = String(decoding: block[0..<100].prefix { $0 != 0 }, as: UTF8.self)
+        let prefix = String(decoding: block[345..<500].prefix { $0 != 0 }, as: UTF8.self)
+        let name = prefix.isEmpty ? rest : "\(prefix)/\(rest)"
         let size = String(decoding: block[124..<135], as: UTF8.self)
         guard let byteCount = Int(size, radix: 8), let written = Tar.header(name: name, byteCount: byteCount),
             written == block
