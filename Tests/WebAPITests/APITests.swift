@@ -292,6 +292,66 @@ import Yams
         }
     }
 
+    // MARK: - Data sets
+
+    private static func archive(_ files: [(name: String, text: String)]) throws -> [UInt8] {
+        var bytes: [UInt8] = []
+        for (name, text) in files {
+            bytes += try #require(Tar.header(name: name, byteCount: text.utf8.count))
+            bytes += Array(text.utf8)
+            bytes += Tar.padding(after: text.utf8.count)
+        }
+        return bytes + Tar.end
+    }
+
+    @Test("a version is sealed from an archive that is sent; what is wrong with one is told, and leaves nothing")
+    func importing() async throws {
+        try await withAPI { door in
+            let custodian = try await door.token(.dataCustodian)
+            let tar = [("Content-Type", Tar.mediaType)]
+            let path = "/api/v1/datasets/test:sent/versions"
+            let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }"
+            let matrix = header + String(repeating: " ", count: 117 - header.utf8.count) + "\n"
+            var features: [UInt8] = [0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(matrix.utf8.count), 0]
+            features += Array(matrix.utf8) + [UInt8](repeating: 0, count: 8)
+            let nodes = "id\tcategory\tlabel\nG:1\tbiolink:Gene\t0\nG:2\tbiolink:Gene\t1\n"
+            let edges = "subject\tpredicate\tobject\nG:1\tbiolink:x\tG:2\n"
+            func sent(nodes: String, edges: String) throws -> [UInt8] {
+                let texts = try Self.archive([("nodes.tsv", nodes), ("edges.tsv", edges)]).dropLast(Tar.end.count)
+                return try texts + #require(Tar.header(name: "features.npy", byteCount: features.count)) + features
+                    + Tar.padding(after: features.count) + Tar.end
+            }
+
+            let other = try await door.token(.researcher)
+            let notHis = try await door.ask(
+                "POST", path, token: other, headers: tar, bytes: sent(nodes: nodes, edges: edges))
+            #expect(notHis.status == 403 && notHis.code == "role-missing")
+            let asJSON = try await door.ask("POST", path, token: custodian, headers: Self.json, body: "{}")
+            #expect(asJSON.status == 415)
+            let noArchive = try await door.ask("POST", path, token: custodian, headers: tar, body: "not an archive")
+            #expect(noArchive.status == 400)
+            let stranger = try await door.ask(
+                "POST", path, token: custodian, headers: tar, bytes: Self.archive([("passwd", "x")]))
+            #expect(stranger.status == 400 && stranger.json?["detail"]?.stringValue?.contains("nodes.tsv") == true)
+            let incomplete = try await door.ask(
+                "POST", path, token: custodian, headers: tar, bytes: Self.archive([("nodes.tsv", nodes)]))
+            #expect(incomplete.status == 422)
+            let wrong = try await door.ask(
+                "POST", path, token: custodian, headers: tar, bytes: sent(nodes: nodes, edges: edges + "G:1\tx\tG:9\n"))
+            #expect(
+                wrong.status == 422 && wrong.json?["detail"]?.stringValue?.contains("Edges, line 3, column 7:") == true)
+            let none = try await door.ask("GET", "/api/v1/datasets/test:sent", token: custodian)
+            #expect(none.status == 404)
+
+            let sealed = try await door.ask(
+                "POST", path, token: custodian, headers: tar, bytes: sent(nodes: nodes, edges: edges))
+            #expect(sealed.status == 201 && sealed.json?["nodes"] == 2 && sealed.json?["edges"] == 1, "\(sealed)")
+            #expect(sealed.headers["Location"] == ["/api/v1/datasets/test%3Asent"])
+            let found = try await door.ask("GET", "/api/v1/datasets/test:sent", token: custodian)
+            #expect(found.status == 200 && found.json?["versions"]?.arrayValue?.count == 1)
+        }
+    }
+
     // MARK: - Audit
 
     @Test("the trail is searched by those who audit, and its export unpacks to files that verify")
