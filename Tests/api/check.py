@@ -277,7 +277,10 @@ def schemathesis(enclave, program, person, arguments):
         "--workers", 1]
     with open(log, "w") as out:
         # It keeps notes of its own where it stands.
-        done = subprocess.run(list(map(str, command)), stdout=out, stderr=out, cwd=enclave.work)
+        done = subprocess.run(
+            list(map(str, command)), stdout=out, stderr=out, cwd=enclave.work, env={
+                **os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(pathlib.Path(__file__).parent),
+                "CLINIC_DATA": str(enclave.work / "data")})
     text = log.read_text()
     summary = text[text.rfind("SUMMARY"):] if "SUMMARY" in text else text[-1500:]
     return done.returncode, summary, text

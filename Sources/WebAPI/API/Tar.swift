@@ -33,6 +33,20 @@ package enum Tar {
         return block
     }
 
+    /// Name and size in a header as `tar` programs write it for a plain file; whose it is and when it was made do not
+    /// matter here.
+    fileprivate static func entry(_ block: [UInt8]) -> (name: String, byteCount: Int)? {
+        func text(_ range: Range<Int>) -> String { String(decoding: block[range].prefix { $0 != 0 }, as: UTF8.self) }
+        func number(_ range: Range<Int>) -> Int? { Int(text(range).filter { $0 != " " }, radix: 8) }
+        let sum = block.enumerated().reduce(0) { $0 + ((148..<156).contains($1.offset) ? 32 : Int($1.element)) }
+        guard number(148..<156) == sum, text(257..<262) == "ustar", [0, UInt8(ascii: "0")].contains(block[156]),
+            let byteCount = number(124..<136), byteCount >= 0
+        else { return nil }
+        let prefix = text(345..<500)
+        let name = prefix.isEmpty ? text(0..<100) : "\(prefix)/\(text(0..<100))"
+        return isPlain(name) ? (name, byteCount) : nil
+    }
+
     /// A name of more than 100 bytes is cut at a slash: up to 155 bytes of it stand in the prefix.
     private static func split(_ name: String) -> (prefix: String, rest: String)? {
         if name.utf8.count <= 100 { return ("", name) }
@@ -158,13 +172,9 @@ package struct TarReader: ~Copyable {
             return
         }
         guard zeroBlocks == 0 else { throw TarError(reason: "a file follows the archive's end") }
-        let rest = String(decoding: block[0..<100].prefix { $0 != 0 }, as: UTF8.self)
-        let prefix = String(decoding: block[345..<500].prefix { $0 != 0 }, as: UTF8.self)
-        let name = prefix.isEmpty ? rest : "\(prefix)/\(rest)"
-        let size = String(decoding: block[124..<135], as: UTF8.self)
-        guard let byteCount = Int(size, radix: 8), let written = Tar.header(name: name, byteCount: byteCount),
-            written == block
-        else { throw TarError(reason: "an entry is not a plain file with a plain name") }
+        guard let (name, byteCount) = Tar.entry(block) else {
+            throw TarError(reason: "an entry is not a plain file with a plain name")
+        }
         guard files.count < Self.filesMax, !files.contains(where: { $0.name == name }) else {
             throw TarError(reason: "a name occurs twice, or there are too many files")
         }
