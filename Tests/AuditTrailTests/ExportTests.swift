@@ -120,7 +120,7 @@ struct ExportTests {
         #expect(try sink.partial() == nil)
         struct Stop: Error {}
         let first = try ExportWriter(of: world.disk, choice: .whole) { _, _ in throw Stop() }
-        let partial = FolderSink.Partial(request: request, note: first.head.note, time: Self.time)
+        let partial = FolderSink.Partial(request: request, note: first.head.note, time: Self.time, end: 9)
         try sink.begin(partial)
         #expect(throws: Stop.self) { try first.write(into: sink, scope: "whole", at: Self.time) }
         #expect(throws: LogError.self) {
@@ -473,6 +473,40 @@ struct GoVerifierTests {
             try export(.range(260..<300), "range", to: part)
             let range = try GoVerifier.run(program, [part.path, vkey])
             #expect(range.status == 0 && range.output.contains("51 of 307 entries"), "\(range.output)")
+        }
+    }
+
+    @Test("Go follows the log from key to key, and asks for the witnesses it is told of")
+    func periods() async throws {
+        let world = TrailFixture()
+        let trail = try world.sampleRun()
+        for _ in 0..<2 {
+            try trail.rotateSigningKey(to: SigningKey.generate())
+            _ = try trail.record(TrailRecord(.progressShown, .done), in: .gateway)
+            try trail.publish()
+        }
+        let witness = FakeWitness("w.example", of: trail.periods.current, clock: world.clock)
+        let policy = try WitnessPolicy(
+            parsing: "log \(world.identity)\nwitness w \(witness.line) http://w.example\nquorum w\n")
+        let (head, answers) = try await trail.cosign(by: policy, over: witness)
+        try #require(try policy.check(head).count == 1, "\(answers)")
+        try withTemporaryFolder { folder in
+            let program = try GoVerifier.build(in: folder)
+            let vkey = world.identity.description
+            for (name, choice) in [("whole", ExportWriter.Choice.whole), ("run", .chosen(eras: [2], indices: []))] {
+                let bag = folder.appendingPathComponent(name)
+                try ExportWriter(of: world.disk, note: head.note, choice: choice).write(
+                    into: FolderSink(FolderDisk(bag.path)), scope: name, at: Timestamp(milliseconds: 0))
+                for arguments in [["-each-byte"], ["-witness", witness.line]] {
+                    let result = try GoVerifier.run(program, arguments + [bag.path, vkey])
+                    #expect(result.status == 0, "\(result.output)")
+                }
+                let stranger = FakeWitness("v.example", of: world.identity, clock: world.clock).line
+                let refused = try GoVerifier.run(program, ["-witness", stranger, bag.path, vkey])
+                #expect(refused.status == 1 && refused.output.contains("no cosignature of v.example"))
+                let newest = try GoVerifier.run(program, [bag.path, trail.periods.current.description])
+                #expect(newest.status == 1, "\(newest.output)")
+            }
         }
     }
 

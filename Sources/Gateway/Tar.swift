@@ -1,8 +1,7 @@
 package import Foundation
-import NIOCore
 
-// POSIX.1-2001 ustar, as little of it as a list of plain files needs: what is sent as one body and unpacked by `tar x`
-// or by `TarUnpacker`.
+// POSIX.1-2001 ustar, as little of it as a list of plain files needs: what is sent as one body or sealed as one file,
+// and unpacked by `tar x` or by `TarUnpacker`.
 
 /// Writes plain files one after the other into an archive.
 package enum Tar {
@@ -17,7 +16,7 @@ package enum Tar {
             block.replaceSubrange(offset..<offset + text.utf8.count, with: text.utf8)
         }
         put(rest, at: 0)
-        put("0000644", at: 100)
+        put("0000600", at: 100)
         put("0000000", at: 108)
         put("0000000", at: 116)
         put(octal(byteCount, digits: 11), at: 124)
@@ -53,9 +52,9 @@ package enum Tar {
     package static let end = [UInt8](repeating: 0, count: 2 * blockBytes)
 
     /// A relative path of plain names: nothing absolute, nothing upwards, nothing hidden.
-    static func isPlain(_ name: String) -> Bool {
+    private static func isPlain(_ name: String) -> Bool {
         let parts = name.split(separator: "/", omittingEmptySubsequences: false)
-        return parts.count <= 8
+        return parts.count <= 12
             && parts.allSatisfy { part in
                 !part.isEmpty && !part.hasPrefix(".")
                     && part.utf8.allSatisfy { byte in
@@ -79,6 +78,8 @@ package enum Tar {
 /// Why a body is not an archive of plain files.
 package struct TarError: Error, Equatable {
     package let reason: String
+
+    package init(reason: String) { self.reason = reason }
 }
 
 /// Unpacks an archive as its bytes come: plain files only, each into `folder` and nowhere else.
@@ -90,16 +91,24 @@ package struct TarUnpacker: ~Copyable {
         case ended
     }
 
-    package static let filesMax = 100_000
+    package static let filesMax = 2_000_000
     private let folder: URL
+    private let top: String
     private var state = State.header
     private var block: [UInt8] = []
     private var zeroBlocks = 0
+    /// The folder that is there already.
+    private var madeFolder = ""
     /// Names and sizes, in the order they came.
     package private(set) var files: [(name: String, bytes: Int)] = []
 
-    /// - Parameter folder: made by the first file.
-    package init(into folder: URL) { self.folder = folder }
+    /// - Parameters:
+    ///   - folder: made by the first file.
+    ///   - top: the folder inside the archive that every file lies in, if any; it is left out of their names.
+    package init(into folder: URL, from top: String? = nil) {
+        self.folder = folder
+        self.top = top.map { "\($0)/" } ?? ""
+    }
 
     package mutating func take(_ bytes: ArraySlice<UInt8>) throws {
         var bytes = bytes
@@ -126,7 +135,7 @@ package struct TarUnpacker: ~Copyable {
                 }
                 bytes = bytes.dropFirst(taken)
                 if left == taken {
-                    try finish(file, padding)
+                    finish(file, padding)
                 } else {
                     state = .content(file, left: left - taken, padding: padding)
                 }
@@ -140,8 +149,7 @@ package struct TarUnpacker: ~Copyable {
         return files
     }
 
-    private mutating func finish(_ file: FileHandle, _ padding: Int) throws {
-        try? file.synchronize()
+    private mutating func finish(_ file: FileHandle, _ padding: Int) {
         try? file.close()
         state = padding == 0 ? .header : .padding(padding)
     }
@@ -156,30 +164,38 @@ package struct TarUnpacker: ~Copyable {
         guard zeroBlocks == 0 else { throw TarError(reason: "a file follows the archive's end") }
         let rest = String(decoding: block[0..<100].prefix { $0 != 0 }, as: UTF8.self)
         let prefix = String(decoding: block[345..<500].prefix { $0 != 0 }, as: UTF8.self)
-        let name = prefix.isEmpty ? rest : "\(prefix)/\(rest)"
+        let path = prefix.isEmpty ? rest : "\(prefix)/\(rest)"
         let size = String(decoding: block[124..<135], as: UTF8.self)
-        guard let byteCount = Int(size, radix: 8), let written = Tar.header(name: name, byteCount: byteCount),
+        guard let byteCount = Int(size, radix: 8), let written = Tar.header(name: path, byteCount: byteCount),
             written == block
         else { throw TarError(reason: "an entry is not a plain file with a plain name") }
-        guard files.count < Self.filesMax, !files.contains(where: { $0.name == name }) else {
-            throw TarError(reason: "a name occurs twice, or there are too many files")
+        guard path.hasPrefix(top) else { throw TarError(reason: "a file lies outside the archive's folder") }
+        guard files.count < Self.filesMax else { throw TarError(reason: "there are too many files") }
+        let name = String(path.dropFirst(top.count))
+        let handle = try make(name)
+        files.append((name, byteCount))
+        let padding = Tar.padding(after: byteCount).count
+        if byteCount == 0 {
+            finish(handle, padding)
+        } else {
+            state = .content(handle, left: byteCount, padding: padding)
         }
+    }
+
+    /// The new file of a name; the file system refuses a name that occurs twice.
+    private mutating func make(_ name: String) throws -> FileHandle {
         let place = folder.appendingPathComponent(name)
-        do {
-            try FileManager.default.createDirectory(
-                at: place.deletingLastPathComponent(), withIntermediateDirectories: true)
-            let descriptor = open(place.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o644)
-            guard descriptor >= 0 else { throw TarError(reason: "a file is there already, or cannot be made") }
-            files.append((name, byteCount))
-            let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
-            let padding = Tar.padding(after: byteCount).count
-            if byteCount == 0 {
-                try finish(handle, padding)
-            } else {
-                state = .content(handle, left: byteCount, padding: padding)
-            }
-        } catch let error as TarError { throw error } catch {
-            throw TarError(reason: "the folder cannot be made")
+        let inside = place.deletingLastPathComponent()
+        if inside.path != madeFolder {
+            do {
+                try FileManager.default.createDirectory(at: inside, withIntermediateDirectories: true)
+            } catch { throw TarError(reason: "a folder cannot be made") }
+            madeFolder = inside.path
         }
+        let descriptor = open(place.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard descriptor >= 0 else {
+            throw TarError(reason: errno == EEXIST ? "a name occurs twice" : "a file cannot be made")
+        }
+        return FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
     }
 }
