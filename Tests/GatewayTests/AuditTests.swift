@@ -2,6 +2,7 @@ import AuditTrail
 import Foundation
 import Gateway
 import Sealing
+import TestSupport
 import Testing
 import Vocabulary
 
@@ -229,8 +230,8 @@ import Vocabulary
             let partial = file.appendingPathExtension("partial")
             let state = file.appendingPathExtension("state")
             let request = ExportRequest(.whole, to: file)
-            struct Stop: Error {}
-            // Ends with its first word on how far it is; what was written so far stays.
+            // Ends after its first word on how far it is; what was written so far stays.
+            for _ in 0..<600 { _ = try await gateway.auditList(nil, most: 1, by: enclave.auditor) }
             let task = Task {
                 try await gateway.export(request, by: enclave.auditor) { _ in withUnsafeCurrentTask { $0?.cancel() } }
             }
