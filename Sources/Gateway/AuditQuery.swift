@@ -97,6 +97,9 @@ package struct AuditQuery: Sendable, Equatable {
         add(.dataset, core["dataset"])
         add(.version, core["version"])
         add(.subject, record.payload["subject"])
+        // By pseudonym: these are all that the trail itself says of a person.
+        for section in core["sections"]?.arrayValue ?? [] { add(.subject, section["subject"]) }
+        add(.subject, core["detail"]?["subject"])
         add(.run, core["run"])
         add(.decision, core["decision"])
         add(.policy, core["policy"])

@@ -5,6 +5,7 @@ import NIOCore
 import NIOSSL
 import Sealing
 import NIOHTTP1
+import TestSupport
 import Testing
 import Vocabulary
 
@@ -157,65 +158,5 @@ import Vocabulary
         ).text
         await gateway.close()
         return text
-    }
-}
-
-/// A program that a test started, and what it has written so far.
-private final class Program {
-    enum Output { case standardOutput, standardError }
-
-    private let process = Process()
-    private let pipe = Pipe()
-    private var read = ""
-
-    /// `sekisho`, beside the test runner, where the build puts it.
-    convenience init(_ arguments: [String], environment: [String: String] = [:], output: Output = .standardError) throws
-    {
-        let runner = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-        let tool = URL(fileURLWithPath: runner).deletingLastPathComponent().appendingPathComponent("sekisho")
-        try self.init(tool: tool.path, arguments, environment: environment, output: output)
-    }
-
-    init(tool: String, _ arguments: [String], environment: [String: String] = [:], output: Output = .standardError)
-        throws
-    {
-        process.executableURL = URL(fileURLWithPath: tool)
-        process.arguments = arguments
-        process.environment = environment
-        process.standardOutput = output == .standardOutput ? pipe : FileHandle.nullDevice
-        process.standardError = output == .standardError ? pipe : FileHandle.nullDevice
-        try process.run()
-    }
-
-    deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
-
-    /// Reads on until a line says what is looked for.
-    func line(where fits: (JSON) -> Bool) throws -> JSON {
-        while true {
-            if let found = try lines.first(where: fits) { return found }
-            let data = pipe.fileHandleForReading.availableData
-            guard !data.isEmpty else { throw Unexpected(words: "the program ended first: \(read)") }
-            read += String(decoding: data, as: UTF8.self)
-        }
-    }
-
-    /// The whole lines so far, as JSON.
-    var lines: [JSON] {
-        get throws {
-            try read[..<(read.lastIndex(of: "\n") ?? read.startIndex)].split(separator: "\n")
-                // What the program says to whoever stops it at a terminal is not a log line.
-                .filter { !$0.hasPrefix("sekisho: stopping") }
-                .map { try JSON(parsing: String($0)) }
-        }
-    }
-
-    var text: String { read }
-    func terminate() { process.terminate() }
-
-    /// Waits for the end, having read everything.
-    func status() -> Int32 {
-        read += String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        return process.terminationStatus
     }
 }
