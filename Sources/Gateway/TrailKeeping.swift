@@ -27,7 +27,7 @@ extension Gateway {
     }
 
     /// Why nothing new starts, in words; `nil` when everything may.
-    package var trailObstacle: String? { trail.obstacle.map { GatewayError(trail: $0).publicDescription } }
+    package nonisolated var trailObstacle: String? { trail.obstacle.map { GatewayError(trail: $0).publicDescription } }
 
     // MARK: - Witnesses
 

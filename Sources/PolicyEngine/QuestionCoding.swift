@@ -59,10 +59,10 @@ extension AccessQuestion {
             now: try facts.timestamp("now"), dataset: try facts.identifier("dataset"),
             requester: try facts.identifier("requester"), purpose: try Purpose(facts.object("purpose")),
             termMonths: try facts.integerIfPresent("termMonths"), country: try facts.textIfPresent("country"),
-            institution: try facts.textIfPresent("institution"), project: try facts.textIfPresent("project"),
+            institution: try facts.nameIfPresent("institution"), project: try facts.nameIfPresent("project"),
             documents: try facts.objects("documents") { document throws(QuestionError) in
                 Document(
-                    kind: try document.text("kind"), digest: try document.digest("digest"),
+                    kind: try document.name("kind"), digest: try document.digest("digest"),
                     expires: try document.timestampIfPresent("expires"))
             },
             agreements: try facts.texts("agreements"),
@@ -221,6 +221,9 @@ extension Identifier {
     fileprivate var json: JSON { .string(text) }
 }
 
+/// What has only a name here: an institution, a project, a kind of document.
+private enum Name {}
+
 /// The members of one object, taken one by one; `end` refuses any that nobody took.
 struct Facts {
     private var members: [String: JSON]
@@ -254,6 +257,16 @@ struct Facts {
 
     mutating func textIfPresent(_ name: String) throws(QuestionError) -> String? {
         members[name] == nil ? nil : try text(name)
+    }
+
+    /// A text that is formed like an identifier.
+    mutating func name(_ name: String) throws(QuestionError) -> String {
+        let checked: Identifier<Name> = try identifier(name)
+        return checked.text
+    }
+
+    mutating func nameIfPresent(_ name: String) throws(QuestionError) -> String? {
+        members[name] == nil ? nil : try self.name(name)
     }
 
     mutating func integer(_ name: String) throws(QuestionError) -> Int {

@@ -41,19 +41,12 @@ struct DatasetCommand: AsyncParsableCommand {
         }
 
         func run() async throws {
-            let features = try featureFiles()
-            try await options.withGateway { gateway in
-                let version = try await gateway.importDataset(
-                    dataset, nodes: URL(fileURLWithPath: nodes), edges: URL(fileURLWithPath: edges),
-                    features: features, consent: consent.map { URL(fileURLWithPath: $0) },
-                    by: actor.required, progress: ProgressLine.show)
-                let json: JSON = [
-                    "dataset": .string(version.dataset.text), "version": .string(version.version.text),
-                    "root": .string(version.root.hex), "nodes": .integer(Int64(version.nodes)),
-                    "edges": .integer(Int64(version.edges)), "features": .integer(Int64(version.features)),
-                    "persons": .integer(Int64(version.persons)),
-                ]
-                return Answer(json, Answer.lines(ofVersion: json))
+            let files = VersionFiles(
+                nodes: URL(fileURLWithPath: nodes), edges: URL(fileURLWithPath: edges), features: try featureFiles(),
+                consent: consent.map { URL(fileURLWithPath: $0) })
+            try await options.withDesk(as: actor) { desk in
+                let version = try await desk.importVersion(dataset, files)
+                return Answer(version, Answer.lines(ofVersion: version))
             }
         }
     }

@@ -8,8 +8,18 @@ protocol Desk: Sendable {
     func reply(to call: APICall) async throws -> APIReply
     /// Tells what happens with a run until it is closed or waits for a person.
     func follow(_ run: RunID, tell: @escaping @Sendable (RunEvent) -> Void) async throws
+    /// Seals a new version of a data set, and answers with what it is.
+    func importVersion(_ dataset: DatasetID, _ files: VersionFiles) async throws -> JSON
     /// Writes the files that a call answers with into a folder that is made for them.
     func unpack(_ call: APICall, into folder: URL) async throws -> Unpacked
+}
+
+/// The files of one version of a data set.
+struct VersionFiles: Sendable {
+    var nodes: URL
+    var edges: URL
+    var features: FeatureFiles
+    var consent: URL?
 }
 
 /// What came out of an archive.
@@ -84,6 +94,13 @@ struct EmbeddedDesk: Desk {
         }
         defer { showing.cancel() }
         _ = try await gateway.advanceAsFarAsPossible(run) { tell(.stage($0)) }
+    }
+
+    func importVersion(_ dataset: DatasetID, _ files: VersionFiles) async throws -> JSON {
+        try await gateway.importDataset(
+            dataset, nodes: files.nodes, edges: files.edges, features: files.features, consent: files.consent,
+            by: caller.person, progress: ProgressLine.show
+        ).json
     }
 
     func unpack(_ call: APICall, into folder: URL) async throws -> Unpacked {

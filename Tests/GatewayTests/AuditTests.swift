@@ -2,6 +2,7 @@ import AuditTrail
 import Foundation
 import Gateway
 import Sealing
+import TestSupport
 import Testing
 import Vocabulary
 

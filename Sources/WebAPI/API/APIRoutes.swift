@@ -31,6 +31,14 @@ package struct APIRoutes: Sendable {
         let caller = APICaller(
             person: identity.person, means: identity.means,
             scopes: identity.means == .password ? nil : identity.scopes)
+        if case .streamed(let bytesMax) = route.rule.body {
+            var call = try self.call(route, request, context, [])
+            guard call.path["dataset"].flatMap({ try? DatasetID($0) }) != nil else {
+                throw Problem.notFound("nothing here has such a name")
+            }
+            call.upload = try await upload(request, by: caller, bytesMax: bytesMax)
+            return try await response(to: call, by: caller, request)
+        }
         let bytes = Array(try await request.body.collect(upTo: Limits.jsonBytesMax).readableBytesView)
         let call = try self.call(route, request, context, bytes)
         guard let key = call.onceKey, route != .apiRequestFile, route != .apiRunStart else {
@@ -94,8 +102,9 @@ package struct APIRoutes: Sendable {
             call.ifRevision = try Self.revision(ofMatch: match)
         }
         if let key = request.headers[.idempotencyKey] {
-            // A token's text is told once and kept nowhere, so its answer cannot be given again.
-            guard route.method == "POST", route != .apiTokenCreate else {
+            // A token's text is told once and kept nowhere, so its answer cannot be given again; what is streamed is
+            // not kept to be compared.
+            guard route.method == "POST", route != .apiTokenCreate, route != .apiDatasetImport else {
                 throw Fields.fault("Idempotency-Key", "is not taken here")
             }
             guard (1...128).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
@@ -106,6 +115,43 @@ package struct APIRoutes: Sendable {
         return call
     }
 
+    /// Seals the files of an archive as they come; nothing of them lies anywhere in clear.
+    private func upload(_ request: Request, by caller: APICaller, bytesMax: Int) async throws -> DatasetUpload {
+        let type = request.headers[.contentType]?.prefix { $0 != ";" }.filter { $0 != " " }.lowercased()
+        guard type == Tar.mediaType else { throw Problem.mediaType }
+        let upload = try await gateway.stageUpload(by: caller.person)
+        var reader = TarReader()
+        var byteCount = 0
+        do {
+            for try await chunk in request.body {
+                byteCount += chunk.readableBytes
+                guard byteCount <= bytesMax else { throw Problem.tooLarge(bytesMax) }
+                try reader.take(Array(chunk.readableBytesView)[...]) { event in
+                    switch event {
+                    case .begin(let name, _): try upload.begin(Self.part(name))
+                    case .content(let bytes): try upload.append(bytes)
+                    case .end(let name): try upload.end(Self.part(name))
+                    }
+                }
+            }
+            _ = try reader.finish()
+        } catch let error as TarError {
+            throw Problem(
+                status: 422, code: "invalid", title: "This makes no sense as asked",
+                detail: "The body is not an archive as taken here: \(error.reason). Nothing was done.")
+        }
+        return upload
+    }
+
+    private static func part(_ name: String) throws(Problem) -> UploadPart {
+        guard let part = UploadPart(fileName: name) else {
+            throw .invalid(
+                "The archive holds a file that is not one of \(UploadPart.fileNames.joined(separator: ", ")). Nothing was done."
+            )
+        }
+        return part
+    }
+
     private static let takesRevision: Set<Route> = [.apiRequestReview, .apiReleaseReview]
 
     /// The revision in an entity tag that we gave; any state for `*`.
@@ -113,7 +159,10 @@ package struct APIRoutes: Sendable {
         if text == "*" { return nil }
         let tag = text.split(separator: "\"", omittingEmptySubsequences: false)
         guard tag.count == 3, tag[0].isEmpty, tag[2].isEmpty, let dot = tag[1].firstIndex(of: ".") else {
-            throw Fields.fault("If-Match", "is not one entity tag as this API gives them")
+            // RFC 9110, 13.1.1: what matches nothing fails; that a tag is none of ours says the same.
+            throw Problem(
+                status: 412, code: "changed", title: "It has changed",
+                detail: "'If-Match' is not one entity tag as this API gives them. Nothing was done.")
         }
         return String(tag[1][..<dot])
     }
