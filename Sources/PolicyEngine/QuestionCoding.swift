@@ -58,7 +58,8 @@ extension AccessQuestion {
         self.init(
             now: try facts.timestamp("now"), dataset: try facts.identifier("dataset"),
             requester: try facts.identifier("requester"), purpose: try Purpose(facts.object("purpose")),
-            termMonths: try facts.integerIfPresent("termMonths", in: 1...1200), country: try facts.countryIfPresent("country"),
+            termMonths: try facts.integerIfPresent("termMonths", in: 1...1200),
+            country: try facts.countryIfPresent("country"),
             institution: try facts.nameIfPresent("institution"), project: try facts.nameIfPresent("project"),
             documents: try facts.objects("documents") { document throws(QuestionError) in
                 Document(
