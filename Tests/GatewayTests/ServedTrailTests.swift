@@ -185,12 +185,12 @@ private final class Served {
         var detail: String { json?["detail"]?.stringValue ?? "" }
     }
 
-    private let program: Program
+    private let program: StartedProgram
     private let client: HTTPClient
     private let base: String
 
     init(_ enclave: Enclave) async throws {
-        program = try Program(
+        program = try StartedProgram(
             ["serve", "--home", enclave.home.path, "--key-file", enclave.key.path, "--port", "0"],
             environment: [
                 "SEKISHO_LIMITS_ACCOUNT_PER_SECOND": "100000", "SEKISHO_LIMITS_ADDRESS_PER_SECOND": "100000",

@@ -17,7 +17,7 @@ import Vocabulary
         try await withHome { home, folder in
             let token = home.token
             let port = folder.appendingPathComponent("port")
-            let program = try Program(
+            let program = try StartedProgram(
                 [
                     "serve", "--home", home.path, "--key-file", home.key.path, "--port", "0", "--port-file", port.path,
                 ])
@@ -60,7 +60,7 @@ import Vocabulary
             #"{"listen":{"host":"10.0.0.1","port":1},"limits":{"connections":7},"tls":{"machines":true},"drain-seconds":9}"#
                 .utf8
         ).write(to: profile)
-        let program = try Program(
+        let program = try StartedProgram(
             ["config", "show", "--json", "--profile", profile.path, "--port", "3"],
             environment: ["SEKISHO_LISTEN_PORT": "2", "SEKISHO_LISTEN_HOST": "10.0.0.2"], output: .standardOutput)
         #expect(program.status() == 0)
@@ -91,7 +91,7 @@ import Vocabulary
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("sekisho-\(UUID().uuidString).json")
         try Data(profile.utf8).write(to: file)
         defer { try? FileManager.default.removeItem(at: file) }
-        let program = try Program(["config", "show", "--profile", file.path], environment: environment)
+        let program = try StartedProgram(["config", "show", "--profile", file.path], environment: environment)
         #expect(program.status() == 2)
         #expect(program.text.contains(words), "\(program.text)")
     }
@@ -100,7 +100,7 @@ import Vocabulary
     func shippedProfiles(name: String) throws {
         let profile = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
             .appendingPathComponent("../../config/profiles/\(name)")
-        let program = try Program(["config", "show", "--profile", profile.path])
+        let program = try StartedProgram(["config", "show", "--profile", profile.path])
         #expect(program.status() == 0, "\(program.text)")
     }
 
@@ -111,12 +111,12 @@ import Vocabulary
     func units(name: String) throws {
         let unit = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
             .appendingPathComponent("../../config/systemd/\(name)").standardized
-        let verify = try Program(tool: "/usr/bin/systemd-analyze", ["verify", unit.path])
+        let verify = try StartedProgram(tool: "/usr/bin/systemd-analyze", ["verify", unit.path])
         _ = verify.status()
         // The programs are not installed where the tests run.
         let complaints = verify.text.split(separator: "\n").filter { !$0.contains("is not executable") }
         #expect(complaints.isEmpty, "\(verify.text)")
-        let security = try Program(
+        let security = try StartedProgram(
             tool: "/usr/bin/systemd-analyze", ["security", "--offline=true", "--threshold=20", unit.path],
             output: .standardOutput)
         #expect(security.status() == 0, "\(security.text)")

@@ -1,8 +1,8 @@
-package import Foundation
+import Foundation
 package import Vocabulary
 
 /// A program that a test started, and what it has written so far.
-package final class Program {
+package final class StartedProgram {
     package enum Output: Sendable { case standardOutput, standardError }
 
     private let process = Process()
