@@ -146,10 +146,13 @@ private struct Bytes {
 
     /// A short word is in every ciphertext by chance; as a text of JSON it stands in quotation marks.
     func contains(_ word: String) -> Bool {
-        if bytes.isEmpty { return false }
         let wanted = Array((word.utf8.count < 6 ? "\"\(word)\"" : word).utf8)
-        return bytes.withUnsafeBytes { bytes in
-            wanted.withUnsafeBytes { memmem(bytes.baseAddress!, bytes.count, $0.baseAddress!, $0.count) != nil }
+        var rest = bytes[...]
+        while let start = rest.firstIndex(of: wanted[0]) {
+            rest = rest[start...]
+            if rest.starts(with: wanted) { return true }
+            rest = rest.dropFirst()
         }
+        return false
     }
 }
