@@ -18,12 +18,13 @@ package struct BagWriter {
     package init(_ sink: any BagSink) { self.sink = sink }
 
     /// `path` is relative to `data/`.
-    package mutating func put(_ path: String, _ bytes: [UInt8]) throws {
-        precondition(bytes.count <= Bag.fileBytesMax, "a file of an export is bounded")
+    package mutating func put(_ path: String, _ bytes: [UInt8]) throws { try put(path, BagFile(bytes)) }
+
+    mutating func put(_ path: String, _ file: BagFile) throws {
         let target = Bag.payload + path
-        try sink.put(target, bytes, durable: false)
-        files.append((target, SHA512.hash(bytes)))
-        byteCount += bytes.count
+        try sink.put(target, file.bytes, durable: false)
+        files.append((target, file.digest))
+        byteCount += file.bytes.count
     }
 
     /// Writes the manifests; without them it is no bag.
@@ -44,6 +45,18 @@ package struct BagWriter {
             tagManifest += "\(Hex.encode(SHA512.hash(Array(text.utf8))))  \(name)\n"
         }
         try sink.put(Bag.tagManifest, Array(tagManifest.utf8), durable: true)
+    }
+}
+
+/// A file of a bag with its hash, which may be computed elsewhere than where it is put.
+struct BagFile: Sendable {
+    let bytes: [UInt8]
+    let digest: [UInt8]
+
+    init(_ bytes: [UInt8]) {
+        precondition(bytes.count <= Bag.fileBytesMax, "a file of an export is bounded")
+        self.bytes = bytes
+        digest = SHA512.hash(bytes)
     }
 }
 

@@ -138,14 +138,21 @@ package struct AgeWriter: ~Copyable {
     }
 
     package mutating func write(_ bytes: [UInt8]) throws {
-        held += bytes
-        // A full block is held back until more comes: it might be the last.
         var at = 0
-        while held.count - at > AgeFile.blockBytes {
-            try seal(held[at..<at + AgeFile.blockBytes], isLast: false)
-            at += AgeFile.blockBytes
+        // A full block is held back until more comes: it might be the last.
+        while held.count + bytes.count - at > AgeFile.blockBytes {
+            if held.isEmpty {
+                try seal(bytes[at..<at + AgeFile.blockBytes], isLast: false)
+                at += AgeFile.blockBytes
+            } else {
+                let missing = AgeFile.blockBytes - held.count
+                held += bytes[at..<at + missing]
+                at += missing
+                try seal(held[...], isLast: false)
+                held.removeAll(keepingCapacity: true)
+            }
         }
-        if at > 0 { held.removeFirst(at) }
+        held += bytes[at...]
     }
 
     package consuming func finish() throws {

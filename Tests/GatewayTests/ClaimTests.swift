@@ -25,48 +25,55 @@ import Vocabulary
                 _ = try await gateway.export(
                     ExportRequest(scope, to: enclave.folder.appendingPathComponent(name)), by: enclave.auditor)
             }
-            // Every text and digest in every record, but for single digits and the like, and what was typed.
-            var words: Set<String> = ["P:3", "as agreed", "withdrawn", "a-run-of-its-own", Clinic.dataset.text]
-            for record in try await gateway.auditList(nil, most: 100_000, by: enclave.auditor) {
-                Self.collect(record.core, &words)
-                Self.collect(record.payload, &words)
-            }
-            words = words.filter { $0.utf8.count >= 2 }
-            #expect(words.count > 150 && words.contains("run.decided") && words.contains("aoi"))
-            #expect(words.filter { $0.utf8.count >= 6 }.count > 100)
-            // The manifests name the policy files by their bundle's hash; everything else is the log's own.
-            let policies = Set(
-                words.filter { word in
-                    FileManager.default.fileExists(
-                        atPath: enclave.home.appendingPathComponent("policies/\(word)").path)
-                })
-            #expect(policies.count == 1)
-            var files = 0
-            for place in [enclave.home.appendingPathComponent("trail")]
-                + ["whole", "run", "person"].map({ enclave.folder.appendingPathComponent($0) })
-            {
-                for name in try FileManager.default.subpathsOfDirectory(atPath: place.path) {
-                    // They are in clear for whoever holds the export, and say so.
-                    let isOpen = name.hasPrefix("data/policies/") || name == "data/VERIFY.md"
-                    let file = place.appendingPathComponent(name)
-                    guard !isOpen, (try? file.resourceValues(forKeys: [.isRegularFileKey]))?.isRegularFile == true
-                    else { continue }
-                    files += 1
-                    let bytes = try Bytes(of: file)
-                    for word in words where bytes.contains(word) {
-                        let isManifest = name.hasPrefix("manifest") && policies.contains(word)
-                        // What the export states of itself: its scope, one run or data set by name.
-                        let isScope = name == "data/scope.json" || name == "bag-info.txt"
-                        #expect(isManifest || isScope, "\(word) in \(place.lastPathComponent)/\(name)")
-                    }
-                }
-            }
-            #expect(files > 60)
+            let records = try await gateway.auditList(nil, most: 100_000, by: enclave.auditor)
+            try expectNothingOf(
+                Self.words(in: records), home: enclave.home,
+                places: [enclave.home.appendingPathComponent("trail")]
+                    + ["whole", "run", "person"].map { enclave.folder.appendingPathComponent($0) })
             // The scope names the run or the data set, never the person.
             let scope = try String(
                 contentsOf: enclave.folder.appendingPathComponent("person/data/scope.json"), encoding: .utf8)
             #expect(!scope.contains("P:3") && scope.contains(Clinic.dataset.text))
         }
+    }
+
+    /// Every text and digest in every record, but for single digits and the like, and what was typed.
+    private static func words(in records: [CaseRecord]) -> Set<String> {
+        var words: Set<String> = ["P:3", "as agreed", "withdrawn", "a-run-of-its-own", Clinic.dataset.text]
+        for record in records {
+            collect(record.core, &words)
+            collect(record.payload, &words)
+        }
+        return words.filter { $0.utf8.count >= 2 }
+    }
+
+    private func expectNothingOf(_ words: Set<String>, home: URL, places: [URL]) throws {
+        #expect(words.count > 150 && words.contains("run.decided") && words.contains("aoi"))
+        #expect(words.filter { $0.utf8.count >= 6 }.count > 100)
+        // The manifests name the policy files by their bundle's hash; everything else is the log's own.
+        let policies = words.filter {
+            FileManager.default.fileExists(atPath: home.appendingPathComponent("policies/\($0)").path)
+        }
+        #expect(policies.count == 1)
+        var files = 0
+        for place in places {
+            for name in try FileManager.default.subpathsOfDirectory(atPath: place.path) {
+                // They are in clear for whoever holds the export, and say so.
+                let isOpen = name.hasPrefix("data/policies/") || name == "data/VERIFY.md"
+                let file = place.appendingPathComponent(name)
+                guard !isOpen, (try? file.resourceValues(forKeys: [.isRegularFileKey]))?.isRegularFile == true
+                else { continue }
+                files += 1
+                let bytes = try Bytes(of: file)
+                for word in words where bytes.contains(word) {
+                    let isManifest = name.hasPrefix("manifest") && policies.contains(word)
+                    // What the export states of itself: its scope, one run or data set by name.
+                    let isScope = name == "data/scope.json" || name == "bag-info.txt"
+                    #expect(isManifest || isScope, "\(word) in \(place.lastPathComponent)/\(name)")
+                }
+            }
+        }
+        #expect(files > 60)
     }
 
     private static func collect(_ json: JSON, _ words: inout Set<String>) {
@@ -136,23 +143,18 @@ import Vocabulary
 
 /// Looks for words in a file's bytes.
 private struct Bytes {
-    private let bytes: [UInt8]
+    private let bytes: Data
 
     /// Without the zeros that a segment ends with.
     init(of file: URL) throws {
         let all = try Data(contentsOf: file)
-        bytes = [UInt8](all.prefix((all.lastIndex { $0 != 0 } ?? -1) + 1))
+        bytes = all.prefix((all.lastIndex { $0 != 0 } ?? -1) + 1)
     }
 
     /// A short word is in every ciphertext by chance; as a text of JSON it stands in quotation marks.
     func contains(_ word: String) -> Bool {
-        let wanted = Array((word.utf8.count < 6 ? "\"\(word)\"" : word).utf8)
-        var rest = bytes[...]
-        while let start = rest.firstIndex(of: wanted[0]) {
-            rest = rest[start...]
-            if rest.starts(with: wanted) { return true }
-            rest = rest.dropFirst()
-        }
-        return false
+        if bytes.isEmpty { return false }
+        let wanted = word.utf8.count < 6 ? "\"\(word)\"" : word
+        return bytes.range(of: Data(wanted.utf8)) != nil
     }
 }

@@ -35,8 +35,7 @@ final class LiveWitness {
             from aics_witness.cli import main
             sys.exit(main(sys.argv[1:]))
             """
-        let python: URL = try #require(Verifiers.python)
-        process.executableURL = python
+        process.executableURL = Verifiers.python
         process.arguments = ["-c", unblocking, "serve", "--config", config, "--listen", "127.0.0.1:0"]
         process.standardError = log
         process.standardOutput = log

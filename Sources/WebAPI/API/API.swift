@@ -358,7 +358,7 @@ extension API {
             var pairs: [(String, String)] = []
             let names = AuditQuery.Field.allCases.filter { isPosted || $0 != .subject }
             for name in names.map(\.rawValue) + ["from", "to"] {
-                if let value = try fields.optionalText(name, lengthMax: 256) { pairs.append((name, value)) }
+                if let value = try fields.optionalText(name, lengthMax: 128) { pairs.append((name, value)) }
             }
             try fields.finish()
             let question: AuditQuery

@@ -136,7 +136,9 @@ package struct APIRoutes: Sendable {
             }
             _ = try reader.finish()
         } catch let error as TarError {
-            throw Problem.invalid("The body is not an archive as taken here: \(error.reason). Nothing was done.")
+            throw Problem(
+                status: 422, code: "invalid", title: "This makes no sense as asked",
+                detail: "The body is not an archive as taken here: \(error.reason). Nothing was done.")
         }
         return upload
     }
@@ -157,7 +159,10 @@ package struct APIRoutes: Sendable {
         if text == "*" { return nil }
         let tag = text.split(separator: "\"", omittingEmptySubsequences: false)
         guard tag.count == 3, tag[0].isEmpty, tag[2].isEmpty, let dot = tag[1].firstIndex(of: ".") else {
-            throw Fields.fault("If-Match", "is not one entity tag as this API gives them")
+            // RFC 9110, 13.1.1: what matches nothing fails; that a tag is none of ours says the same.
+            throw Problem(
+                status: 412, code: "changed", title: "It has changed",
+                detail: "'If-Match' is not one entity tag as this API gives them. Nothing was done.")
         }
         return String(tag[1][..<dot])
     }
