@@ -2,8 +2,10 @@ import Vocabulary
 
 extension PolicySet {
     /// May this person be granted this data set for this purpose?
-    package func decide(_ question: AccessQuestion) -> Decision {
-        ruling(on: question.dataset) { policy, ruling in
+    package func decide(_ question: AccessQuestion) -> Decision { judge(question).decision }
+
+    func judge(_ question: AccessQuestion) -> Judgement {
+        judgement(on: question.dataset) { policy, ruling in
             PurposeRules(policy, diseases).judge(question.purpose, &ruling)
             for modifier in policy.modifiers { Self.judge(modifier, question, &ruling) }
             Self.judgeIdentity(policy, question, &ruling)
@@ -19,9 +21,7 @@ extension PolicySet {
     }
 
     private static func judge(_ modifier: Clause<Modifier>, _ question: AccessQuestion, _ ruling: inout Ruling) {
-        func missing(_ fact: String) {
-            ruling.refuse(.factMissing, modifier, "the request does not say '\(fact)', which this rule needs")
-        }
+        func missing(_ fact: String) { ruling.lacks(fact, modifier) }
         func listed(_ value: String?, _ fact: String, _ allowed: [String], _ code: Reason.Code) {
             guard let value else { return missing(fact) }
             if !allowed.contains(value) {

@@ -26,6 +26,34 @@ extension Decision {
         case refuse
     }
 
+    /// The lattice of answers, mildest first: deciding the same question, a stricter policy never answers below a milder.
+    package enum Answer: String, Sendable, CaseIterable, Comparable {
+        case permit
+        case permitWithObligations = "permit-with-obligations"
+        case needsHuman = "needs-human"
+        case refuse
+
+        package static func < (left: Self, right: Self) -> Bool { left.rank < right.rank }
+
+        /// From 0, the mildest.
+        package var rank: Int {
+            switch self {
+            case .permit: 0
+            case .permitWithObligations: 1
+            case .needsHuman: 2
+            case .refuse: 3
+            }
+        }
+    }
+
+    package var answer: Answer {
+        switch self {
+        case .permit(let permit): permit.obligations.isEmpty ? .permit : .permitWithObligations
+        case .needsHuman: .needsHuman
+        case .refuse: .refuse
+        }
+    }
+
     /// As records write it.
     package var verdict: Verdict {
         switch self {
@@ -177,10 +205,12 @@ struct Ruling {
     private let file: String
     /// What "nothing said" points at.
     private let permission: Clause<DUO>
-    private var permits: [Reason] = []
-    private var waits: [Reason] = []
-    private var refusals: [Reason] = []
-    private var obligations: [Obligation] = []
+    private(set) var permits: [Reason] = []
+    private(set) var waits: [Reason] = []
+    private(set) var refusals: [Reason] = []
+    private(set) var obligations: [Obligation] = []
+    /// Names of facts that a rule needed and the question does not say.
+    private(set) var missing: [String] = []
 
     /// `owner` is the data set that the rules are of.
     init(owner: String, file: String, permission: Clause<DUO>) {
@@ -205,6 +235,12 @@ struct Ruling {
         obligations.append(Obligation(code: code, rule: rule(clause), value: value))
     }
 
+    /// Refuses because the question does not say a fact that this rule needs.
+    mutating func lacks<Value>(_ fact: String, _ clause: Clause<Value>, _ text: String? = nil) {
+        if !missing.contains(fact) { missing.append(fact) }
+        refuse(.factMissing, clause, text ?? "the request does not say '\(fact)', which this rule needs")
+    }
+
     /// Refuses unless the fact is known and is `expected`.
     mutating func demand<Value>(
         _ fact: Bool?, _ expected: Bool, named name: String, else code: Reason.Code, _ clause: Clause<Value>,
@@ -212,12 +248,19 @@ struct Ruling {
     ) {
         switch fact {
         case expected: break
-        case nil: refuse(.factMissing, clause, "the request does not say '\(name)', which this rule needs")
+        case nil: lacks(name, clause)
         default: refuse(code, clause, text)
         }
     }
 
-    var decision: Decision {
+    var decision: Decision { decision(refusals: refusals, waits: waits) }
+
+    /// What it would be if the rule of this name had not spoken against it.
+    func decision(without rule: String) -> Decision {
+        decision(refusals: refusals.filter { $0.rule != rule }, waits: waits.filter { $0.rule != rule })
+    }
+
+    private func decision(refusals: [Reason], waits: [Reason]) -> Decision {
         if !refusals.isEmpty { return .refuse(refusals) }
         if !waits.isEmpty { return .needsHuman(waits) }
         guard !permits.isEmpty else {

@@ -7,6 +7,27 @@ package enum Question: Sendable, Equatable {
     case run(RunQuestion)
     case progress(ProgressQuestion)
     case release(ReleaseQuestion)
+
+    /// What is asked, as inputs write it.
+    package enum Kind: String, CaseIterable, Sendable { case access, run, progress, release }
+
+    package var kind: Kind {
+        switch self {
+        case .access: .access
+        case .run: .run
+        case .progress: .progress
+        case .release: .release
+        }
+    }
+
+    package var dataset: DatasetID {
+        switch self {
+        case .access(let question): question.dataset
+        case .run(let question): question.dataset
+        case .progress(let question): question.dataset
+        case .release(let question): question.dataset
+        }
+    }
 }
 
 /// What data are wanted for. A fact that is not known is `nil`; a rule that needs it then refuses.
