@@ -143,6 +143,11 @@ package struct Reason: Hashable, Sendable, CustomStringConvertible {
         case reviewRejected = "review.rejected"
         case figureShown = "figure.shown"
         case figureHidden = "figure.hidden"
+        case emergencyNotAllowed = "emergency.not-allowed"
+        case emergencyReason = "emergency.reason"
+        case emergencyTooLong = "emergency.too-long"
+        case emergencyUnreviewed = "emergency.unreviewed"
+        case emergencyApproved = "emergency.approved"
     }
 
     package let code: Code
@@ -179,6 +184,8 @@ package struct Obligation: Hashable, Sendable {
         case monthsMax = "months-max"
         /// Device hours the grant may use.
         case hoursMax = "hours-max"
+        /// Somebody else looks at this emergency access afterwards; until then there is no second one.
+        case review
         /// Round every figure shown to multiples of this many thousandths.
         case roundThousandths = "round-thousandths"
     }

@@ -33,6 +33,7 @@ extension Policy {
         all.append(place(progress.roundThousandths, [.progress], decides: false))
         all.append(place(release.cohortMin, [.run, .release], decides: release.cohortMin.value > 0))
         all += [place(release.checks, [.release]), place(release.reviewers, [.release])]
+        if let breakGlass { all.append(place(breakGlass, [.access], decides: breakGlass.value.allowed)) }
         return all
     }
 

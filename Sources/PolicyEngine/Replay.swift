@@ -1,7 +1,7 @@
 package import Vocabulary
 
 /// One decision as records keep it.
-package struct RecordedDecision: Sendable {
+package struct PastDecision: Sendable {
     /// Case and key of its record.
     package let name: String
     package let input: JSON
@@ -50,7 +50,7 @@ package struct Replay: Sendable {
     /// Records whose input is not a question any more.
     package let unreadable: [String]
 
-    package init(_ decisions: some Sequence<RecordedDecision>, old: PolicySet, new: PolicySet) {
+    package init(_ decisions: some Sequence<PastDecision>, old: PolicySet, new: PolicySet) {
         var compared = 0
         var differences: [Difference] = []
         var unreadable: [String] = []

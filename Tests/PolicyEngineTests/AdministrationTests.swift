@@ -256,8 +256,8 @@ import Vocabulary
 
     // MARK: - Replay
 
-    private func recorded(_ question: Question, _ name: String, by set: PolicySet) -> RecordedDecision {
-        RecordedDecision(
+    private func recorded(_ question: Question, _ name: String, by set: PolicySet) -> PastDecision {
+        PastDecision(
             name: name, input: question.input, verdict: set.decide(question).verdict, policies: set.bundleHash)
     }
 
@@ -274,7 +274,7 @@ import Vocabulary
             recorded(.run(Fixture.run()), "run/run-1 decided", by: old),
             recorded(.release(Fixture.release(votes: [])), "run/run-1 release-decided", by: old),
             recorded(.access(ancestry), "request/request-2 decided", by: old),
-            RecordedDecision(
+            PastDecision(
                 name: "run/run-2 decided", input: ["ask": "run"], verdict: .refuse, policies: old.bundleHash),
         ]
         let replay = Replay(decisions, old: old, new: new)

@@ -9,7 +9,7 @@ import Yams
 
 /// The API as its callers meet it: over TLS, with tokens.
 @Suite struct APITests {
-    private static let policy = """
+    static let policy = """
         version: 1
         dataset: test:clinic
         level: standard
@@ -34,15 +34,17 @@ import Yams
         """
 
     /// A door with the API behind it and policies in force.
-    private func withAPI(_ body: (OpenDoor) async throws -> Void) async throws {
+    func withAPI(_ body: (OpenDoor) async throws -> Void) async throws {
         try await withOpenDoor(register: { APIRoutes.register($0) }) { door in
-            _ = try await door.gateway.activatePolicies(
-                PolicyFolder([("clinic.yaml", Self.policy)]), by: OpenDoor.person(.policyAdministrator))
+            try await bringIntoForce(
+                PolicyFolder([("clinic.yaml", Self.policy)]), door.gateway,
+                signedBy: [OpenDoor.person(.dac), OpenDoor.person(.dataCustodian), OpenDoor.person(.securityOfficer)],
+                administrator: OpenDoor.person(.policyAdministrator), keys: door.folder)
             try await body(door)
         }
     }
 
-    private static let json = [("Content-Type", "application/json")]
+    static let json = [("Content-Type", "application/json")]
 
     // MARK: - The description
 
