@@ -1,5 +1,6 @@
 import AuditTrail
 import Glibc
+import TransparencyLog
 import Vocabulary
 
 /// Many writers at once, each waiting for its own record to be durable.
@@ -53,6 +54,12 @@ struct Appends {
             """)
     }
 
+    /// Returns when a record is durable and a signed head over it is, here and at the anchor.
+    private static func recordUnderHead(_ trail: Trail, _ run: RunID, _ number: Int) throws {
+        let record = try trail.record(BenchTrail.record(number), in: .run(run), isHeaded: true)
+        guard try trail.head().size > record.index else { throw TrailError(.poisoned, "the head is too short") }
+    }
+
     /// About 10,000 records a second from many writers, while one asks for signed heads: how long each takes, in
     /// microseconds, on the loaded trail and then on a quiet one.
     func heads(milliseconds: Int) throws {
@@ -65,9 +72,7 @@ struct Appends {
             if number == writers {
                 while nanoseconds() < end {
                     let before = nanoseconds()
-                    guard (try? trail.record(BenchTrail.record(0), in: .run(runs[0]))) != nil,
-                        (try? trail.head()) != nil
-                    else { return }
+                    guard (try? Self.recordUnderHead(trail, runs[0], 0)) != nil else { return }
                     loaded.change { $0.append((nanoseconds() - before) / 1000) }
                     usleep(5000)
                 }
@@ -91,8 +96,7 @@ struct Appends {
         var quiet: [UInt64] = []
         for number in 0..<50 {
             let before = nanoseconds()
-            _ = try trail.record(BenchTrail.record(number), in: .run(runs[0]))
-            _ = try trail.head()
+            try Self.recordUnderHead(trail, runs[0], number)
             quiet.append((nanoseconds() - before) / 1000)
         }
         let busy = loaded.value.sorted()

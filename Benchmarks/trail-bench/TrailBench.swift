@@ -22,6 +22,7 @@ enum TrailBench {
             case ("recover", 2): try BigLog(arguments[1]).recover()
             case ("verify", 2): try BigLog(arguments[1]).verify()
             case ("export", 3): try BigLog(arguments[1]).export(to: arguments[2])
+            case ("seal", 3): try BigLog(arguments[1]).seal(to: arguments[2])
             default: usage()
             }
         } catch let error as TrailError {
@@ -44,6 +45,7 @@ enum TrailBench {
             usage: trail-bench life FOLDER | write FOLDER THREADS RECORDS | erased FOLDER
                    trail-bench appends FOLDER WRITERS RUNS MILLISECONDS | heads FOLDER MILLISECONDS
                    trail-bench fill FOLDER RECORDS | recover FOLDER | verify FOLDER | export FOLDER TARGET
+                   trail-bench seal FOLDER TARGET-FILE
             """)
         exit(2)
     }

@@ -18,12 +18,13 @@ package struct BagWriter {
     package init(_ sink: any BagSink) { self.sink = sink }
 
     /// `path` is relative to `data/`.
-    package mutating func put(_ path: String, _ bytes: [UInt8]) throws {
-        precondition(bytes.count <= Bag.fileBytesMax, "a file of an export is bounded")
+    package mutating func put(_ path: String, _ bytes: [UInt8]) throws { try put(path, BagFile(bytes)) }
+
+    mutating func put(_ path: String, _ file: BagFile) throws {
         let target = Bag.payload + path
-        try sink.put(target, bytes, durable: false)
-        files.append((target, SHA512.hash(bytes)))
-        byteCount += bytes.count
+        try sink.put(target, file.bytes, durable: false)
+        files.append((target, file.digest))
+        byteCount += file.bytes.count
     }
 
     /// Writes the manifests; without them it is no bag.
@@ -44,6 +45,18 @@ package struct BagWriter {
             tagManifest += "\(Hex.encode(SHA512.hash(Array(text.utf8))))  \(name)\n"
         }
         try sink.put(Bag.tagManifest, Array(tagManifest.utf8), durable: true)
+    }
+}
+
+/// A file of a bag with its hash, which may be computed elsewhere than where it is put.
+struct BagFile: Sendable {
+    let bytes: [UInt8]
+    let digest: [UInt8]
+
+    init(_ bytes: [UInt8]) {
+        precondition(bytes.count <= Bag.fileBytesMax, "a file of an export is bounded")
+        self.bytes = bytes
+        digest = SHA512.hash(bytes)
     }
 }
 
@@ -189,27 +202,31 @@ package final class FolderSink: BagSink {
         package let request: Digest
         package let note: [UInt8]
         package let time: Timestamp
+        /// Entries from here on are younger than the request.
+        package let end: UInt64
 
-        package init(request: Digest, note: [UInt8], time: Timestamp) {
+        package init(request: Digest, note: [UInt8], time: Timestamp, end: UInt64) {
             self.request = request
             self.note = note
             self.time = time
+            self.end = end
         }
 
-        fileprivate var bytes: [UInt8] {
+        package var bytes: [UInt8] {
             let json: JSON = [
                 "request": .string(request.hex), "note": .string(String(decoding: note, as: UTF8.self)),
-                "time": .integer(time.milliseconds),
+                "time": .integer(time.milliseconds), "end": .integer(Int64(end)),
             ]
             return json.canonical
         }
 
-        fileprivate init?(_ bytes: [UInt8]) {
+        package init?(_ bytes: [UInt8]) {
             guard let json = try? JSON(parsing: bytes), let digest = json["request"]?.stringValue,
                 let request = Digest(hex: digest), let note = json["note"]?.stringValue,
-                let time = json["time"]?.integerValue
+                let time = json["time"]?.integerValue, let end = json["end"]?.integerValue, end >= 0
             else { return nil }
-            self.init(request: request, note: Array(note.utf8), time: Timestamp(milliseconds: time))
+            self.init(
+                request: request, note: Array(note.utf8), time: Timestamp(milliseconds: time), end: UInt64(end))
         }
     }
 

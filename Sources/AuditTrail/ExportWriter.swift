@@ -111,22 +111,26 @@ package struct ExportWriter {
         var tiles = TileFiller()
         let size = head.size
         let total = range.map { $0.upperBound - $0.lowerBound } ?? size
-        try Self.forEachBundle(of: trail, size: size) { start, leaves in
-            let end = start + UInt64(leaves.count)
-            if range?.overlaps(start..<end) ?? true {
-                let tile = Tile(.entries, index: start / Tile.width, count: leaves.count)
-                try bag.put(TrailFiles.log(tile.path), Tile.bundle(of: leaves.map { Array($0) }))
+        let trail = trail
+        // Bundles are read and hashed on all cores, and put into the bag in order.
+        try InOrder.run(Int((size + Tile.width - 1) / Tile.width)) { number in
+            Result { try HashedBundle(of: trail, number, size: size) }
+        } take: { number, result in
+            let bundle = try result.get()
+            let start = UInt64(number) * Tile.width
+            if range?.overlaps(start..<start + UInt64(bundle.entries.count)) ?? true {
+                try bag.put(TrailFiles.log(bundle.tile.path), bundle.file)
             }
-            for (offset, leaf) in leaves.enumerated() {
-                let hash = Merkle.leafHash(leaf)
-                for (tile, hashes) in tiles.append(hash) {
+            for (offset, entry) in bundle.entries.enumerated() {
+                for (tile, hashes) in tiles.append(entry.hash) {
                     try bag.put(TrailFiles.log(tile.path), Tile.bytes(of: hashes))
                 }
                 let index = start + UInt64(offset)
                 guard range?.contains(index) ?? true else { continue }
-                try take(index, hash, leaf, &bag, each)
+                try take(index, entry.hash, entry.header, &bag, each)
             }
             try progress(min(entries, total), total)
+            return true
         }
         for (tile, hashes) in tiles.partial() { try bag.put(TrailFiles.log(tile.path), Tile.bytes(of: hashes)) }
         guard tiles.root == head.root else {
@@ -140,10 +144,9 @@ package struct ExportWriter {
     }
 
     private mutating func take(
-        _ index: UInt64, _ hash: Digest, _ leaf: ArraySlice<UInt8>, _ bag: inout BagWriter,
+        _ index: UInt64, _ hash: Digest, _ header: LeafHeader, _ bag: inout BagWriter,
         _ each: (Entry, inout BagWriter) throws -> Void
     ) throws {
-        let header = try LeafHeader(leaf: leaf)
         eras.insert(header.era)
         entries += 1
         try each(Entry(index: index, leafHash: hash, header: header), &bag)
@@ -194,7 +197,7 @@ package struct ExportWriter {
         let proof = LogProof(index: index, hashes: tree.inclusionProof(index: index, size: head.size), head: head)
         try bag.put("\(AuditExport.sliceFolder)/\(index)", Array(leaf))
         try bag.put("\(AuditExport.proofsFolder)/\(index).tlog-proof", proof.bytes)
-        try take(index, Merkle.leafHash(leaf), leaf, &bag, each)
+        try take(index, Merkle.leafHash(leaf), LeafHeader(leaf: leaf), &bag, each)
     }
 
     // MARK: The trail's files
@@ -211,15 +214,16 @@ package struct ExportWriter {
     ) throws {
         for index in 0..<(size + Tile.width - 1) / Tile.width {
             let first = index * Tile.width
-            let count = Int(min(Tile.width, size - first))
-            // It may be replaced between looking for its name and reading it.
-            var leaves: [ArraySlice<UInt8>]?
-            for _ in 0..<3 where leaves == nil { leaves = try bundle(of: trail, index, count) }
-            guard let leaves else {
-                throw LogError(.incomplete, "\(Tile(.entries, index: index, count: count).path) is missing")
-            }
-            try body(first, Array(leaves.prefix(count)))
+            try body(first, leaves(of: trail, index, Int(min(Tile.width, size - first))))
         }
+    }
+
+    fileprivate static func leaves(of trail: any Disk, _ index: UInt64, _ count: Int) throws -> [ArraySlice<UInt8>] {
+        // It may be replaced between looking for its name and reading it.
+        for _ in 0..<3 {
+            if let leaves = try bundle(of: trail, index, count) { return Array(leaves.prefix(count)) }
+        }
+        throw LogError(.incomplete, "\(Tile(.entries, index: index, count: count).path) is missing")
     }
 
     private static func bundle(of trail: any Disk, _ index: UInt64, _ count: Int) throws -> [ArraySlice<UInt8>]? {
@@ -232,5 +236,20 @@ package struct ExportWriter {
             if let bytes = try trail.read(TrailFiles.log(tile.path)) { return try tile.entries(parsing: bytes) }
         }
         return nil
+    }
+}
+
+/// One bundle of the log as it goes into an export.
+private struct HashedBundle: Sendable {
+    let tile: Tile
+    let file: BagFile
+    let entries: [(hash: Digest, header: LeafHeader)]
+
+    init(of trail: any Disk, _ number: Int, size: UInt64) throws {
+        let count = Int(min(Tile.width, size - UInt64(number) * Tile.width))
+        let leaves = try ExportWriter.leaves(of: trail, UInt64(number), count)
+        tile = Tile(.entries, index: UInt64(number), count: count)
+        file = BagFile(Tile.bundle(of: leaves))
+        entries = try leaves.map { (Merkle.leafHash($0), try LeafHeader(leaf: $0)) }
     }
 }

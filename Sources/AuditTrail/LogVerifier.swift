@@ -1,4 +1,5 @@
 package import DurableFiles
+internal import Synchronization
 package import TransparencyLog
 package import Vocabulary
 
@@ -15,7 +16,6 @@ package struct LogVerifier {
     private let entries: Range<UInt64>?
     private var checker: EntryChecker
     private var tiles = TileFiller()
-    private var eraKeys: [UInt64: OpenedEra] = [:]
     private var report = LogReport()
 
     /// `folder` is where `log/` and `keys/` lie on the disk: empty for a trail's own folder, `data/` in an export.
@@ -43,24 +43,18 @@ package struct LogVerifier {
         if let entries, entries.upperBound > head.size {
             throw LogError(.incomplete, "the export names entries beyond the log")
         }
-        for index in 0..<(head.size + Tile.width - 1) / Tile.width {
-            let first = index * Tile.width
-            let count = Int(min(Tile.width, head.size - first))
-            let bundle = Tile(.entries, index: index, count: count)
-            let isHere = entries.map { $0.overlaps(first..<first + UInt64(count)) } ?? true
-            let leaves = isHere ? try bundle.entries(parsing: file(TrailFiles.log(bundle.path))) : nil
-            let hashes = isHere ? nil : try hashTile(Tile(.hashes(level: 0), index: index, count: count))
-            for offset in 0..<count {
-                if let leaves {
-                    // A bundle at the edge of a range has entries that the range does not have: only their hashes count.
-                    let at = first + UInt64(offset)
-                    if entries?.contains(at) ?? true {
-                        try visit(take(leaves[offset], index: at))
-                    } else {
-                        try append(Merkle.leafHash(leaves[offset]))
-                    }
-                } else if let hashes {
-                    try append(hashes[offset])
+        let bundles = BundleReader(
+            disk: disk, folder: folder, origin: identity.origin, size: head.size, entries: entries,
+            keys: EraKeys(disk: disk, folder: folder, auditor: auditor))
+        // Files are read, entries hashed and opened on all cores; what follows from them is checked in order.
+        try InOrder.run(bundles.count) { number in
+            bundles.read(number)
+        } take: { number, bundle in
+            for (offset, entry) in bundle.entries.enumerated() {
+                for (tile, hashes) in tiles.append(entry.hash) { try compare(tile, hashes) }
+                if let content = entry.content {
+                    let index = UInt64(number) * Tile.width + UInt64(offset)
+                    try visit(take(entry, content.get(), index: index, keys: bundles.keys))
                 }
                 while let checkpoint = earlier.first, checkpoint.size == tiles.size {
                     guard checkpoint.root == tiles.root else {
@@ -72,6 +66,8 @@ package struct LogVerifier {
                     report.checkpoints += 1
                 }
             }
+            if let failure = bundle.failure { throw failure }
+            return true
         }
         for (tile, hashes) in tiles.partial() { try compare(tile, hashes) }
         guard tiles.size == head.size, tiles.root == head.root else {
@@ -84,43 +80,19 @@ package struct LogVerifier {
         return report
     }
 
-    private mutating func append(_ hash: Digest) throws {
-        for (tile, hashes) in tiles.append(hash) { try compare(tile, hashes) }
-    }
-
-    private mutating func take(_ leaf: ArraySlice<UInt8>, index: UInt64) throws -> LogEntry {
-        let hash = Merkle.leafHash(leaf)
-        try append(hash)
-        let header: LeafHeader
-        do {
-            header = try LeafHeader(leaf: leaf)
-        } catch {
-            throw LogError(error.code, "entry \(index): \(error.publicDescription)")
-        }
-        let core = try core(leaf, header: header, index: index)
-        if let closed = try checker.take(header, leafHash: hash, index: index, core: core) {
+    private mutating func take(
+        _ entry: ReadEntry, _ content: (header: LeafHeader, core: JSON?), index: UInt64, keys: EraKeys
+    ) throws -> LogEntry {
+        if content.core != nil { report.opened += 1 }
+        let closed = try checker.take(content.header, leafHash: entry.hash, index: index, core: content.core)
+        if let closed {
             // A key is guarded memory: kept no longer than its era.
-            eraKeys[header.era] = nil
-            report.add(closed, header.era, isClosed: true)
+            keys.forget(content.header.era)
+            report.add(closed, content.header.era, isClosed: true)
         }
         report.entries += 1
-        return LogEntry(index: index, leafHash: hash, header: header, byteCount: leaf.count, core: core)
-    }
-
-    private mutating func core(_ leaf: ArraySlice<UInt8>, header: LeafHeader, index: UInt64) throws -> JSON? {
-        if eraKeys[header.era] == nil {
-            eraKeys[header.era] = try OpenedEra(header, index: index, auditor: auditor) { path in
-                try disk.read(folder + path)
-            }
-        }
-        guard let era = eraKeys[header.era], era.isReadable else { return nil }
-        do {
-            let core = try era.open(leaf, origin: identity.origin)
-            report.opened += 1
-            return core
-        } catch {
-            throw LogError(error.code, "entry \(index): \(error.publicDescription)")
-        }
+        return LogEntry(
+            index: index, leafHash: entry.hash, header: content.header, byteCount: entry.byteCount, core: content.core)
     }
 
     private func compare(_ tile: Tile, _ hashes: [Digest]) throws {
@@ -151,6 +123,97 @@ package struct LogVerifier {
 
     private func file(_ path: String) throws -> [UInt8] {
         guard let bytes = try disk.read(folder + path) else { throw LogError(.incomplete, "\(path) is missing") }
+        return bytes
+    }
+}
+
+/// One entry as far as it can be told without those before it.
+private struct ReadEntry: Sendable {
+    let hash: Digest
+    let byteCount: Int
+    /// Its header, and its core when the key is there; `nil` for an entry of which only the hash counts.
+    let content: Result<(header: LeafHeader, core: JSON?), any Error>?
+}
+
+/// Reads the log's bundles, each by itself.
+private struct BundleReader: Sendable {
+    let disk: any Disk
+    let folder: String
+    let origin: String
+    let size: UInt64
+    /// As the verifier's.
+    let entries: Range<UInt64>?
+    let keys: EraKeys
+
+    var count: Int { Int((size + Tile.width - 1) / Tile.width) }
+
+    /// The entries of one bundle, up to the first that is not well formed; then why.
+    func read(_ number: Int) -> (entries: [ReadEntry], failure: (any Error)?) {
+        let first = UInt64(number) * Tile.width
+        let count = Int(min(Tile.width, size - first))
+        var result: [ReadEntry] = []
+        result.reserveCapacity(count)
+        do {
+            guard entries.map({ $0.overlaps(first..<first + UInt64(count)) }) ?? true else {
+                let tile = Tile(.hashes(level: 0), index: UInt64(number), count: count)
+                for hash in try tile.hashes(parsing: disk.file(folder + TrailFiles.log(tile.path))) {
+                    result.append(ReadEntry(hash: hash, byteCount: 0, content: nil))
+                }
+                return (result, nil)
+            }
+            let bundle = Tile(.entries, index: UInt64(number), count: count)
+            let bytes = try disk.file(folder + TrailFiles.log(bundle.path))
+            for (offset, leaf) in try bundle.entries(parsing: bytes).enumerated() {
+                let index = first + UInt64(offset)
+                // A bundle at the edge of a range has entries that the range does not have: only their hashes count.
+                let isIn = entries?.contains(index) ?? true
+                result.append(
+                    ReadEntry(
+                        hash: Merkle.leafHash(leaf), byteCount: leaf.count,
+                        content: isIn ? Result { try content(leaf, index) } : nil))
+            }
+            return (result, nil)
+        } catch { return (result, error) }
+    }
+
+    private func content(_ leaf: ArraySlice<UInt8>, _ index: UInt64) throws -> (header: LeafHeader, core: JSON?) {
+        func named(_ error: LogError) -> LogError { LogError(error.code, "entry \(index): \(error.publicDescription)") }
+        let header: LeafHeader
+        do { header = try LeafHeader(leaf: leaf) } catch { throw named(error) }
+        let era = try keys.era(of: header, at: index)
+        guard era.isReadable else { return (header, nil) }
+        do throws(LogError) { return (header, try era.open(leaf, origin: origin)) } catch { throw named(error) }
+    }
+}
+
+/// The keys of the eras that are being read, each opened once.
+private final class EraKeys: Sendable {
+    private let disk: any Disk
+    private let folder: String
+    private let auditor: AuditorKey?
+    private let opened = Mutex<[UInt64: OpenedEra]>([:])
+
+    init(disk: any Disk, folder: String, auditor: AuditorKey?) {
+        self.disk = disk
+        self.folder = folder
+        self.auditor = auditor
+    }
+
+    func era(of header: LeafHeader, at index: UInt64) throws -> OpenedEra {
+        if let era = opened.withLock({ $0[header.era] }) { return era }
+        let era = try OpenedEra(header, index: index, auditor: auditor) { path in try disk.read(folder + path) }
+        opened.withLock { $0[header.era] = era }
+        return era
+    }
+
+    func forget(_ era: UInt64) { opened.withLock { $0[era] = nil } }
+}
+
+extension Disk {
+    fileprivate func file(_ path: String) throws -> [UInt8] {
+        guard let bytes = try read(path) else {
+            throw LogError(.incomplete, "\(path) is missing")
+        }
         return bytes
     }
 }
@@ -236,7 +299,7 @@ package struct EraReport: Sendable, Equatable {
 }
 
 /// An era's key, if there is one for this auditor.
-final class OpenedEra {
+final class OpenedEra: Sendable {
     private let key: EraKey?
     let isReadable: Bool
 

@@ -112,17 +112,24 @@ extension Trail {
     }
 
     /// Writes a prepared record. When this returns, the record survives a crash of the machine.
-    package func append(_ prepared: PreparedRecord) throws(TrailError) -> AppendedRecord {
+    ///
+    /// - Parameter isHeaded: whether a signed head over the record is made with it, so that `head` and `receipt` then
+    ///   need no more waiting for the disk.
+    package func append(_ prepared: PreparedRecord, isHeaded: Bool = false) throws(TrailError) -> AppendedRecord {
         do {
-            return try submit(prepared)
+            return try submit(prepared, isHeaded: isHeaded)
         } catch  where error.code == .full && prepared.mayUseReserve {
             // The batch that met the full disk took this one down with it; now the reserve is open.
-            return try submit(prepared)
+            return try submit(prepared, isHeaded: isHeaded)
         }
     }
 
     /// Prepares and appends at once, whatever other threads do meanwhile.
-    package func record(_ record: TrailRecord, in era: TrailEra) throws(TrailError) -> AppendedRecord {
+    ///
+    /// - Parameter isHeaded: as `append`'s.
+    package func record(
+        _ record: TrailRecord, in era: TrailEra, isHeaded: Bool = false
+    ) throws(TrailError) -> AppendedRecord {
         try readyForNewRecord(record.event, in: era)
         let kind: LeafHeader.Kind = record.event.isOfTheTrail ? .trail : .record
         let open = try lock.held { () throws(TrailError) in try self.open(era) }
@@ -132,7 +139,9 @@ extension Trail {
                 let (prepared, place) = try open.sealing.held { () throws(TrailError) in
                     let (_, sequence, previous) = try lock.held { () throws(TrailError) in try nextPlace(in: era) }
                     let prepared = try seal(record, kind: kind, in: open, sequence: sequence, previous: previous)
-                    return (prepared, try lock.held { () throws(TrailError) in try enqueue(prepared) })
+                    return (
+                        prepared, try lock.held { () throws(TrailError) in try enqueue(prepared, isHeaded: isHeaded) }
+                    )
                 }
                 return try acknowledged(prepared, place)
             } catch  where error.code == .full && retriesFull {

@@ -90,7 +90,7 @@ extension Trail {
         for _ in 0..<2 {
             let (anchored, published) = lock.held { (state.anchored, state.publishedNote) }
             if let published, try disk.read(TrailFiles.checkpoint) != published { return "the published checkpoint" }
-            if try anchor.read(TrailFiles.anchor) == anchored { return nil }
+            if try Anchor.read(anchor) == anchored { return nil }
             if lock.held({ state.anchored == anchored && !state.isCommitting }) { return "the anchor" }
         }
         return nil

@@ -8,8 +8,10 @@ internal import Vocabulary
 
 extension Trail {
     /// Puts a record into the forming batch and waits until it is durable.
-    func submit(_ prepared: PreparedRecord) throws(TrailError) -> AppendedRecord {
-        let place = try lock.held { () throws(TrailError) in try enqueue(prepared) }
+    ///
+    /// - Parameter isHeaded: whether a signed head over the record is wanted at once.
+    func submit(_ prepared: PreparedRecord, isHeaded: Bool = false) throws(TrailError) -> AppendedRecord {
+        let place = try lock.held { () throws(TrailError) in try enqueue(prepared, isHeaded: isHeaded) }
         return try acknowledged(prepared, place)
     }
 
@@ -21,7 +23,7 @@ extension Trail {
     }
 
     /// Gives a record its index and its place in the forming batch. `lock` is held.
-    func enqueue(_ prepared: PreparedRecord) throws(TrailError) -> Queued {
+    func enqueue(_ prepared: PreparedRecord, isHeaded: Bool = false) throws(TrailError) -> Queued {
         if let stopped = state.stopped { throw stopped }
         if state.isFull && !prepared.mayUseReserve {
             state.refusals += 1
@@ -39,6 +41,7 @@ extension Trail {
         let index = state.nextIndex
         let time = clock.now()
         batch.add(prepared, index: index, time: time)
+        if isHeaded { batch.wantsHead = true }
         state.nextIndex += 1
         state.lastWritten = time
         return Queued(batch: batch, index: index, leads: claimLead())
@@ -123,7 +126,7 @@ extension Trail {
         idle.wakeAll()
     }
 
-    private static let batchesLedMax = 4
+    private static let batchesLedMax = 16
     /// More than a head's note and frame can take.
     private static let headBytesMax = 1024
 
@@ -151,14 +154,13 @@ extension Trail {
             failure = Self.writeFailure(error)
         }
         var anchorFailure: TrailError?
+        var anchored = expected
         if failure == nil, let head {
-            do {
-                // Compare-and-swap: a head that someone else put there is never overwritten.
-                guard try anchor.read(TrailFiles.anchor) == expected else { throw DiskError.gone }
-                try anchor.replace(TrailFiles.anchor, with: head.note, durable: true)
+            do throws(DiskError) {
+                anchored = try Anchor.swap(expected, for: head.note, on: anchor)
             } catch {
                 anchorFailure =
-                    error as? DiskError == .noSpace
+                    error == .noSpace
                     ? TrailError(.full, "the anchor's disk is full")
                     : TrailError(.poisoned, "the anchor is not as this trail left it, or could not be moved")
             }
@@ -172,7 +174,7 @@ extension Trail {
         state.apply(batch, headBytes: headBytes)
         if anchorFailure == nil, let head {
             state.head = head
-            state.anchored = head.note
+            state.anchored = anchored
         }
         batch.finish(.success(()), headFailure: anchorFailure)
         if let anchorFailure, anchorFailure.code != .full { stop(anchorFailure) }

@@ -51,7 +51,8 @@ extension Trail {
         let first = try seal(record, kind: .eraOpened, in: era, sequence: 1, previous: nil)
         lock.held { state.eras[number] = era }
         do throws(TrailError) {
-            _ = try submit(first)
+            // A run begins under a head that already covers its opening.
+            _ = try submit(first, isHeaded: run != nil)
         } catch {
             lock.held { state.eras[number] = nil }
             throw error

@@ -37,7 +37,7 @@ extension Trail {
             guard try home.disk.read(TrailFiles.identity) == nil else {
                 throw TrailError(.alreadyExists, "there is a trail already")
             }
-            guard try home.anchor.read(TrailFiles.anchor).map({ isYoung($0, identity) }) ?? true else {
+            guard try Anchor.read(home.anchor).map({ isYoung($0.note, identity) }) ?? true else {
                 throw TrailError(.alreadyExists, "the anchor belongs to a trail that is not here")
             }
             for folder in [WALFiles.folder, EraKeyFile.folder] {
@@ -48,7 +48,7 @@ extension Trail {
             try home.disk.preallocate(WALFiles.segment(first: 0), byteCount: byteCount)
             var state = TrailState(periods: SigningPeriods(identity))
             state.segments = [Segment(first: 0, used: 0, byteCount: byteCount)]
-            state.anchored = try home.anchor.read(TrailFiles.anchor)
+            state.anchored = try Anchor.read(home.anchor)
             trail = Trail(
                 identity: identity, home: home, signingKey: signingKey, hostKey: hostKey,
                 subjects: try SubjectKeys(home.disk, hostKey: hostKey), state: state)
@@ -201,9 +201,9 @@ private struct Recovery {
     // MARK: Heads
 
     mutating func readHeads() throws {
-        if let note = try home.anchor.read(TrailFiles.anchor) {
-            heads.append((try parse(note, "the anchor"), "the anchor"))
-            state.anchored = note
+        if let anchored = try Anchor.read(home.anchor) {
+            heads.append((try parse(anchored.note, "the anchor"), "the anchor"))
+            state.anchored = anchored
         } else {
             guard home.settings.makesAnchorAnew else {
                 throw TrailError(.rolledBack, "the anchor is gone; without it a rollback cannot be told")
@@ -271,12 +271,23 @@ private struct Recovery {
         guard let bytes = try home.disk.read(path) else { throw TrailError(.damaged, "a segment is gone") }
         let first = state.tree.size
         var at = 0
-        while let frame = WALFrame(in: bytes, at: at) {
-            guard frame.index == state.tree.size else {
-                throw TrailError(.damaged, "entry \(state.tree.size) is missing or doubled")
+        let parts = WALFrame.parts(of: bytes)
+        // Checksums and hashes are computed on all cores; what follows from them is looked at in order.
+        try InOrder.run(parts.count) { number in
+            HashedFrame.frames(in: bytes, parts[number])
+        } take: { number, frames in
+            for frame in frames {
+                guard frame.frame.index == state.tree.size else {
+                    throw TrailError(.damaged, "entry \(state.tree.size) is missing or doubled")
+                }
+                if frame.frame.isHead {
+                    try take(head: frame, in: bytes)
+                } else {
+                    try take(leaf: frame, in: bytes, segment: first)
+                }
+                at = frame.frame.end
             }
-            if frame.isHead { try take(head: frame) } else { try take(leaf: frame, segment: first) }
-            at = frame.end
+            return at == parts[number].upperBound
         }
         switch WALTail(of: bytes, after: at) {
         case .clean: break
@@ -286,9 +297,10 @@ private struct Recovery {
         state.segments.append(Segment(first: first, used: at, byteCount: bytes.count))
     }
 
-    private mutating func take(leaf frame: WALFrame, segment: UInt64) throws {
-        let hash = Merkle.leafHash(frame.payload)
-        guard hash == frame.hash, let header = try? LeafHeader(leaf: frame.payload) else {
+    private mutating func take(leaf hashed: HashedFrame, in segmentBytes: [UInt8], segment: UInt64) throws {
+        let frame = hashed.frame
+        let hash = hashed.hash
+        guard hash == frame.hash, let header = hashed.header else {
             throw TrailError(.damaged, "entry \(frame.index) does not fit its hash")
         }
         do {
@@ -302,7 +314,7 @@ private struct Recovery {
         }
         if header.kind == .record { state.records += 1 }
         state.lastWritten = header.time
-        try compareWithBundle(frame.payload)
+        try compareWithBundle(segmentBytes[frame.payload])
         state.tree.append(hash)
         state.places.append(
             Place(
@@ -312,11 +324,11 @@ private struct Recovery {
         try checkPassedHeads()
     }
 
-    private mutating func take(head frame: WALFrame) throws {
-        guard SHA256.hash(frame.payload) == frame.hash else {
-            throw TrailError(.damaged, "a head of size \(frame.index) does not fit its hash")
+    private mutating func take(head hashed: HashedFrame, in segmentBytes: [UInt8]) throws {
+        guard hashed.hash == hashed.frame.hash else {
+            throw TrailError(.damaged, "a head of size \(hashed.frame.index) does not fit its hash")
         }
-        lastHead = (frame.index, Array(frame.payload))
+        lastHead = (hashed.frame.index, Array(segmentBytes[hashed.frame.payload]))
     }
 
     // MARK: Published tiles
@@ -331,7 +343,7 @@ private struct Recovery {
         guard let (bytes, at) = bundle else { return }
         let end = at + 2 + leaf.count
         guard end <= bytes.count, Int(bytes[at]) << 8 | Int(bytes[at + 1]) == leaf.count,
-            bytes[(at + 2)..<end].elementsEqual(leaf)
+            bytes[(at + 2)..<end] == leaf
         else {
             bundle = nil
             return

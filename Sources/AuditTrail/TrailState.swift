@@ -28,8 +28,8 @@ struct TrailState {
     var stopped: TrailError?
     var periods: SigningPeriods
     var head: SignedCheckpoint?
-    /// The note that lies at the anchor.
-    var anchored: [UInt8]?
+    /// What this trail put at the anchor last.
+    var anchored: AnchoredHead?
     /// How many entries the published checkpoint covers, and its note.
     var published: UInt64 = 0
     var publishedNote: [UInt8]?
@@ -96,8 +96,15 @@ struct Segment {
     let first: UInt64
     var used: Int
     let byteCount: Int
+    let path: String
 
-    var path: String { WALFiles.segment(first: first) }
+    init(first: UInt64, used: Int, byteCount: Int) {
+        self.first = first
+        self.used = used
+        self.byteCount = byteCount
+        path = WALFiles.segment(first: first)
+    }
+
     var room: Int { byteCount - used }
 }
 

@@ -8,7 +8,7 @@ internal import Vocabulary
 /// a leaf (hash: its leaf hash) or, with the index's top bit set, the note of a head of that size (hash: SHA-256). The
 /// checksum covers everything but itself. `back` is the distance to the first byte of the batch that was written
 /// together: it tells a torn batch, which nobody was told is durable, from damage to what was.
-struct WALFrame {
+struct WALFrame: Sendable {
     static let headerBytes = 28
     static let overheadBytes = headerBytes + Digest.byteCount
     static let headBit: UInt64 = 1 << 63
@@ -18,10 +18,11 @@ struct WALFrame {
     let index: UInt64
     let isHead: Bool
     let batchOffset: Int
-    let payload: ArraySlice<UInt8>
+    /// Where the payload lies in the segment.
+    let payload: Range<Int>
     let hash: Digest
 
-    var end: Int { offset + Self.overheadBytes + payload.count }
+    var end: Int { payload.upperBound + Digest.byteCount }
 
     /// Appends a frame to a batch's bytes.
     static func append(
@@ -41,30 +42,81 @@ struct WALFrame {
 
     /// The valid frame that starts at `offset`, if there is one.
     init?(in segment: [UInt8], at offset: Int) {
-        guard offset + Self.overheadBytes <= segment.count else { return nil }
-        let length = Int(segment.bigEndian(at: offset, 4))
-        guard (1...Self.payloadBytesMax).contains(length), offset + Self.overheadBytes + length <= segment.count else {
-            return nil
+        guard let end = Self.end(in: segment, at: offset) else { return nil }
+        let (checksum, stated, index, back, hash) = segment.withUnsafeBytes { bytes in
+            let frame = UnsafeRawBufferPointer(rebasing: bytes[offset..<end])
+            return (
+                Self.checksum(frame), frame.bigEndian(at: 4, UInt32.self), frame.bigEndian(at: 8, UInt64.self),
+                Int(frame.bigEndian(at: 24, UInt32.self)), Digest(frame, at: frame.count - Digest.byteCount)
+            )
         }
-        let end = offset + Self.overheadBytes + length
-        let checksum = segment.withUnsafeBytes { Self.checksum(UnsafeRawBufferPointer(rebasing: $0[offset..<end])) }
-        guard segment.bigEndian(at: offset + 4, 4) == UInt64(checksum) else { return nil }
-        let back = Int(segment.bigEndian(at: offset + 24, 4))
-        guard back <= offset else { return nil }
-        let index = segment.bigEndian(at: offset + 8, 8)
+        guard stated == checksum, back <= offset else { return nil }
         self.offset = offset
         self.index = index & ~Self.headBit
         isHead = index & Self.headBit != 0
         batchOffset = offset - back
-        payload = segment[offset + Self.headerBytes..<end - Digest.byteCount]
-        hash = Digest(segment[(end - Digest.byteCount)..<end])!
+        payload = offset + Self.headerBytes..<end - Digest.byteCount
+        self.hash = hash
     }
+
+    /// Where the frame at `offset` ends if its length is true.
+    private static func end(in segment: [UInt8], at offset: Int) -> Int? {
+        guard offset + overheadBytes <= segment.count else { return nil }
+        let length = Int(segment.withUnsafeBytes { $0.bigEndian(at: offset, UInt32.self) })
+        guard (1...payloadBytesMax).contains(length), offset + overheadBytes + length <= segment.count else {
+            return nil
+        }
+        return offset + overheadBytes + length
+    }
+
+    /// Pieces of a segment of some hundred frames each, by the frames' lengths alone: where a length is wrong, so is
+    /// the frame there.
+    static func parts(of segment: [UInt8]) -> [Range<Int>] {
+        var parts: [Range<Int>] = []
+        var start = 0
+        var at = 0
+        while let end = end(in: segment, at: at) {
+            at = end
+            if at - start >= partBytesMin {
+                parts.append(start..<at)
+                start = at
+            }
+        }
+        if at > start { parts.append(start..<at) }
+        return parts
+    }
+
+    private static let partBytesMin = 1 << 18
 
     private static func checksum(_ frame: UnsafeRawBufferPointer) -> UInt32 {
         var checksum = CRC32C()
         checksum.update(UnsafeRawBufferPointer(rebasing: frame[..<4]))
         checksum.update(UnsafeRawBufferPointer(rebasing: frame[8...]))
         return checksum.value
+    }
+}
+
+/// A frame whose payload has been hashed again.
+struct HashedFrame: Sendable {
+    let frame: WALFrame
+    /// The leaf's hash, or the note's.
+    let hash: Digest
+    /// A leaf's header; `nil` when it is none.
+    let header: LeafHeader?
+
+    /// The good frames of a part of a segment, up to the first that is not.
+    static func frames(in segment: [UInt8], _ part: Range<Int>) -> [HashedFrame] {
+        var frames: [HashedFrame] = []
+        var at = part.lowerBound
+        while at < part.upperBound, let frame = WALFrame(in: segment, at: at) {
+            let payload = segment[frame.payload]
+            frames.append(
+                HashedFrame(
+                    frame: frame, hash: frame.isHead ? SHA256.hash(payload) : Merkle.leafHash(payload),
+                    header: frame.isHead ? nil : try? LeafHeader(leaf: payload)))
+            at = frame.end
+        }
+        return frames
     }
 }
 
@@ -164,15 +216,17 @@ struct CRC32C {
     }()
 }
 
+extension UnsafeRawBufferPointer {
+    fileprivate func bigEndian<Number: FixedWidthInteger & BitwiseCopyable>(
+        at offset: Int, _: Number.Type
+    ) -> Number {
+        Number(bigEndian: loadUnaligned(fromByteOffset: offset, as: Number.self))
+    }
+}
+
 extension [UInt8] {
     fileprivate mutating func appendBigEndian(_ value: some FixedWidthInteger) {
         Swift.withUnsafeBytes(of: value.bigEndian) { append(contentsOf: $0) }
-    }
-
-    fileprivate func bigEndian(at offset: Int, _ count: Int) -> UInt64 {
-        var value: UInt64 = 0
-        for place in offset..<offset + count { value = value << 8 | UInt64(self[place]) }
-        return value
     }
 
     /// The last byte at or after `start` that is not zero; segments end with megabytes of zeros.

@@ -53,7 +53,7 @@ package final class Fabric: Sendable {
     package func reinstate(_ id: NodeID) async throws(FabricError) -> ScrubCertificate? {
         let status = try pool.status(id)
         guard let quarantine = status.quarantine else {
-            throw FabricError(.notFree, "the node is not quarantined")
+            throw FabricError(.notQuarantined, "the node is not quarantined")
         }
         let result = await onThread { [self] in
             Result { () throws(FabricError) in

@@ -7,6 +7,7 @@ package struct FabricError: Error, Equatable, Sendable, CustomStringConvertible 
         case unknownNode = "unknown-node"
         case notFree = "not-free"
         case quarantined
+        case notQuarantined = "not-quarantined"
         case unreachable
         /// Wrong authority, expired, or not the certificate this node was enrolled with.
         case untrustedPeer = "untrusted-peer"

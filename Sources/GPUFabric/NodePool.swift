@@ -164,7 +164,7 @@ final class NodePool: Sendable {
     func reinstate(_ id: NodeID) throws(FabricError) {
         let result: Result<Void, FabricError> = entries.withLock { entries in
             guard var entry = entries[id], entry.quarantine != nil else {
-                return .failure(FabricError(.notFree, "the node is not quarantined"))
+                return .failure(FabricError(.notQuarantined, "the node is not quarantined"))
             }
             entry.life.apply(.reinstated)
             entry.quarantine = nil

@@ -90,9 +90,6 @@ extension Gateway {
         if let once, let earlier = try earlierRequest(once, by: requester) { return earlier }
         let id = try RequestID("request-\(ledger.requests.count + 1)")
         let question = try accessQuestion(of: id, form: json, requester: requester, votes: [])
-        guard question.termMonths != nil || question.breakGlass != nil else {
-            throw GatewayError(.usage, "the request form does not say 'termMonths', how long the data are wanted for")
-        }
         guard (question.breakGlass?.reason.utf8.count ?? 0) <= 4096 else {
             throw GatewayError(.usage, "a reason has at most 4096 bytes")
         }

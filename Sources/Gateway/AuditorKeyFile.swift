@@ -52,6 +52,10 @@ package enum AuditorKeyFile {
     }
 
     static func readPrivate(_ file: URL) throws -> WrappingKey {
-        try WrappingKey(secret: KeyFileText.read(privateWord, file, madeBy: "sekisho audit keygen"))
+        guard (try? GatewayFile.bytes(file, role: "private key file"))?.starts(with: publicWord.utf8) != true else {
+            throw GatewayError(
+                .usage, "this is a public key; name the private key file, which is where the auditor works")
+        }
+        return try WrappingKey(secret: KeyFileText.read(privateWord, file, madeBy: "sekisho audit keygen"))
     }
 }

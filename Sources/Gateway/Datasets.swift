@@ -22,12 +22,41 @@ package enum FeatureFiles: Sendable {
 
     fileprivate var source: FeatureSource {
         switch self {
-        case .dense(let file): .dense(path: file.path)
+        case .dense(let file): .dense(.path(file.path))
         case .sparse(let rowPointers, let columns, let values, let count):
             .sparse(
-                rowPointers: rowPointers.path, columns: columns.path, values: values.path, columnCount: count)
+                rowPointers: .path(rowPointers.path), columns: .path(columns.path), values: .path(values.path),
+                columnCount: count)
         }
     }
+}
+
+/// The files of one version as they come; sealed as they are written, and gone when the upload is let go.
+package struct DatasetUpload: Sendable {
+    fileprivate let staged: StagedUpload
+
+    package func begin(_ part: UploadPart) throws { try telling { try staged.begin(part.part) } }
+    package func append(_ bytes: ArraySlice<UInt8>) throws { try telling { try staged.append(bytes) } }
+    package func end(_ part: UploadPart) throws { try telling { try staged.end(part.part) } }
+
+    private func telling(_ body: () throws -> Void) throws {
+        do { try body() } catch let error as VaultError { throw GatewayError(vault: error) }
+    }
+}
+
+/// One of the files of a version, by the name that it has in an archive.
+package struct UploadPart: Sendable {
+    fileprivate let part: StagedUpload.Part
+    package var fileName: String { part.fileName }
+
+    /// `nil` for a name that no such file has.
+    package init?(fileName: String) {
+        guard let part = StagedUpload.Part.allCases.first(where: { $0.fileName == fileName }) else { return nil }
+        self.part = part
+    }
+
+    /// All names, in the order in which the files are read.
+    package static var fileNames: [String] { StagedUpload.Part.allCases.map(\.fileName) }
 }
 
 package struct SubjectUse: Sendable, Equatable {
@@ -41,6 +70,39 @@ extension Gateway {
         _ dataset: DatasetID, nodes: URL, edges: URL, features: FeatureFiles, consent: URL?, by actor: PersonID,
         progress: @escaping @Sendable ((name: String, done: Int, of: Int, words: String)) -> Void
     ) async throws -> DatasetSummary {
+        try await importDataset(
+            dataset,
+            ImportSource(
+                nodes: .path(nodes.path), edges: .path(edges.path), features: features.source,
+                consent: consent.map { .path($0.path) }),
+            by: actor, progress)
+    }
+
+    /// Where a service puts the files of a version as they come.
+    package func stageUpload(by actor: PersonID) async throws -> DatasetUpload {
+        try require(actor, anyOf: [.dataCustodian])
+        do { return DatasetUpload(staged: try await vault.stageUpload()) } catch let error as VaultError {
+            throw GatewayError(vault: error)
+        }
+    }
+
+    /// The same, of files that were sent.
+    ///
+    /// - Parameter featureColumns: how many columns sparse features have, where the last ones may be empty.
+    package func importDataset(
+        _ dataset: DatasetID, _ upload: DatasetUpload, featureColumns: Int?, by actor: PersonID
+    ) async throws -> DatasetSummary {
+        let source: ImportSource
+        do throws(VaultError) {
+            source = try upload.staged.source(featureColumns: featureColumns)
+        } catch { throw GatewayError(vault: error) }
+        return try await importDataset(dataset, source, by: actor) { _ in }
+    }
+
+    private func importDataset(
+        _ dataset: DatasetID, _ source: ImportSource, by actor: PersonID,
+        _ progress: @escaping @Sendable ((name: String, done: Int, of: Int, words: String)) -> Void
+    ) async throws -> DatasetSummary {
         try require(actor, anyOf: [.dataCustodian])
         let before = try await vault.versions().filter { $0.dataset == dataset }
         let version = try VersionID("v\(before.count + 1)")
@@ -53,11 +115,7 @@ extension Gateway {
         try ledger.record(intent, in: .gateway, key: ledger.freshKey("importing.\(dataset)"))
         let report: ImportReport
         do {
-            report = try await vault.importVersion(
-                ImportSource(
-                    nodes: nodes.path, edges: edges.path, features: features.source, consent: consent?.path),
-                dataset: dataset, version: version
-            ) { step in
+            report = try await vault.importVersion(source, dataset: dataset, version: version) { step in
                 progress(("import", (steps.firstIndex(of: step) ?? 0) + 1, steps.count, "\(step)"))
             }
         } catch let error as VaultError {

@@ -87,6 +87,8 @@ final class Ledger {
     @discardableResult
     func record(_ event: Event, in id: CaseID, key recordKey: String) throws -> CaseRecord {
         if let existing = file(id)[recordKey] { return existing }
+        var event = event
+        if case .request(let request) = id { event.detail["request"] = .string(request.text) }
         let payload = JSON.object(event.payload)
         let payloadDigest = event.payload.isEmpty ? nil : SHA256.hash(payload.canonical)
         let time = clock.now()
@@ -106,7 +108,7 @@ final class Ledger {
                 event.record(payloadDigest: payloadDigest), in: id, isFirst: file(id).records.isEmpty)
         } catch { throw GatewayError(trail: error) }
         try insertPending(prepared, id, recordKey, time, payload)
-        let appended = try append(prepared)
+        let appended = try append(prepared, isHeaded: Self.shown.contains(event.name))
         let record = CaseRecord(
             index: appended.index, leafHash: prepared.leafHash, time: time, key: recordKey, core: prepared.core,
             payload: payload)
@@ -138,9 +140,12 @@ final class Ledger {
             ? try trail.prepareClose(record, run: run) : try trail.prepare(record, in: .run(run))
     }
 
-    private func append(_ prepared: PreparedRecord) throws -> AppendedRecord {
+    /// What is shown to a wall soon after, under a signed head: its head is made with it.
+    private static let shown: Set<AuditEvent> = [.runDecided, .deviceLeased, .releaseDecided]
+
+    private func append(_ prepared: PreparedRecord, isHeaded: Bool) throws -> AppendedRecord {
         do throws(TrailError) {
-            return try trail.append(prepared)
+            return try trail.append(prepared, isHeaded: isHeaded)
         } catch {
             // The row must not outlive a leaf that never was. Where the trail does not know whether the leaf is on the
             // disk, the next start asks.

@@ -178,6 +178,7 @@ extension GatewayError {
         let code: Code =
             switch error.code {
             case .unknownNode: .notFound
+            case .notQuarantined: .usage
             case .evidence, .untrustedPeer, .refused, .quarantined, .outsideWindow: .refused
             case .scrubUnproven, .protocolViolation: .integrity
             default: .unavailable

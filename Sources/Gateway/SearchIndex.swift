@@ -9,13 +9,13 @@ package import Vocabulary
 /// The index is made from the case records and tells nothing they do not: each hit is opened and compared. Whether
 /// nothing was left out is what the export's verification shows.
 package final class SearchIndex {
-    private let key: SecretBytes
+    private let key: MACKey
     private static let termBytes = 16
     /// Counting stops here: which of several conditions is the rarest needs no more.
     private static let countMax = 20_000
 
     /// - Parameter key: 32 bytes of its own use.
-    package init(key: consuming SecretBytes) { self.key = key }
+    package init(key: borrowing SecretBytes) { self.key = MACKey(key) }
 
     static func migrate(_ migrator: inout DatabaseMigrator) {
         migrator.registerMigration("search") { database in
@@ -110,6 +110,6 @@ package final class SearchIndex {
     private static let everything = (field: "", value: "")
 
     private func keyed(_ field: String, _ value: String) -> Data {
-        Data(KeyDerivation.hmac(key, Array(field.utf8) + [0] + Array(value.utf8)).prefix(Self.termBytes))
+        Data(key.tag(Array(field.utf8) + [0] + Array(value.utf8)).prefix(Self.termBytes))
     }
 }

@@ -29,9 +29,9 @@ struct ConsentFile {
     private(set) var consents: [Consent?]
 
     /// Reads the consents of the people in `nodes`. A node that only this file names becomes a person by it.
-    init(path: String, nodes: inout NodeFile) throws(VaultError) {
+    init(_ file: ImportFile, nodes: inout NodeFile) throws(VaultError) {
         consents = Array(repeating: nil, count: nodes.subjects.count)
-        var table = try TableReader(path: path, source: .consent)
+        var table = try TableReader(file, source: .consent)
         let subject = try table.requiredColumn("subject")
         let state = try table.requiredColumn("state")
         let codes = table.column("codes")

@@ -10,8 +10,8 @@ struct EdgeFile {
 
     var count: Int { sources.count }
 
-    init(path: String, nodes: IdentifierTable) throws(VaultError) {
-        var table = try TableReader(path: path, source: .edges)
+    init(_ file: ImportFile, nodes: IdentifierTable) throws(VaultError) {
+        var table = try TableReader(file, source: .edges)
         let subject = try table.requiredColumn("subject")
         let predicate = try table.requiredColumn("predicate")
         let object = try table.requiredColumn("object")

@@ -4,9 +4,9 @@ import Vocabulary
 package enum FeatureSource: Sendable {
     case none
     /// A float32 matrix.
-    case dense(path: String)
+    case dense(ImportFile)
     /// Compressed sparse rows: pointers, column numbers, values. `columns` is needed where the last ones may be empty.
-    case sparse(rowPointers: String, columns: String, values: String, columnCount: Int?)
+    case sparse(rowPointers: ImportFile, columns: ImportFile, values: ImportFile, columnCount: Int?)
 }
 
 /// Streams features in whole rows to `body`, having checked every number.
@@ -17,16 +17,16 @@ func readFeatures(
 ) throws -> Int {
     switch source {
     case .none: return 0
-    case .dense(let path): return try readDense(path, nodes: nodes, body)
+    case .dense(let file): return try readDense(file, nodes: nodes, body)
     case .sparse(let pointers, let columns, let values, let count):
         return try readSparse(pointers, columns, values, columnCount: count, nodes: nodes, body)
     }
 }
 
 private func readDense(
-    _ path: String, nodes: Int, _ body: (UnsafeRawBufferPointer) throws -> Void
+    _ file: ImportFile, nodes: Int, _ body: (UnsafeRawBufferPointer) throws -> Void
 ) throws -> Int {
-    var array = try NumPyArray(path: path, source: .features, allowed: [.float32], dimensions: 2)
+    var array = try NumPyArray(file, source: .features, allowed: [.float32], dimensions: 2)
     let (rows, columns) = (array.shape[0], array.shape[1])
     try check(rows: rows, columns: columns, nodes: nodes, .features)
     let rowsAtOnce = max(1, (1 << 20) / (columns * 4))
@@ -46,15 +46,15 @@ private func readDense(
 }
 
 private func readSparse(
-    _ pointersPath: String, _ columnsPath: String, _ valuesPath: String, columnCount: Int?, nodes: Int,
+    _ pointersFile: ImportFile, _ columnsFile: ImportFile, _ valuesFile: ImportFile, columnCount: Int?, nodes: Int,
     _ body: (UnsafeRawBufferPointer) throws -> Void
 ) throws -> Int {
     var pointers = IntegerStream(
-        try NumPyArray(path: pointersPath, source: .featureRows, allowed: [.int32, .int64], dimensions: 1))
-    let count = try columnCount ?? largest(columnsPath) + 1
+        try NumPyArray(pointersFile, source: .featureRows, allowed: [.int32, .int64], dimensions: 1))
+    let count = try columnCount ?? largest(columnsFile) + 1
     var columns = IntegerStream(
-        try NumPyArray(path: columnsPath, source: .featureColumns, allowed: [.int32, .int64], dimensions: 1))
-    var values = try NumPyArray(path: valuesPath, source: .featureValues, allowed: [.float32], dimensions: 1)
+        try NumPyArray(columnsFile, source: .featureColumns, allowed: [.int32, .int64], dimensions: 1))
+    var values = try NumPyArray(valuesFile, source: .featureValues, allowed: [.float32], dimensions: 1)
     try check(rows: pointers.count - 1, columns: count, nodes: nodes, .featureRows)
     guard columns.count == values.shape[0] else {
         throw VaultError(
@@ -106,9 +106,9 @@ private func readSparse(
     return count
 }
 
-private func largest(_ path: String) throws -> Int {
+private func largest(_ file: ImportFile) throws -> Int {
     var columns = IntegerStream(
-        try NumPyArray(path: path, source: .featureColumns, allowed: [.int32, .int64], dimensions: 1))
+        try NumPyArray(file, source: .featureColumns, allowed: [.int32, .int64], dimensions: 1))
     var largest: Int64 = -1
     for _ in 0..<columns.count { largest = max(largest, try columns.next()) }
     // A number out of range is refused with its place when the rows are read.

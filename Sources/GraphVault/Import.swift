@@ -10,14 +10,14 @@ package struct ImportSource: Sendable {
         "biolink:IndividualOrganism", "biolink:Case", "biolink:Human",
     ]
 
-    package let nodes: String
-    package let edges: String
+    package let nodes: ImportFile
+    package let edges: ImportFile
     package let features: FeatureSource
-    package let consent: String?
+    package let consent: ImportFile?
     package let personCategories: Set<String>
 
     package init(
-        nodes: String, edges: String, features: FeatureSource = .none, consent: String? = nil,
+        nodes: ImportFile, edges: ImportFile, features: FeatureSource = .none, consent: ImportFile? = nil,
         personCategories: Set<String> = defaultPersonCategories
     ) {
         self.nodes = nodes
@@ -60,11 +60,11 @@ extension Vault {
         }
         guard !isThere else { throw VaultError(.exists, "this version is there already; a version never changes") }
 
-        var nodes = try NodeFile(path: source.nodes, personCategories: source.personCategories)
+        var nodes = try NodeFile(source.nodes, personCategories: source.personCategories)
         try progress(.nodesRead)
-        let consents = try source.consent.map { try ConsentFile(path: $0, nodes: &nodes).consents } ?? []
+        let consents = try source.consent.map { try ConsentFile($0, nodes: &nodes).consents } ?? []
         try progress(.consentRead)
-        let edges = try EdgeFile(path: source.edges, nodes: nodes.ids)
+        let edges = try EdgeFile(source.edges, nodes: nodes.ids)
         try progress(.edgesRead)
 
         let staging = try stagingFolder()

@@ -53,9 +53,9 @@ extension NodeFile {
     /// `labels2`, … (class sets) with `labels_name`, …; `target`, `target2`, … (numbers); `split`; `subject`, the id of
     /// the person that a row belongs to (a sample, a visit). A node with one of `personCategories` (`|` separates
     /// several) is a person, its id its own subject.
-    init(path: String, personCategories: Set<String>) throws(VaultError) {
+    init(_ file: ImportFile, personCategories: Set<String>) throws(VaultError) {
         self.init()
-        var table = try TableReader(path: path, source: .nodes)
+        var table = try TableReader(file, source: .nodes)
         let id = try table.requiredColumn("id")
         let category = try table.requiredColumn("category")
         let subject = table.column("subject")

@@ -17,14 +17,14 @@ struct NumPyArray: ~Copyable {
     let source: VaultError.Source
     let element: Element
     let shape: [Int]
-    private let file: FileReader
+    private var file: FileReader
     private var left: Int
 
-    init(path: String, source: VaultError.Source, allowed: [Element], dimensions: Int) throws(VaultError) {
-        let file = try FileReader(path: path, source: source)
+    init(_ file: ImportFile, source: VaultError.Source, allowed: [Element], dimensions: Int) throws(VaultError) {
+        var file = try FileReader(file, source: source)
         let total = try file.byteCount()
 
-        let preamble = try Self.take(10, of: file, source, at: 0)
+        let preamble = try Self.take(10, of: &file, source, at: 0)
         guard preamble.starts(with: [0x93] + Array("NUMPY".utf8)) else {
             throw VaultError(.badArray, in: source, at: .byte(1), "not a .npy file")
         }
@@ -33,7 +33,7 @@ struct NumPyArray: ~Copyable {
         switch (preamble[6], preamble[7]) {
         case (1, 0): break
         case (2, 0):
-            let rest = try Self.take(2, of: file, source, at: 10)
+            let rest = try Self.take(2, of: &file, source, at: 10)
             headerCount |= Int(rest[0]) << 16 | Int(rest[1]) << 24
             headerAt = 12
         default: throw VaultError(.badArray, in: source, at: .byte(7), "a .npy version other than 1.0 and 2.0")
@@ -42,7 +42,7 @@ struct NumPyArray: ~Copyable {
             throw VaultError(.badArray, in: source, at: .byte(9), "a header longer than \(Self.headerBytesMax) bytes")
         }
         var header = HeaderReader(
-            bytes: try Self.take(headerCount, of: file, source, at: headerAt), source: source, base: headerAt)
+            bytes: try Self.take(headerCount, of: &file, source, at: headerAt), source: source, base: headerAt)
         let (element, shape) = try header.description(allowed: allowed, dimensions: dimensions)
 
         var count = element.byteCount
@@ -79,7 +79,7 @@ struct NumPyArray: ~Copyable {
     }
 
     private static func take(
-        _ count: Int, of file: borrowing FileReader, _ source: VaultError.Source, at offset: Int
+        _ count: Int, of file: inout FileReader, _ source: VaultError.Source, at offset: Int
     ) throws(VaultError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         var filled = 0

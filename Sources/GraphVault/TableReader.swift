@@ -15,8 +15,8 @@ struct TableReader: ~Copyable {
     // Field `i` of the row is `cuts[i]..<cuts[i + 1] - 1`.
     private let cuts: UnsafeMutableBufferPointer<Int>
 
-    init(path: String, source: VaultError.Source) throws(VaultError) {
-        var lines = try LineReader(path: path, source: source)
+    init(_ file: ImportFile, source: VaultError.Source) throws(VaultError) {
+        var lines = try LineReader(file, source: source)
         guard let header = try lines.next() else {
             throw VaultError(.badHeader, in: source, at: .line(1, column: 1), "the file is empty; a header is needed")
         }
@@ -102,7 +102,7 @@ private struct LineReader: ~Copyable {
 
     private(set) var number = 0
     private let source: VaultError.Source
-    private let file: FileReader
+    private var file: FileReader
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: capacity, alignment: 64)
     private var start = 0
     private var end = 0
@@ -110,9 +110,9 @@ private struct LineReader: ~Copyable {
     // Something in the buffer needs a closer look than ASCII text does.
     private var needsCheck = false
 
-    init(path: String, source: VaultError.Source) throws(VaultError) {
+    init(_ file: ImportFile, source: VaultError.Source) throws(VaultError) {
         self.source = source
-        file = try FileReader(path: path, source: source)
+        self.file = try FileReader(file, source: source)
     }
 
     deinit { buffer.deallocate() }

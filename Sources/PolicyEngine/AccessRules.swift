@@ -9,8 +9,13 @@ extension PolicySet {
             PurposeRules(policy, diseases).judge(question.purpose, &ruling)
             for modifier in policy.modifiers { Self.judge(modifier, question, &ruling) }
             if question.breakGlass == nil { Self.judgeIdentity(policy, question, &ruling) }
-            if let term = question.termMonths, !(1...1200).contains(term) {
-                ruling.refuse(.factInvalid, policy.permission, "a term must be from 1 to 1200 months")
+            // A grant must end; one of an emergency ends after minutes.
+            if let term = question.termMonths {
+                if !(1...1200).contains(term) {
+                    ruling.refuse(.factInvalid, policy.permission, "a term must be from 1 to 1200 months")
+                }
+            } else if question.breakGlass == nil {
+                ruling.lacks("termMonths", policy.permission)
             }
             if let notices = policy.access.notices {
                 for text in notices.value { ruling.oblige(.notice, notices, text) }

@@ -177,7 +177,8 @@ private struct CedarWriter {
         }
         demand(
             policy.permission, on: [.access],
-            "if context has termMonths then 1 <= context.termMonths && context.termMonths <= 1200 else true")
+            "if context has termMonths then 1 <= context.termMonths && context.termMonths <= 1200"
+                + " else context has breakGlass")
         if let visas = policy.access.visas {
             for type in visas.value.types {
                 let good = visas.value.by.map { "\(type) by \($0)" }

@@ -95,6 +95,8 @@ enum AgeBase64 {
     private static let variant = sodium_base64_VARIANT_ORIGINAL_NO_PADDING
 
     private static func decode(_ text: [UInt8], _ variant: Int32) -> [UInt8]? {
+        // The library takes bytes above ASCII for digits, so that one content would have several texts.
+        guard text.allSatisfy({ $0 < 0x80 }) else { return nil }
         var good = false
         let bytes = [UInt8](unsafeUninitializedCapacity: text.count / 4 * 3 + 3) { out, count in
             var filled = 0

@@ -84,6 +84,38 @@ package enum KeyDerivation {
     }
 }
 
+/// HMAC-SHA256 under one key for many messages: what the key does to the hash is computed once and kept guarded.
+package struct MACKey: ~Copyable, Sendable {
+    /// The hash's state after the key's inner block, and after its outer.
+    private let states: SecretBytes
+
+    /// `key` is at most 64 bytes.
+    package init(_ key: borrowing SecretBytes) {
+        precondition(key.count <= 64, "a key of one block")
+        states = SecretBytes(count: 2 * SHA256State.byteCount) { out in
+            for (place, pad) in [0x36 as UInt8, 0x5C].enumerated() {
+                withUnsafeTemporaryAllocation(byteCount: 64, alignment: 1) { block in
+                    for at in block.indices { block[at] = pad }
+                    key.withBytes { for at in $0.indices { block[at] ^= $0[at] } }
+                    SHA256State.begin(
+                        with: UnsafeRawBufferPointer(block), in: out.baseAddress! + place * SHA256State.byteCount)
+                    sodium_memzero(block.baseAddress!, block.count)
+                }
+            }
+        }
+    }
+
+    /// 32 bytes.
+    package borrowing func tag(_ message: [UInt8]) -> [UInt8] {
+        states.withBytes { states in
+            let inner = message.withUnsafeBytes { SHA256State.finish(states.baseAddress!, with: $0) }
+            return withUnsafeBytes(of: inner) {
+                SHA256State.finish(states.baseAddress! + SHA256State.byteCount, with: $0)
+            }.bytes
+        }
+    }
+}
+
 /// HMAC-SHA256 over pieces; its state is wiped when the tag is out.
 private struct HMAC {
     private var state = crypto_auth_hmacsha256_state()

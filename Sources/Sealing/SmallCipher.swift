@@ -5,18 +5,20 @@ package enum SmallCipher {
     package static let nonceBytes = 24
     package static let tagBytes = 16
 
-    /// Ciphertext ‖ tag, 16 bytes longer than `plaintext`. `key` is 32 bytes, `nonce` 24.
+    /// `head` ‖ ciphertext ‖ tag; the last two are 16 bytes longer than `plaintext`. `key` is 32 bytes, `nonce` 24.
     package static func seal(
-        _ plaintext: [UInt8], key: borrowing SecretBytes, nonce: [UInt8], aad: [UInt8]
+        _ plaintext: [UInt8], key: borrowing SecretBytes, nonce: [UInt8], aad: [UInt8], after head: [UInt8] = []
     ) -> [UInt8] {
         precondition(key.count == 32 && nonce.count == nonceBytes, "XChaCha20 takes a 32-byte key and a 24-byte nonce")
         Sodium.ready()
         return key.withBytes { key in
-            [UInt8](unsafeUninitializedCapacity: plaintext.count + tagBytes) { out, count in
+            [UInt8](unsafeUninitializedCapacity: head.count + plaintext.count + tagBytes) { out, count in
+                _ = out.update(fromContentsOf: head)
                 crypto_aead_xchacha20poly1305_ietf_encrypt(
-                    out.baseAddress!, nil, plaintext, UInt64(plaintext.count), aad, UInt64(aad.count), nil, nonce,
+                    out.baseAddress! + head.count, nil, plaintext, UInt64(plaintext.count), aad, UInt64(aad.count), nil,
+                    nonce,
                     key.baseAddress!.assumingMemoryBound(to: UInt8.self))
-                count = plaintext.count + tagBytes
+                count = head.count + plaintext.count + tagBytes
             }
         }
     }

@@ -24,43 +24,65 @@ package struct LeafHeader: Hashable, Sendable {
     package let keyCommitment: Digest
     /// `SHA-256("sekisho core v1" ‖ salt ‖ core)`: lets one record be disclosed without its era's key.
     package let coreCommitment: Digest
-    package let nonce: [UInt8]
+    private let nonceWords: NonceWords
+
+    package var nonce: [UInt8] { withUnsafeBytes(of: nonceWords) { Array($0) } }
 
     /// `version 1 ‖ kind 1 ‖ era 8 ‖ milliseconds 8 ‖ key commitment 32 ‖ core commitment 32 ‖ nonce 24`, big endian.
     package var bytes: [UInt8] {
         var bytes: [UInt8] = [Self.version, kind.rawValue]
         bytes.reserveCapacity(Self.byteCount)
-        bytes += era.bigEndianBytes
-        bytes += time.milliseconds.bigEndianBytes
-        bytes += keyCommitment.bytes
-        bytes += coreCommitment.bytes
-        bytes += nonce
+        withUnsafeBytes(of: era.bigEndian) { bytes.append(contentsOf: $0) }
+        withUnsafeBytes(of: time.milliseconds.bigEndian) { bytes.append(contentsOf: $0) }
+        withUnsafeBytes(of: keyCommitment) { bytes.append(contentsOf: $0) }
+        withUnsafeBytes(of: coreCommitment) { bytes.append(contentsOf: $0) }
+        withUnsafeBytes(of: nonceWords) { bytes.append(contentsOf: $0) }
         return bytes
     }
 
     /// Reads the header at the start of a leaf.
     package init(leaf: ArraySlice<UInt8>) throws(LogError) {
         guard leaf.count >= Self.byteCount else { throw LogError(.malformed, "an entry is shorter than its header") }
-        let bytes = Array(leaf.prefix(Self.byteCount))
-        guard bytes[0] == Self.version else { throw LogError(.malformed, "an entry has an unknown version") }
-        guard let kind = Kind(rawValue: bytes[1]) else { throw LogError(.malformed, "an entry has an unknown kind") }
-        self.kind = kind
-        era = bytes[2..<10].reduce(0) { $0 << 8 | UInt64($1) }
-        time = Timestamp(milliseconds: Int64(bitPattern: bytes[10..<18].reduce(0) { $0 << 8 | UInt64($1) }))
-        keyCommitment = Digest(bytes[18..<50])!
-        coreCommitment = Digest(bytes[50..<82])!
-        nonce = Array(bytes[82..<106])
+        guard leaf[leaf.startIndex] == Self.version else {
+            throw LogError(.malformed, "an entry has an unknown version")
+        }
+        guard let kind = Kind(rawValue: leaf[leaf.startIndex + 1]) else {
+            throw LogError(.malformed, "an entry has an unknown kind")
+        }
+        self = leaf.withUnsafeBytes { bytes in
+            LeafHeader(
+                kind: kind, era: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 2, as: UInt64.self)),
+                time: Timestamp(
+                    milliseconds: Int64(bigEndian: bytes.loadUnaligned(fromByteOffset: 10, as: Int64.self))),
+                keyCommitment: Digest(bytes, at: 18), coreCommitment: Digest(bytes, at: 50),
+                nonceWords: NonceWords(bytes, at: 82))
+        }
     }
 
     fileprivate init(
-        kind: Kind, era: UInt64, time: Timestamp, keyCommitment: Digest, coreCommitment: Digest, nonce: [UInt8]
+        kind: Kind, era: UInt64, time: Timestamp, keyCommitment: Digest, coreCommitment: Digest,
+        nonceWords: NonceWords
     ) {
         self.kind = kind
         self.era = era
         self.time = time
         self.keyCommitment = keyCommitment
         self.coreCommitment = coreCommitment
-        self.nonce = nonce
+        self.nonceWords = nonceWords
+    }
+}
+
+/// 24 bytes as they lie in a header, without an allocation for each header that is read.
+private struct NonceWords: Hashable, Sendable {
+    private let first: UInt64
+    private let second: UInt64
+    private let third: UInt64
+
+    init(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
+        precondition(offset + LeafHeader.nonceBytes <= bytes.count, "a nonce is 24 bytes")
+        first = bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+        second = bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt64.self)
+        third = bytes.loadUnaligned(fromByteOffset: offset + 16, as: UInt64.self)
     }
 }
 
@@ -104,14 +126,14 @@ package struct EraKey: ~Copyable, Sendable {
     package let commitment: Digest
     private let secret: SecretBytes
     private let sealingKey: SecretBytes
-    private let saltKey: SecretBytes
+    private let saltKey: MACKey
 
     /// `secret` is 32 bytes.
     package init(_ secret: borrowing SecretBytes) throws(LogError) {
         guard secret.count == Self.byteCount else { throw LogError(.malformed, "an era's key is 32 bytes") }
         commitment = KeyDerivation.commitment(secret)
         sealingKey = KeyDerivation.hkdf(secret, info: "sekisho trail record v1")
-        saltKey = KeyDerivation.hkdf(secret, info: "sekisho core salt v1")
+        saltKey = MACKey(KeyDerivation.hkdf(secret, info: "sekisho core salt v1"))
         self.secret = secret.clone()
     }
 
@@ -137,13 +159,17 @@ package struct EraKey: ~Copyable, Sendable {
         let opening = Opening(salt: salt(nonce), core: bytes)
         let header = LeafHeader(
             kind: kind, era: era, time: time, keyCommitment: commitment, coreCommitment: opening.commitment,
-            nonce: nonce)
+            nonceWords: nonce.withUnsafeBytes { NonceWords($0, at: 0) })
         // Padding hides the core's length up to a multiple.
-        var plaintext = UInt32(bytes.count).bigEndianBytes + bytes
-        plaintext += [UInt8](repeating: 0, count: (Self.padding - plaintext.count % Self.padding) % Self.padding)
+        let paddedCount = (4 + bytes.count + Self.padding - 1) / Self.padding * Self.padding
+        var plaintext: [UInt8] = []
+        plaintext.reserveCapacity(paddedCount)
+        withUnsafeBytes(of: UInt32(bytes.count).bigEndian) { plaintext.append(contentsOf: $0) }
+        plaintext += bytes
+        plaintext.append(contentsOf: repeatElement(0, count: paddedCount - plaintext.count))
         let head = header.bytes
         return (
-            head + SmallCipher.seal(plaintext, key: sealingKey, nonce: nonce, aad: head + origin.utf8), opening
+            SmallCipher.seal(plaintext, key: sealingKey, nonce: nonce, aad: head + origin.utf8, after: head), opening
         )
     }
 
@@ -173,7 +199,5 @@ package struct EraKey: ~Copyable, Sendable {
     }
 
     /// A key for each record would cost guarded memory for each; one keyed hash of the nonce is as unpredictable.
-    private borrowing func salt(_ nonce: [UInt8]) -> [UInt8] {
-        KeyDerivation.hmac(saltKey, nonce)
-    }
+    private borrowing func salt(_ nonce: [UInt8]) -> [UInt8] { saltKey.tag(nonce) }
 }

@@ -82,19 +82,25 @@ package struct Tile: Hashable, Sendable {
 
 extension Tile {
     /// The bytes of a hash tile.
-    package static func bytes(of hashes: some Sequence<Digest>) -> [UInt8] { hashes.flatMap(\.bytes) }
+    package static func bytes(of hashes: some Collection<Digest>) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(hashes.count * Digest.byteCount)
+        for hash in hashes { withUnsafeBytes(of: hash) { bytes.append(contentsOf: $0) } }
+        return bytes
+    }
 
     /// The hashes of a tile's bytes; exactly `count` of them.
     package func hashes(parsing bytes: [UInt8]) throws(LogError) -> [Digest] {
         guard bytes.count == count * Digest.byteCount else {
             throw LogError(.malformed, "\(path) is not \(count) hashes long")
         }
-        return (0..<count).map { Digest(bytes[$0 * Digest.byteCount..<($0 + 1) * Digest.byteCount])! }
+        return bytes.withUnsafeBytes { bytes in (0..<count).map { Digest(bytes, at: $0 * Digest.byteCount) } }
     }
 
     /// The bytes of an entry bundle: each entry after its length in two bytes, big endian.
-    package static func bundle(of entries: some Sequence<[UInt8]>) -> [UInt8] {
+    package static func bundle<Entry: Collection<UInt8>>(of entries: some Collection<Entry>) -> [UInt8] {
         var bytes: [UInt8] = []
+        bytes.reserveCapacity(entries.reduce(0) { $0 + 2 + $1.count })
         for entry in entries {
             precondition(entry.count <= Int(UInt16.max), "an entry of a bundle is at most 65,535 bytes")
             bytes.append(UInt8(entry.count >> 8))

@@ -38,6 +38,7 @@ package struct TileEdge: Sendable {
         let held = levels[tileLevel]
         guard first >= held.base, first + 1 << depth <= held.count else { return nil }
         let start = Int(first - held.base)
+        if depth == 0 { return held.hashes[start] }
         return Merkle.root(held.hashes[start..<start + 1 << Int(depth)])
     }
 

@@ -12,6 +12,22 @@ package struct Digest: Hashable, Sendable, CustomStringConvertible {
         self.words = words
     }
 
+    // Most digests come out of an array; these take its bytes at once.
+
+    package init?(_ bytes: ArraySlice<UInt8>) {
+        guard bytes.count == Self.byteCount else { return nil }
+        self = bytes.withUnsafeBytes { Digest($0, at: 0) }
+    }
+
+    package init?(_ bytes: [UInt8]) { self.init(bytes[...]) }
+
+    /// The 32 bytes of a buffer that begin at `offset`; they must be there.
+    package init(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
+        precondition(offset >= 0 && offset + Self.byteCount <= bytes.count, "a digest is 32 bytes")
+        func word(_ place: Int) -> UInt64 { bytes.loadUnaligned(fromByteOffset: offset + 8 * place, as: UInt64.self) }
+        words = (word(0), word(1), word(2), word(3))
+    }
+
     /// Parses 64 lower-case hexadecimal digits.
     package init?(hex: String) {
         guard let bytes = Hex.decode(hex) else { return nil }
@@ -19,7 +35,7 @@ package struct Digest: Hashable, Sendable, CustomStringConvertible {
     }
 
     package var bytes: [UInt8] { withUnsafeBytes(of: words) { Array($0) } }
-    package var hex: String { Hex.encode(bytes) }
+    package var hex: String { withUnsafeBytes(of: words) { Hex.encode($0) } }
     package var description: String { hex }
 
     package static func == (left: Self, right: Self) -> Bool { left.words == right.words }
@@ -43,14 +59,20 @@ extension Digest: Codable {
 
 /// Lower-case hexadecimal, strict: an odd length, an upper-case or any other character is refused.
 package enum Hex {
-    package static func encode(_ bytes: some Sequence<UInt8>) -> String {
-        let digits = Array("0123456789abcdef".utf8)
-        var text: [UInt8] = []
-        for byte in bytes {
-            text.append(digits[Int(byte >> 4)])
-            text.append(digits[Int(byte & 15)])
+    package static func encode(_ bytes: some Sequence<UInt8>) -> String { Array(bytes).withUnsafeBytes { encode($0) } }
+
+    package static func encode(_ bytes: UnsafeRawBufferPointer) -> String {
+        String(unsafeUninitializedCapacity: 2 * bytes.count) { text in
+            for place in bytes.indices {
+                text[2 * place] = digit(bytes[place] >> 4)
+                text[2 * place + 1] = digit(bytes[place] & 15)
+            }
+            return 2 * bytes.count
         }
-        return String(decoding: text, as: UTF8.self)
+    }
+
+    private static func digit(_ value: UInt8) -> UInt8 {
+        value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") - 10 + value
     }
 
     package static func decode(_ text: String) -> [UInt8]? {

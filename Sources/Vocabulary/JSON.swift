@@ -66,7 +66,11 @@ extension JSON {
             out.append(UInt8(ascii: "]"))
         case .object(let members):
             out.append(UInt8(ascii: "{"))
-            let sorted = members.sorted { $0.key.utf16.lexicographicallyPrecedes($1.key.utf16) }
+            // ASCII has the same order in every encoding, and nearly every name is ASCII.
+            let isPlain = members.keys.allSatisfy { $0.utf8.allSatisfy { $0 < 0x80 } }
+            let sorted = members.sorted {
+                isPlain ? $0.key < $1.key : $0.key.utf16.lexicographicallyPrecedes($1.key.utf16)
+            }
             for (index, member) in sorted.enumerated() {
                 if index > 0 { out.append(UInt8(ascii: ",")) }
                 Self.write(member.key, into: &out)
@@ -113,7 +117,7 @@ package struct JSONError: Error, Equatable, CustomStringConvertible {
 }
 
 extension JSON {
-    /// Reads one value and nothing after it. Duplicate members, invalid UTF-8, lone surrogates, fractions, depth
+    /// Reads one value and nothing after it. Duplicate members, invalid UTF-8, lone surrogates, fractions (but of zeros), depth
     /// beyond `Limits.jsonDepthMax` and size beyond `Limits.jsonBytesMax` are refused.
     package init(parsing bytes: [UInt8]) throws(JSONError) {
         guard bytes.count <= Limits.jsonBytesMax else {
@@ -176,10 +180,17 @@ private struct JSONReader {
         if bytes[digits] == UInt8(ascii: "0"), at > digits + 1 || digits > start {
             throw error("a number starts with a needless zero")
         }
+        let end = at
+        // JSON Schema (2020-12, 4.2.3) has 418.0 for an integer, and some clients write them so.
+        if at + 1 < bytes.count, bytes[at] == UInt8(ascii: "."), bytes[at + 1] == UInt8(ascii: "0") {
+            at += 2
+            while at < bytes.count, bytes[at] == UInt8(ascii: "0") { at += 1 }
+            if at < bytes.count, (UInt8(ascii: "1")...UInt8(ascii: "9")).contains(bytes[at]) { at = end }
+        }
         if at < bytes.count, [UInt8(ascii: "."), UInt8(ascii: "e"), UInt8(ascii: "E")].contains(bytes[at]) {
             throw error("fractions and exponents are not allowed; use an integer in a smaller unit")
         }
-        guard let number = Int64(String(decoding: bytes[start..<at], as: UTF8.self)), abs(number) <= JSON.integerMax
+        guard let number = Int64(String(decoding: bytes[start..<end], as: UTF8.self)), abs(number) <= JSON.integerMax
         else { throw error("an integer beyond ±(2^53 − 1)") }
         return .integer(number)
     }

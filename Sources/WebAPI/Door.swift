@@ -21,7 +21,7 @@ package final class Door: Sendable {
     init(_ gateway: Gateway, _ settings: DoorSettings, pages: any PageWriter) async {
         self.gateway = gateway
         self.pages = pages
-        desk = SignInDesk(gateway, sessionLimits: settings.sessions)
+        desk = SignInDesk(gateway, sessionLimits: settings.sessions, failuresPerAddress: settings.failuresPerAddress)
         kept = KeptForms(key: await gateway.doorKey(), clock: gateway.clock)
         machines = settings.machines
         perAccount = RateLimits(settings.perAccount)
@@ -52,7 +52,7 @@ package final class Door: Sendable {
             if identity.means != .password, route.rule.who != .anyone {
                 guard let scope = rule.scope, identity.scopes.contains(scope) else { throw Problem.scopeMissing }
             }
-            if case .roles(let roles) = rule.who, identity.roles.isDisjoint(with: roles) { throw Problem.roleMissing }
+            try rule.requireRole(among: identity.roles)
         }
         try await collectBody(of: &request, rule.body, route, &context)
         try checkOrigin(request, route, context)

@@ -10,13 +10,16 @@ package import Vocabulary
 enum OperationsRoutes {
     static func register(_ routes: Routes, _ readiness: Readiness) {
         routes.on(.health) { _, _ in .json(["status": "alive"]) }
+        let gateway = routes.gateway
         routes.on(.readiness) { _, _ in
             guard readiness.isReady else { throw Problem.stopping }
+            if let obstacle = gateway.trailObstacle { throw Problem.trailStopped(obstacle) }
             return .json(["status": "ready"])
         }
         let sessions = routes.door.desk.sessions
         routes.on(.metrics) { _, _ in
             Meter(label: "sekisho_sessions").set(sessions.count)
+            Meter(label: "sekisho_trail_accepts_records").set(gateway.trailObstacle == nil ? 1 : 0)
             return Response(
                 status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
                 body: ResponseBody(byteBuffer: ByteBuffer(string: Prometheus.shared.text)))

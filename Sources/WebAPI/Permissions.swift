@@ -15,6 +15,7 @@ package enum Route: String, CaseIterable, Sendable {
     case apiMe = "GET /api/v1/me"
     case apiDatasets = "GET /api/v1/datasets"
     case apiDataset = "GET /api/v1/datasets/:dataset"
+    case apiDatasetImport = "POST /api/v1/datasets/:dataset/versions"
     case apiConsentChange = "POST /api/v1/datasets/:dataset/consents"
     case apiSubjectHistory = "POST /api/v1/datasets/:dataset/subject-history"
     case apiRequests = "GET /api/v1/requests"
@@ -143,6 +144,11 @@ package struct Rule: Sendable, Equatable {
         case .roles(let roles): roles
         }
     }
+
+    /// Throws unless one of somebody's roles may call the route.
+    func requireRole(among roles: Set<Role>) throws(Problem) {
+        if case .roles(let wanted) = who, roles.isDisjoint(with: wanted) { throw .roleMissing }
+    }
 }
 
 extension Route {
@@ -156,6 +162,7 @@ extension Route {
         case .apiDatasets, .apiDataset, .apiRequests, .apiRequest, .apiRequestTimeline, .apiReviews, .apiGrants,
             .apiGrant:
             Rule(.signedIn, .read)
+        case .apiDatasetImport: Rule(.roles([.dataCustodian]), .administer, .streamed(bytesMax: 64 << 30))
         case .apiConsentChange: Rule(.roles([.dataCustodian]), .administer, Self.form)
         case .apiSubjectHistory: Rule(.roles([.complianceOfficer, .dataCustodian]), .audit, Self.form)
         case .apiRequestResume: Rule(.roles(Self.reviewers.union([.researcher, .operatorRole])), .request, Self.form)

@@ -76,6 +76,13 @@ extension Problem {
         status: 503, code: "stopping", title: "The service is stopping",
         detail: "Nothing was done. Try again in a moment.")
 
+    /// - Parameter obstacle: the trail's public words.
+    static func trailStopped(_ obstacle: String) -> Problem {
+        Problem(
+            status: 503, code: "trail-stopped", title: "The audit trail takes no records",
+            detail: "Nothing that must be recorded can be done: \(obstacle).")
+    }
+
     package static func notFound(_ what: String) -> Problem {
         Problem(
             status: 404, code: "not-found", title: "Not found",

@@ -55,11 +55,14 @@ final class Lockouts: Sendable {
 
     private static let entriesMax = 20_000
     private static let seconds: Int64 = 15 * 60
+    private let failuresPerAddress: Int
     private let counts = Mutex<[String: Count]>([:])
 
+    init(failuresPerAddress: Int) { self.failuresPerAddress = failuresPerAddress }
+
     /// How many failures in a row each may have.
-    private static func entries(_ person: PersonID?, _ address: String) -> [(key: String, most: Int)] {
-        var entries = [(key: "a/\(address)", most: 20)]
+    private func entries(_ person: PersonID?, _ address: String) -> [(key: String, most: Int)] {
+        var entries = [(key: "a/\(address)", most: failuresPerAddress)]
         if let person {
             entries.append((key: "b/\(person.text.lowercased())/\(address)", most: 5))
             entries.append((key: "p/\(person.text.lowercased())", most: 25))
@@ -70,7 +73,7 @@ final class Lockouts: Sendable {
     /// - Returns: for how many seconds the proof is refused without looking at it; `nil` where it is looked at.
     func secondsLeft(_ person: PersonID?, _ address: String, now: Timestamp) -> Int? {
         counts.withLock { counts in
-            Self.entries(person, address).compactMap { counts[$0.key]?.lockedUntil }.max().flatMap { until in
+            entries(person, address).compactMap { counts[$0.key]?.lockedUntil }.max().flatMap { until in
                 until > now ? Int((until.milliseconds - now.milliseconds + 999) / 1000) : nil
             }
         }
@@ -88,7 +91,7 @@ final class Lockouts: Sendable {
                 if counts.count >= Self.entriesMax { counts.removeAll() }
             }
             var locks = false
-            for (key, most) in Self.entries(person, address) {
+            for (key, most) in entries(person, address) {
                 var count = counts[key] ?? Count(last: now, lockedUntil: now)
                 if count.last.adding(seconds: Self.seconds) <= now { count.failures = 0 }
                 count.failures += 1
@@ -106,7 +109,7 @@ final class Lockouts: Sendable {
     /// The proof was right: the person starts over; the address only gives back this one attempt.
     func succeeded(_ person: PersonID, _ address: String) {
         counts.withLock { counts in
-            for (key, most) in Self.entries(person, address) {
+            for (key, most) in entries(person, address) {
                 if key.hasPrefix("a/") {
                     counts[key]?.failures -= 1
                     if let count = counts[key], count.failures < most { counts[key]?.lockedUntil = count.last }

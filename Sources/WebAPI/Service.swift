@@ -24,6 +24,8 @@ package struct DoorSettings: Sendable {
     package var connectionsMax = 512
     package var idleSeconds = 75
     package var runsAtOnce = 4
+    /// Wrong passwords and tokens from one address before it is locked for a quarter of an hour.
+    package var failuresPerAddress = 20
     var sessions = Sessions.Limits()
     var perAccount = RateLimits.Rate(perSecond: 100, burst: 400)
     var perAddress = RateLimits.Rate(perSecond: 50, burst: 200)

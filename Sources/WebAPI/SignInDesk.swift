@@ -9,14 +9,17 @@ package import Vocabulary
 package final class SignInDesk: Sendable {
     private let gateway: Gateway
     let sessions: Sessions
-    private let lockouts = Lockouts()
+    private let lockouts: Lockouts
+    /// Of all addresses together: each failure is a record in the trail, which a flood from everywhere must not fill.
+    private let attempts = RateLimits(RateLimits.Rate(perSecond: 5, burst: 100))
     private let counter = ProofCounter()
     private let knownTokens: KnownTokens
     private var clock: any WallClock { gateway.clock }
     private var directory: Directory { gateway.directory }
 
-    init(_ gateway: Gateway, sessionLimits: Sessions.Limits) {
+    init(_ gateway: Gateway, sessionLimits: Sessions.Limits, failuresPerAddress: Int) {
         self.gateway = gateway
+        lockouts = Lockouts(failuresPerAddress: failuresPerAddress)
         sessions = Sessions(gateway.directory, limits: sessionLimits)
         knownTokens = KnownTokens()
     }
@@ -50,6 +53,7 @@ package final class SignInDesk: Sendable {
             throw Problem.locked(retryAfterSeconds: seconds)
         }
         guard password.count <= SecretProof.passwordBytes.upperBound else { throw Problem.badSignIn }
+        try takeAttempt()
         let isLast = lockouts.begin(person, address, now: clock.now())
         let kept = person.flatMap { directory.password(of: $0) }
         let fits = try await counter.fits(password, kept ?? SecretProof.nobodys)
@@ -60,6 +64,10 @@ package final class SignInDesk: Sendable {
             throw Problem.badSignIn
         }
         lockouts.succeeded(person, address)
+    }
+
+    private func takeAttempt() throws(Problem) {
+        if let wait = attempts.take("", now: clock.now()) { throw .tooMany(retryAfterSeconds: wait) }
     }
 
     /// Changes one's own password; every session of the person ends.
@@ -111,6 +119,7 @@ package final class SignInDesk: Sendable {
             if let seconds = lockouts.secondsLeft(key.person, address, now: now) {
                 throw Problem.locked(retryAfterSeconds: seconds)
             }
+            try takeAttempt()
             lockouts.begin(key.person, address, now: now)
             guard try await counter.fits(secret, proof) else {
                 try await gateway.recordSignIn(

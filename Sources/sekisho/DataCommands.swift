@@ -41,19 +41,12 @@ struct DatasetCommand: AsyncParsableCommand {
         }
 
         func run() async throws {
-            let features = try featureFiles()
-            try await options.withGateway { gateway in
-                let version = try await gateway.importDataset(
-                    dataset, nodes: URL(fileURLWithPath: nodes), edges: URL(fileURLWithPath: edges),
-                    features: features, consent: consent.map { URL(fileURLWithPath: $0) },
-                    by: actor.required, progress: ProgressLine.show)
-                let json: JSON = [
-                    "dataset": .string(version.dataset.text), "version": .string(version.version.text),
-                    "root": .string(version.root.hex), "nodes": .integer(Int64(version.nodes)),
-                    "edges": .integer(Int64(version.edges)), "features": .integer(Int64(version.features)),
-                    "persons": .integer(Int64(version.persons)),
-                ]
-                return Answer(json, Answer.lines(ofVersion: json))
+            let files = VersionFiles(
+                nodes: URL(fileURLWithPath: nodes), edges: URL(fileURLWithPath: edges), features: try featureFiles(),
+                consent: consent.map { URL(fileURLWithPath: $0) })
+            try await options.withDesk(as: actor) { desk in
+                let version = try await desk.importVersion(dataset, files)
+                return Answer(version, Answer.lines(ofVersion: version))
             }
         }
     }
@@ -104,7 +97,22 @@ struct ConsentCommand: AsyncParsableCommand {
 struct SubjectCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "subject", abstract: "What happened with a person's data.",
-        subcommands: [History.self, Sections.self, Shred.self])
+        subcommands: [History.self, Pseudonym.self, Sections.self, Shred.self])
+
+    struct Pseudonym: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Tell how the trail names a person, to search an export by. Asking is recorded.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The subject's id in the data set.") var subject: String
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let pseudonym = try await gateway.subjectPseudonym(subject, by: actor.required).hex
+                return Answer(["pseudonym": .string(pseudonym)], [pseudonym])
+            }
+        }
+    }
 
     struct Sections: AsyncParsableCommand {
         static let configuration = CommandConfiguration(

@@ -8,8 +8,20 @@ protocol Desk: Sendable {
     func reply(to call: APICall) async throws -> APIReply
     /// Tells what happens with a run until it is closed or waits for a person.
     func follow(_ run: RunID, tell: @escaping @Sendable (RunEvent) -> Void) async throws
+    /// Seals a new version of a data set, and answers with what it is.
+    func importVersion(_ dataset: DatasetID, _ files: VersionFiles) async throws -> JSON
     /// Writes the files that a call answers with into a folder that is made for them.
     func unpack(_ call: APICall, into folder: URL) async throws -> Unpacked
+    /// Writes the one file that a call answers with; what the answer says beside it.
+    func fetch(_ call: APICall, into file: URL) async throws -> JSON?
+}
+
+/// The files of one version of a data set.
+struct VersionFiles: Sendable {
+    var nodes: URL
+    var edges: URL
+    var features: FeatureFiles
+    var consent: URL?
 }
 
 /// What came out of an archive.
@@ -86,6 +98,13 @@ struct EmbeddedDesk: Desk {
         _ = try await gateway.advanceAsFarAsPossible(run) { tell(.stage($0)) }
     }
 
+    func importVersion(_ dataset: DatasetID, _ files: VersionFiles) async throws -> JSON {
+        try await gateway.importDataset(
+            dataset, nodes: files.nodes, edges: files.edges, features: files.features, consent: files.consent,
+            by: caller.person, progress: ProgressLine.show
+        ).json
+    }
+
     func unpack(_ call: APICall, into folder: URL) async throws -> Unpacked {
         try requireFree(folder)
         switch try await reply(to: call).content {
@@ -105,14 +124,29 @@ struct EmbeddedDesk: Desk {
                 throw Problem.notWritten
             }
             return Unpacked(files: [], summary: summary)
-        case .json, .nothing, .text, .events: throw Problem.notWritten
+        case .json, .nothing, .text, .sealed, .events: throw Problem.notWritten
         }
+    }
+
+    func fetch(_ call: APICall, into file: URL) async throws -> JSON? {
+        try requireFree(file)
+        guard case .sealed(let made, let summary) = try await reply(to: call).content else { throw Problem.notWritten }
+        defer { try? FileManager.default.removeItem(at: made.deletingLastPathComponent()) }
+        do { try FileManager.default.moveItem(at: made, to: file) } catch { throw Problem.notWritten }
+        return summary
     }
 }
 
-/// Refuses a folder that holds something already.
-func requireFree(_ folder: URL) throws {
-    if let names = try? FileManager.default.contentsOfDirectory(atPath: folder.path), !names.isEmpty {
+/// Refuses a folder that holds something already, and a file that is there.
+func requireFree(_ place: URL) throws {
+    guard FileManager.default.fileExists(atPath: place.path) else { return }
+    let names = try? FileManager.default.contentsOfDirectory(atPath: place.path)
+    guard let names else {
+        throw Problem(
+            status: 422, code: "invalid", title: "The file is there already",
+            detail: "The file to write to is there already. Nothing was done; name a new one.")
+    }
+    if !names.isEmpty {
         throw Problem(
             status: 422, code: "invalid", title: "The folder is not empty",
             detail: "The folder to write to is not empty. Nothing was done; name a new one.")

@@ -22,6 +22,7 @@ final class HTTPDesk: Desk {
     private let base: String
     private let token: String
     private let client: HTTPClient
+    private let patientClient: HTTPClient
 
     /// - Parameter base: `https://HOST[:PORT]`.
     init(base: String, token: String, trust: Trust) throws {
@@ -62,9 +63,15 @@ final class HTTPDesk: Desk {
         configuration.redirectConfiguration = .disallow
         configuration.timeout = .init(connect: .seconds(10), read: .seconds(120))
         client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+        // An import's answer comes when all is read, checked and sealed.
+        configuration.timeout.read = .hours(2)
+        patientClient = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
     }
 
-    func close() async { try? await client.shutdown() }
+    func close() async {
+        try? await client.shutdown()
+        try? await patientClient.shutdown()
+    }
 
     private static let replyBytesMax = 64 << 20
 
@@ -98,6 +105,27 @@ final class HTTPDesk: Desk {
         }
     }
 
+    func fetch(_ call: APICall, into file: URL) async throws -> JSON? {
+        try requireFree(file)
+        let response = try await send(call)
+        guard response.headers.first(name: "Content-Type") == "application/age" else { throw Self.notUnderstood }
+        let partial = file.appendingPathExtension("partial")
+        try? FileManager.default.removeItem(at: partial)
+        let descriptor = open(partial.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw Problem.notWritten }
+        let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
+        do {
+            // The length is announced, so an answer that breaks off throws here.
+            for try await chunk in response.body { try handle.write(contentsOf: chunk.readableBytesView) }
+            try handle.synchronize()
+            try FileManager.default.moveItem(at: partial, to: file)
+        } catch {
+            try? FileManager.default.removeItem(at: partial)
+            throw Problem.notWritten
+        }
+        return response.headers.first(name: "Sekisho-Export").flatMap { try? JSON(parsing: $0) }
+    }
+
     /// The service works on the run; this only looks on, and looks again where the line breaks.
     func follow(_ run: RunID, tell: @escaping @Sendable (RunEvent) -> Void) async throws {
         let path = ["run": run.text]
@@ -122,9 +150,30 @@ final class HTTPDesk: Desk {
         }
     }
 
+    /// Sends the files as one archive, read as they are sent.
+    func importVersion(_ dataset: DatasetID, _ files: VersionFiles) async throws -> JSON {
+        var call = APICall(.apiDatasetImport, path: ["dataset": dataset.text])
+        var parts = [("nodes.tsv", files.nodes), ("edges.tsv", files.edges)]
+        switch files.features {
+        case .dense(let file): parts.append(("features.npy", file))
+        case .sparse(let rowPointers, let columns, let values, let count):
+            parts += [
+                ("feature-rows.npy", rowPointers), ("feature-columns.npy", columns), ("feature-values.npy", values),
+            ]
+            if let count { call.query.append(("feature_columns", "\(count)")) }
+        }
+        if let consent = files.consent { parts.append(("consent.tsv", consent)) }
+        let archive = try SentArchive(parts)
+        let response = try await send(call, archive)
+        guard let json = try? JSON(parsing: try await Self.collect(response, upTo: Self.replyBytesMax)) else {
+            throw Self.notUnderstood
+        }
+        return json
+    }
+
     // MARK: - One request
 
-    private func send(_ call: APICall) async throws -> HTTPClientResponse {
+    private func send(_ call: APICall, _ archive: SentArchive? = nil) async throws -> HTTPClientResponse {
         var request = HTTPClientRequest(url: base + call.target)
         request.method = HTTPMethod(rawValue: call.route.method)
         request.headers.add(name: "Authorization", value: "Bearer \(token)")
@@ -134,11 +183,17 @@ final class HTTPDesk: Desk {
             request.headers.add(name: "Content-Type", value: "application/json")
             request.body = .bytes(ByteBuffer(bytes: body.canonical))
         }
+        if let archive {
+            request.headers.add(name: "Content-Type", value: Tar.mediaType)
+            request.body = .stream(archive, length: .known(archive.byteCount))
+        }
         let response: HTTPClientResponse
         do {
-            response = try await client.execute(request, deadline: .distantFuture)
+            response = try await (archive == nil ? client : patientClient).execute(request, deadline: .distantFuture)
         } catch is CancellationError {
             throw CancellationError()
+        } catch let error as TarError {
+            throw Self.problem(422, "invalid", "What was to be sent: \(error.reason). Nothing was done.")
         } catch let problem as Problem {
             throw problem
         } catch is NIOSSLError {
@@ -219,5 +274,82 @@ private struct EventLines {
             line.removeAll()
         }
         return found
+    }
+}
+
+/// Files as one archive, read piece by piece as it is sent.
+private struct SentArchive: AsyncSequence, Sendable {
+    typealias Element = ByteBuffer
+
+    private static let chunkBytes = 1 << 20
+    private let files: [(name: String, file: URL, bytes: Int)]
+    let byteCount: Int64
+
+    init(_ parts: [(name: String, file: URL)]) throws {
+        files = try parts.map { name, file in
+            guard
+                let bytes = try? file.resourceValues(forKeys: [.fileSizeKey, .isRegularFileKey]),
+                bytes.isRegularFile == true, let count = bytes.fileSize
+            else {
+                throw Problem(
+                    status: 422, code: "invalid", title: "A file cannot be read",
+                    detail: "The file that is sent as \(name) cannot be opened, or is no plain file. Nothing was done.")
+            }
+            return (name, file, count)
+        }
+        byteCount = Int64(
+            files.reduce(Tar.end.count) { $0 + Tar.blockBytes + $1.bytes + Tar.padding(after: $1.bytes).count })
+    }
+
+    func makeAsyncIterator() -> Iterator { Iterator(left: files, total: Int(byteCount)) }
+
+    struct Iterator: AsyncIteratorProtocol {
+        private var left: [(name: String, file: URL, bytes: Int)]
+        private let total: Int
+        private var open: (handle: FileHandle, left: Int, padding: [UInt8])?
+        private var sent = 0
+        private var isEnded = false
+
+        fileprivate init(left: [(name: String, file: URL, bytes: Int)], total: Int) {
+            self.left = left
+            self.total = total
+        }
+
+        mutating func next() async throws -> ByteBuffer? {
+            guard let bytes = try piece() else {
+                ProgressLine.finish()
+                return nil
+            }
+            sent += bytes.count
+            ProgressLine.show(("send", sent, total, "\(sent >> 20) of \(total >> 20) MiB"))
+            return ByteBuffer(bytes: bytes)
+        }
+
+        private mutating func piece() throws -> [UInt8]? {
+            if let (handle, count, padding) = open {
+                guard count > 0 else {
+                    try? handle.close()
+                    open = nil
+                    return padding.isEmpty ? try piece() : padding
+                }
+                guard let data = try handle.read(upToCount: Swift.min(count, SentArchive.chunkBytes)), !data.isEmpty
+                else {
+                    throw TarError(reason: "a file became shorter while it was read")
+                }
+                open = (handle, count - data.count, padding)
+                return Array(data)
+            }
+            guard let next = left.first else {
+                guard !isEnded else { return nil }
+                isEnded = true
+                return Tar.end
+            }
+            left.removeFirst()
+            guard let header = Tar.header(name: next.name, byteCount: next.bytes),
+                let handle = try? FileHandle(forReadingFrom: next.file)
+            else { throw TarError(reason: "\(next.name) cannot be read, or is too large") }
+            open = (handle, next.bytes, Tar.padding(after: next.bytes))
+            return header
+        }
     }
 }

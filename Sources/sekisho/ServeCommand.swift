@@ -105,6 +105,7 @@ struct Serve: AsyncParsableCommand {
         door.connectionsMax = settings.number(.connections)
         door.idleSeconds = settings.number(.idleSeconds)
         door.runsAtOnce = settings.number(.runsAtOnce)
+        door.failuresPerAddress = settings.number(.failuresPerAddress)
         door.setRates(
             accountPerSecond: settings.number(.accountPerSecond), addressPerSecond: settings.number(.addressPerSecond))
         door.setSessions(

@@ -20,6 +20,7 @@ enum Setting: String, CaseIterable {
     case idleSeconds = "limits.idle-seconds"
     case accountPerSecond = "limits.account-per-second"
     case addressPerSecond = "limits.address-per-second"
+    case failuresPerAddress = "limits.failures-per-address"
     case sessionIdleMinutes = "session.idle-minutes"
     case sessionHours = "session.hours"
     case runsAtOnce = "runs.at-once"
@@ -41,6 +42,7 @@ enum Setting: String, CaseIterable {
         case .connections: .number(1...100_000)
         case .idleSeconds: .number(5...3600)
         case .accountPerSecond, .addressPerSecond: .number(1...100_000)
+        case .failuresPerAddress: .number(5...100_000)
         case .sessionIdleMinutes: .number(1...1440)
         case .sessionHours: .number(1...72)
         case .runsAtOnce: .number(1...64)
@@ -61,6 +63,7 @@ enum Setting: String, CaseIterable {
         case .idleSeconds: "75"
         case .accountPerSecond: "100"
         case .addressPerSecond: "50"
+        case .failuresPerAddress: "20"
         case .sessionIdleMinutes: "30"
         case .sessionHours: "10"
         case .runsAtOnce: "4"
@@ -83,6 +86,8 @@ enum Setting: String, CaseIterable {
         case .idleSeconds: "seconds after which a silent connection is closed"
         case .accountPerSecond: "requests a second of one session, token or machine"
         case .addressPerSecond: "requests a second of one address before anybody is known"
+        case .failuresPerAddress:
+            "wrong passwords and tokens from one address before it is locked for 15 minutes; more where many share one"
         case .sessionIdleMinutes: "minutes after which an unused session ends"
         case .sessionHours: "hours after which a session ends"
         case .runsAtOnce: "runs that are worked on at once"

@@ -370,6 +370,53 @@ struct RecoveryTests {
         #expect(throws: TrailError.self) { try world.with(anchor: other.anchor).open() }
     }
 
+    @Test(
+        "a head whose anchor was torn while it was written leaves the head before, and the trail opens with all records"
+    )
+    func tornAnchor() throws {
+        let world = TrailFixture()
+        let trail = try world.create()
+        _ = try trail.record(TrailRecord(.clockChecked, .done), in: .gateway)
+        let before = try trail.head()
+        let old = try #require(world.anchor.contents["anchor"])
+        _ = try trail.record(TrailRecord(.clockChecked, .done), in: .gateway)
+        _ = try trail.head()
+        let new = try #require(world.anchor.contents["anchor"])
+        #expect(old.count == new.count)
+        let changed = old.indices.filter { old[$0] != new[$0] }
+        // Only one of the two places is ever written to.
+        #expect(Set(changed.map { $0 / 4096 }).count == 1)
+        for sector in Set(changed.map { $0 / 512 }) {
+            var torn = new
+            torn.replaceSubrange(sector * 512..<(sector + 1) * 512, with: old[sector * 512..<(sector + 1) * 512])
+            let after = world.with(
+                disk: MemoryDisk(world.disk.contents), anchor: MemoryDisk(["anchor": torn]))
+            let (opened, _) = try after.open()
+            #expect(opened.size >= before.size + 1)
+            _ = try opened.record(TrailRecord(.clockChecked, .done), in: .gateway)
+            #expect(try opened.head().size == opened.size)
+        }
+        // Nothing but a head that the trail's key signed is believed, and an emptied anchor is a lost one.
+        var wrong = new
+        for place in [0, 4096] { wrong[place + 20] ^= 1 }
+        for anchor in [wrong, Array(new.dropLast()), [UInt8](repeating: 0, count: new.count)] {
+            let after = world.with(
+                disk: MemoryDisk(world.disk.contents), anchor: MemoryDisk(["anchor": anchor]))
+            #expect(throws: TrailError.self) { try after.open() }
+        }
+    }
+
+    @Test("a record that asks for its head has it when it returns, with no more waiting for the disk")
+    func headed() throws {
+        let world = TrailFixture()
+        let trail = try world.create()
+        let record = try trail.record(TrailRecord(.clockChecked, .done), in: .gateway, isHeaded: true)
+        let calls = world.disk.plan.calls
+        #expect(try trail.head().size == record.index + 1)
+        #expect(try trail.receipt(for: record.leafHash, at: record.index).index == record.index)
+        #expect(world.disk.plan.calls == calls)
+    }
+
     @Test("two gateways on one anchor: the second to sign stops")
     func anchorSwap() throws {
         let world = TrailFixture()

@@ -1,5 +1,6 @@
 import AuditTrail
 import Gateway
+import TestSupport
 import Testing
 import Vocabulary
 

@@ -1,6 +1,7 @@
 import AuditTrail
 import Foundation
 import Gateway
+import TestSupport
 import Testing
 import Vocabulary
 

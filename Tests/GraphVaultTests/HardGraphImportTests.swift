@@ -18,7 +18,7 @@ struct HardGraphImportTests {
                 hasFeatures
                 ? files.source
                 : ImportSource(
-                    nodes: files.path("nodes.tsv"), edges: files.path("edges.tsv"), consent: files.path("consent.tsv"))
+                    nodes: files.file("nodes.tsv"), edges: files.file("edges.tsv"), consent: files.file("consent.tsv"))
             let report = try await vault.importVersion(source, dataset: tiny, version: first)
             let trail = try TestTrail()
             let error = await refusal {
@@ -59,8 +59,8 @@ struct HardGraphImportTests {
                 features: VersionFiles.npy([[1, 2], [3, 4]]))
             let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let source = ImportSource(
-                nodes: files.path("nodes.tsv"), edges: files.path("edges.tsv"),
-                features: .dense(path: files.path("features.npy")))
+                nodes: files.file("nodes.tsv"), edges: files.file("edges.tsv"),
+                features: .dense(files.file("features.npy")))
             let report = try await vault.importVersion(source, dataset: tiny, version: first)
             let trail = try TestTrail()
             return await refusal {

@@ -169,7 +169,9 @@ struct ImportRefusalTests {
             let vault = try Vault.create(at: folder.path, unsealing: keyFile())
             let error = await refusal {
                 _ = try await vault.importVersion(
-                    ImportSource(nodes: folder.path + "/secret-name", edges: folder.path), dataset: tiny, version: first
+                    ImportSource(
+                        nodes: .path(folder.path + "/secret-name"), edges: .path(folder.path)), dataset: tiny,
+                    version: first
                 )
             }
             #expect(error?.code == .unreadable)
@@ -189,7 +191,7 @@ struct ImportRefusalTests {
                 in: folder, nodes: nodes, edges: "subject\tpredicate\tobject\nN:59999\tp\tN:0\n",
                 consent: "subject\tstate\n")
             #expect(nodes.utf8.count > 3 * (2 << 20))
-            let source = ImportSource(nodes: files.path("nodes.tsv"), edges: files.path("edges.tsv"))
+            let source = ImportSource(nodes: files.file("nodes.tsv"), edges: files.file("edges.tsv"))
             let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let report = try await vault.importVersion(source, dataset: tiny, version: first)
             #expect(report.facts.nodes == 60_000 && report.facts.edges == 1)
@@ -222,9 +224,9 @@ struct ImportRefusalTests {
             try files.write(VersionFiles.npy("<i4", "(\(columns.count),)", columns), "c.npy")
             try files.write(VersionFiles.npy("<f4", "(3,)", [1, 2, 3] as [Float]), "v.npy")
             let source = ImportSource(
-                nodes: files.path("nodes.tsv"), edges: files.path("edges.tsv"),
+                nodes: files.file("nodes.tsv"), edges: files.file("edges.tsv"),
                 features: .sparse(
-                    rowPointers: files.path("p.npy"), columns: files.path("c.npy"), values: files.path("v.npy"),
+                    rowPointers: files.file("p.npy"), columns: files.file("c.npy"), values: files.file("v.npy"),
                     columnCount: 2))
             let vault = try Vault.create(at: folder.appendingPathComponent("vault").path, unsealing: keyFile())
             let error = await refusal { _ = try await vault.importVersion(source, dataset: tiny, version: first) }

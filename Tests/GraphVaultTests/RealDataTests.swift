@@ -19,8 +19,8 @@ struct RealSet: CustomTestStringConvertible, Sendable {
 
     func url(_ file: String) -> URL { SharedData.url("data/\(name)/\(file)") }
 
-    /// The files, the edges unpacked into `folder` if need be.
-    func source(in folder: URL, consent: String? = nil) throws -> ImportSource {
+    /// The edges, unpacked into `folder` if need be.
+    func edges(in folder: URL) throws -> URL {
         var edges = url("edges.tsv")
         if !FileManager.default.fileExists(atPath: edges.path) {
             edges = folder.appendingPathComponent("edges.tsv")
@@ -33,13 +33,19 @@ struct RealSet: CustomTestStringConvertible, Sendable {
             unpack.waitUntilExit()
             #expect(unpack.terminationStatus == 0)
         }
+        return edges
+    }
+
+    func source(in folder: URL, consent: String? = nil) throws -> ImportSource {
         let matrix: FeatureSource =
             isSparse
             ? .sparse(
-                rowPointers: url("features_indptr.npy").path, columns: url("features_indices.npy").path,
-                values: url("features_data.npy").path, columnCount: features)
-            : .dense(path: url("features.npy").path)
-        return ImportSource(nodes: url("nodes.tsv").path, edges: edges.path, features: matrix, consent: consent)
+                rowPointers: .path(url("features_indptr.npy").path), columns: .path(url("features_indices.npy").path),
+                values: .path(url("features_data.npy").path), columnCount: features)
+            : .dense(.path(url("features.npy").path))
+        return ImportSource(
+            nodes: .path(url("nodes.tsv").path), edges: .path(try edges(in: folder).path), features: matrix,
+            consent: consent.map(ImportFile.path))
     }
 
     /// The feature rows, read without the vault.
@@ -112,7 +118,7 @@ struct RealDataTests {
                 receipt: trail.runPermit(run1, tiny, first, root: report.root), trail: trail.identity)
             let reference = ReferenceImage(
                 nodes: try String(contentsOf: set.url("nodes.tsv"), encoding: .utf8),
-                edges: try String(contentsOfFile: source.edges, encoding: .utf8), features: try set.featureRows(),
+                edges: try String(contentsOf: set.edges(in: folder), encoding: .utf8), features: try set.featureRows(),
                 absent: [], recipe)
             expectSame(try await OpenedImage(image, vault, trail), reference)
         }

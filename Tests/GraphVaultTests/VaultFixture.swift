@@ -105,12 +105,12 @@ struct VersionFiles {
         try Data(bytes).write(to: folder.appendingPathComponent(name))
     }
 
-    func path(_ name: String) -> String { folder.appendingPathComponent(name).path }
+    func file(_ name: String) -> ImportFile { .path(folder.appendingPathComponent(name).path) }
 
     var source: ImportSource {
         ImportSource(
-            nodes: path("nodes.tsv"), edges: path("edges.tsv"), features: .dense(path: path("features.npy")),
-            consent: path("consent.tsv"))
+            nodes: file("nodes.tsv"), edges: file("edges.tsv"), features: .dense(file("features.npy")),
+            consent: file("consent.tsv"))
     }
 
     static func npy(_ rows: [[Float]]) -> [UInt8] {

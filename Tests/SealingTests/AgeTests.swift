@@ -71,6 +71,23 @@ struct AgeTests {
         }
     }
 
+    @Test("a digit of a header with its top bit set is no digit")
+    func topBits() throws {
+        let identity = AgeIdentity(WrappingKey.generate())
+        var seen: Set<UInt8> = []
+        for _ in 0..<30 {
+            let file = try sealed([1, 2, 3], to: [identity.recipient])
+            let header = file.firstRange(of: Array("--- ".utf8))!.upperBound + 43
+            for at in 0..<header {
+                seen.insert(file[at])
+                var changed = file
+                changed[at] |= 0x80
+                #expect(throws: AgeError.self, "byte \(at), \(file[at])") { _ = try opened(changed, by: identity) }
+            }
+        }
+        #expect(seen.isSuperset(of: "+/09AZaz".utf8))
+    }
+
     // MARK: - The format's own vectors
 
     @Test("all 143 published cases come out as they say", .enabled(if: SharedData.isPresent))

@@ -82,6 +82,19 @@ struct DerivationTests {
         #expect(bytes(named) == bytes(raw))
     }
 
+    @Test("a key that is kept for many messages gives each the tag that it has by itself")
+    func macKey() {
+        for count in [0, 1, 31, 32, 63, 64] {
+            let key = SecretBytes(copying: (0..<count).map { UInt8($0) })
+            let kept = MACKey(key)
+            for length in [0, 1, 24, 55, 56, 64, 1000] {
+                let message = (0..<length).map { UInt8(truncatingIfNeeded: 7 &* $0) }
+                let tag = kept.tag(message)
+                #expect(tag == KeyDerivation.hmac(key, message), "\(count) \(length)")
+            }
+        }
+    }
+
     @Test("HMAC gives the values of RFC 4231")
     func hmac() {
         #expect(

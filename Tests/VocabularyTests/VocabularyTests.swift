@@ -14,6 +14,8 @@ import Vocabulary
             ),
             (#""\u0001\u001f\/\"\\\b""#, #""\u0001\u001f/\"\\\b""#),
             ("[ -1 , 9007199254740991 ]", "[-1,9007199254740991]"),
+            // JSON Schema 2020-12, 4.2.3: these are integers too.
+            ("[418.0, 0.000, -1.0]", "[418,0,-1]"),
         ])
     func canonical(text: String, expected: String) throws {
         #expect(try JSON(parsing: text).canonicalText == expected)
@@ -22,7 +24,8 @@ import Vocabulary
     @Test(
         "what has no single meaning is refused with its position",
         arguments: [
-            (#"{"a":1,"a":2}"#, 7), ("1.5", 1), ("1e3", 1), ("01", 2), ("-0", 2), ("9007199254740992", 16), ("", 0),
+            (#"{"a":1,"a":2}"#, 7), ("1.5", 1), ("1e3", 1), ("1.05", 1), ("1.", 1),
+            ("1.0e3", 3), ("01", 2), ("-0", 2), ("9007199254740992", 16), ("", 0),
             ("[1,]", 3), (#"{"a"}"#, 4), (#""\ud800""#, 7), (#""\q""#, 2), ("nul", 0), ("[1] 2", 4), ("\"a\u{1}\"", 2),
         ])
     func refused(text: String, offset: Int) {

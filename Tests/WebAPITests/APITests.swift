@@ -9,35 +9,11 @@ import Yams
 
 /// The API as its callers meet it: over TLS, with tokens.
 @Suite struct APITests {
-    static let policy = """
-        version: 1
-        dataset: test:clinic
-        level: standard
-        permission: DUO:0000042
-        access:
-          approvals: { required: 2, roles: [dac, data-custodian] }
-        training:
-          device: { pools: [campus], evidence: software, hours_max: 1000 }
-          targets: { label: [DUO:0000042] }
-        release:
-          cohort_min: 60
-          checks: [artefact, shape, cohort]
-          reviewers: 2
-          roles: [dac, data-custodian]
-
-        """
-
-    private static let form = """
-        {"dataset":"test:clinic","purpose":{"codes":["DUO:0000042"],"ancestry":false,"methods":false,\
-        "commercial":false,"notForProfit":true,"genetic":true},"termMonths":6,"country":"JP",\
-        "institution":"test-university","project":"test-project"}
-        """
-
     /// A door with the API behind it and policies in force.
     func withAPI(_ body: (OpenDoor) async throws -> Void) async throws {
         try await withOpenDoor(register: { APIRoutes.register($0) }) { door in
             try await bringIntoForce(
-                PolicyFolder([("clinic.yaml", Self.policy)]), door.gateway,
+                PolicyFolder([("clinic.yaml", Clinic.policy)]), door.gateway,
                 signedBy: [OpenDoor.person(.dac), OpenDoor.person(.dataCustodian), OpenDoor.person(.securityOfficer)],
                 administrator: OpenDoor.person(.policyAdministrator), keys: door.folder)
             try await body(door)
@@ -92,7 +68,7 @@ import Yams
         try await withAPI { door in
             let researcher = try await door.token(.researcher)
             let filed = try await door.ask(
-                "POST", "/api/v1/requests", token: researcher, headers: Self.json, body: Self.form)
+                "POST", "/api/v1/requests", token: researcher, headers: Self.json, body: Clinic.form)
             #expect(filed.status == 201 && filed.json?["state"] == "waiting")
             #expect(filed.headers["Location"] == ["/api/v1/requests/request-1"])
             #expect(filed.json?["missing"] == ["count": 2, "roles": ["dac", "data-custodian"]])
@@ -131,7 +107,7 @@ import Yams
         try await withAPI { door in
             let token = try await door.token(.researcher)
             for _ in 0..<5 {
-                _ = try await door.ask("POST", "/api/v1/requests", token: token, headers: Self.json, body: Self.form)
+                _ = try await door.ask("POST", "/api/v1/requests", token: token, headers: Self.json, body: Clinic.form)
             }
             for order in ["newest", "oldest"] {
                 var seen: [String] = []
@@ -144,7 +120,7 @@ import Yams
                     next = page.json?["next"]?.stringValue
                     if seen.count == 2, order == "newest" {
                         _ = try await door.ask(
-                            "POST", "/api/v1/requests", token: token, headers: Self.json, body: Self.form)
+                            "POST", "/api/v1/requests", token: token, headers: Self.json, body: Clinic.form)
                     }
                 }
                 let numbers = order == "newest" ? Array((1...5).reversed()) : Array(1...6)
@@ -183,7 +159,7 @@ import Yams
     func badBody(body: String, status: Int) async throws {
         try await withAPI { door in
             let researcher = try await door.token(.researcher)
-            _ = try await door.ask("POST", "/api/v1/requests", token: researcher, headers: Self.json, body: Self.form)
+            _ = try await door.ask("POST", "/api/v1/requests", token: researcher, headers: Self.json, body: Clinic.form)
             let reviewer = try await door.token(.dac)
             let answer = try await door.ask(
                 "POST", "/api/v1/requests/request-1/reviews", token: reviewer, headers: Self.json, body: body)
@@ -213,7 +189,7 @@ import Yams
             let policies = #"{"files":[{"name":"a.yaml","content":"version: 1\n"}]}"#
             for round in 0..<150 {
                 let (path, token, valid) = [
-                    ("/api/v1/requests", researcher, Self.form),
+                    ("/api/v1/requests", researcher, Clinic.form),
                     (
                         "/api/v1/runs", researcher,
                         #"{"specification":"model: gcn","grant":"grant-1","device_memory":4}"#
@@ -244,10 +220,12 @@ import Yams
         try await withAPI { door in
             let token = try await door.token(.researcher)
             let headers = Self.json + [("Idempotency-Key", "try-1")]
-            let first = try await door.ask("POST", "/api/v1/requests", token: token, headers: headers, body: Self.form)
-            let again = try await door.ask("POST", "/api/v1/requests", token: token, headers: headers, body: Self.form)
+            let first = try await door.ask(
+                "POST", "/api/v1/requests", token: token, headers: headers, body: Clinic.form)
+            let again = try await door.ask(
+                "POST", "/api/v1/requests", token: token, headers: headers, body: Clinic.form)
             #expect(first.status == 201 && again.status == 201 && again.json?["request"] == first.json?["request"])
-            let other = Self.form.replacing("test-project", with: "other-project")
+            let other = Clinic.form.replacing("test-project", with: "other-project")
             let reused = try await door.ask("POST", "/api/v1/requests", token: token, headers: headers, body: other)
             #expect(reused.status == 422 && reused.code == "key-reused")
             let all = try await door.ask("GET", "/api/v1/requests", token: token)
@@ -271,7 +249,7 @@ import Yams
     func tags() async throws {
         try await withAPI { door in
             let researcher = try await door.token(.researcher)
-            _ = try await door.ask("POST", "/api/v1/requests", token: researcher, headers: Self.json, body: Self.form)
+            _ = try await door.ask("POST", "/api/v1/requests", token: researcher, headers: Self.json, body: Clinic.form)
             let path = "/api/v1/requests/request-1"
             let seen = try await door.ask("GET", path, token: researcher)
             let tag = try #require(seen.headers["ETag"].first)
@@ -291,6 +269,66 @@ import Yams
             #expect(late.status == 412 && late.code == "changed")
             let now = try await door.ask("GET", path, token: researcher)
             #expect(now.json?["votes"]?.arrayValue?.count == 1 && now.headers["ETag"].first != tag)
+        }
+    }
+
+    // MARK: - Data sets
+
+    private static func archive(_ files: [(name: String, text: String)]) throws -> [UInt8] {
+        var bytes: [UInt8] = []
+        for (name, text) in files {
+            bytes += try #require(Tar.header(name: name, byteCount: text.utf8.count))
+            bytes += Array(text.utf8)
+            bytes += Tar.padding(after: text.utf8.count)
+        }
+        return bytes + Tar.end
+    }
+
+    @Test("a version is sealed from an archive that is sent; what is wrong with one is told, and leaves nothing")
+    func importing() async throws {
+        try await withAPI { door in
+            let custodian = try await door.token(.dataCustodian)
+            let tar = [("Content-Type", Tar.mediaType)]
+            let path = "/api/v1/datasets/test:sent/versions"
+            let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }"
+            let matrix = header + String(repeating: " ", count: 117 - header.utf8.count) + "\n"
+            var features: [UInt8] = [0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(matrix.utf8.count), 0]
+            features += Array(matrix.utf8) + [UInt8](repeating: 0, count: 8)
+            let nodes = "id\tcategory\tlabel\nG:1\tbiolink:Gene\t0\nG:2\tbiolink:Gene\t1\n"
+            let edges = "subject\tpredicate\tobject\nG:1\tbiolink:x\tG:2\n"
+            func sent(nodes: String, edges: String) throws -> [UInt8] {
+                let texts = try Self.archive([("nodes.tsv", nodes), ("edges.tsv", edges)]).dropLast(Tar.end.count)
+                return try texts + #require(Tar.header(name: "features.npy", byteCount: features.count)) + features
+                    + Tar.padding(after: features.count) + Tar.end
+            }
+
+            let other = try await door.token(.researcher)
+            let notHis = try await door.ask(
+                "POST", path, token: other, headers: tar, bytes: sent(nodes: nodes, edges: edges))
+            #expect(notHis.status == 403 && notHis.code == "role-missing")
+            let asJSON = try await door.ask("POST", path, token: custodian, headers: Self.json, body: "{}")
+            #expect(asJSON.status == 415)
+            let noArchive = try await door.ask("POST", path, token: custodian, headers: tar, body: "not an archive")
+            #expect(noArchive.status == 422)
+            let stranger = try await door.ask(
+                "POST", path, token: custodian, headers: tar, bytes: Self.archive([("passwd", "x")]))
+            #expect(stranger.status == 400 && stranger.json?["detail"]?.stringValue?.contains("nodes.tsv") == true)
+            let incomplete = try await door.ask(
+                "POST", path, token: custodian, headers: tar, bytes: Self.archive([("nodes.tsv", nodes)]))
+            #expect(incomplete.status == 422)
+            let wrong = try await door.ask(
+                "POST", path, token: custodian, headers: tar, bytes: sent(nodes: nodes, edges: edges + "G:1\tx\tG:9\n"))
+            #expect(
+                wrong.status == 422 && wrong.json?["detail"]?.stringValue?.contains("Edges, line 3, column 7:") == true)
+            let none = try await door.ask("GET", "/api/v1/datasets/test:sent", token: custodian)
+            #expect(none.status == 404)
+
+            let sealed = try await door.ask(
+                "POST", path, token: custodian, headers: tar, bytes: sent(nodes: nodes, edges: edges))
+            #expect(sealed.status == 201 && sealed.json?["nodes"] == 2 && sealed.json?["edges"] == 1, "\(sealed)")
+            #expect(sealed.headers["Location"] == ["/api/v1/datasets/test%3Asent"])
+            let found = try await door.ask("GET", "/api/v1/datasets/test:sent", token: custodian)
+            #expect(found.status == 200 && found.json?["versions"]?.arrayValue?.count == 1)
         }
     }
 
@@ -319,6 +357,48 @@ import Yams
             #expect(try unpacker.finish().count > 2)
             let names = try FileManager.default.subpathsOfDirectory(atPath: folder.path)
             #expect(names.contains { $0.hasSuffix("checkpoint") }, "\(names)")
+        }
+    }
+
+    @Test("an export is of one scope, sealed or not, and what makes no sense together is refused and changes nothing")
+    func exportScopes() async throws {
+        try await withAPI { door in
+            let auditor = try await door.token(.complianceOfficer)
+            func export(_ body: String) async throws -> OpenDoor.Answer {
+                try await door.ask("POST", "/api/v1/audit/exports", token: auditor, headers: Self.json, body: body)
+            }
+            let identity = door.folder.appendingPathComponent("identity")
+            let recipient = try AuditorKeyFile.writeIdentity(
+                of: door.folder.appendingPathComponent("auditor.key"), to: identity)
+            for (number, body) in [
+                #"{"sealed":true}"#, #"{"sealed":true,"from":"2020-01-01"}"#,
+                #"{"sealed":true,"recipients":["\#(recipient)"],"to":"2090-01-01"}"#,
+            ].enumerated() {
+                let sealed = try await export(body)
+                #expect(sealed.status == 200 && sealed.headers["Content-Type"] == ["application/age"], "\(body)")
+                #expect(sealed.body.starts(with: "age-encryption.org/v1\n".utf8))
+                #expect(sealed.headers["Content-Length"] == ["\(sealed.body.count)"])
+                let file = door.folder.appendingPathComponent("\(number).age")
+                try Data(sealed.body).write(to: file)
+                let folder = door.folder.appendingPathComponent("opened-\(number)")
+                try SealedExport.open(file, key: identity, into: folder)
+                let names = try FileManager.default.subpathsOfDirectory(atPath: folder.path)
+                #expect(names.contains("data/documents/report.ja.html"), "\(names)")
+            }
+            for (body, status) in [
+                (#"{"dataset":"test:none"}"#, 404), (#"{"run":"none"}"#, 404), (#"{"run":"a","dataset":"b"}"#, 422),
+                (#"{"subject":"P:1"}"#, 422), (#"{"subject":"P:1","dataset":"test:none"}"#, 404),
+                (#"{"from":"2026-01-02","to":"2026-01-01"}"#, 422), (#"{"from":"yesterday"}"#, 422),
+                (#"{"recipients":["\#(recipient)"]}"#, 422), (#"{"sealed":true,"recipients":["age1nobody"]}"#, 422),
+                (#"{"sealed":true,"recipients":[]}"#, 400), (#"{"sealed":"yes"}"#, 400), (#"{"what":"all"}"#, 400),
+                (#"{"from":"2090-01-01"}"#, 404),
+            ] {
+                let answer = try await export(body)
+                #expect(answer.status == status, "\(body): \(answer.status) \(answer.code ?? "")")
+            }
+            let exports = try await door.ask("GET", "/api/v1/audit/records?what=trail.exported", token: auditor)
+            // Three that were given, and the one whose period has nothing: it is recorded before it is looked for.
+            #expect(exports.json?["items"]?.arrayValue?.count == 4)
         }
     }
 }
@@ -356,6 +436,34 @@ import Yams
         "a name that leaves the folder has no header",
         arguments: ["/etc/x", "../x", "a/../b", "a//b", "", ".hidden", "a\u{0}b", String(repeating: "a", count: 101)])
     func names(name: String) { #expect(Tar.header(name: name, byteCount: 1) == nil) }
+
+    @Test("what tar writes is read, and what is no plain file is refused", arguments: ["ustar", "gnu", "v7"])
+    func others(format: String) throws {
+        let place = FileManager.default.temporaryDirectory.appendingPathComponent("sekisho-tar-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: place) }
+        try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+        try Data("one".utf8).write(to: place.appendingPathComponent("a.txt"))
+        try FileManager.default.createSymbolicLink(
+            atPath: place.appendingPathComponent("link").path, withDestinationPath: "/etc/hostname")
+        func packed(_ name: String) throws -> [UInt8] {
+            let tar = Process()
+            tar.executableURL = URL(fileURLWithPath: "/bin/tar")
+            tar.arguments = ["--format=\(format)", "-C", place.path, "-cf", place.path + "/out.tar", name]
+            try tar.run()
+            tar.waitUntilExit()
+            return Array(try Data(contentsOf: place.appendingPathComponent("out.tar")))
+        }
+        #expect(throws: TarError.self) {
+            _ = try unpack(packed("link"), into: place.appendingPathComponent("x"), chunk: 99)
+        }
+        let folder = place.appendingPathComponent("y")
+        guard format != "v7" else {
+            #expect(throws: TarError.self) { _ = try unpack(packed("a.txt"), into: folder, chunk: 99) }
+            return
+        }
+        #expect(try unpack(packed("a.txt"), into: folder, chunk: 99).map(\.bytes) == [3])
+        #expect(try String(contentsOf: folder.appendingPathComponent("a.txt"), encoding: .utf8) == "one")
+    }
 
     @Test("no changed archive leaves its folder or is taken for whole where it is not")
     func mutations() async throws {

@@ -81,7 +81,7 @@ final class OpenDoor: Sendable {
 
     func ask(
         _ method: String, _ path: String, token: String? = nil, cookie: String? = nil,
-        headers: [(String, String)] = [], body: String? = nil, client: HTTPClient? = nil
+        headers: [(String, String)] = [], body: String? = nil, bytes: [UInt8]? = nil, client: HTTPClient? = nil
     ) async throws -> Answer {
         var request = HTTPClientRequest(url: "https://127.0.0.1:\(port)\(path)")
         request.method = .init(rawValue: method)
@@ -90,6 +90,7 @@ final class OpenDoor: Sendable {
         if let token { request.headers.add(name: "Authorization", value: "Bearer \(token)") }
         if let cookie { request.headers.add(name: "Cookie", value: "__Host-sekisho=\(cookie)") }
         if let body { request.body = .bytes(ByteBuffer(string: body)) }
+        if let bytes { request.body = .bytes(ByteBuffer(bytes: bytes)) }
         let response = try await (client ?? self.client).execute(request, timeout: .seconds(60))
         let buffer = try await response.body.collect(upTo: 8 << 20)
         return Answer(

@@ -17,6 +17,10 @@ package struct API: Sendable {
 
     /// Throws a `Problem`, or an error that `Problem` knows how to tell.
     package func reply(to call: APICall, by caller: APICaller) async throws -> APIReply {
+        // Over the network the door has looked at this. The first person of a home has no role yet.
+        if caller.means == nil, let person = gateway.directory.person(caller.person) {
+            try call.route.rule.requireRole(among: person.roles)
+        }
         do {
             return try await answer(call, caller)
         } catch let error as GatewayError {
@@ -28,7 +32,8 @@ package struct API: Sendable {
         switch call.route {
         case .apiDescription: APIReply(200, .text(Self.description, mediaType: "application/yaml"))
         case .apiMe: try me(call, caller)
-        case .apiDatasets, .apiDataset, .apiConsentChange, .apiSubjectHistory: try await datasets(call, caller.person)
+        case .apiDatasets, .apiDataset, .apiDatasetImport, .apiConsentChange, .apiSubjectHistory:
+            try await datasets(call, caller.person)
         case .apiRequests, .apiRequestFile, .apiRequest, .apiRequestTimeline, .apiRequestReview, .apiRequestResume,
             .apiReviews, .apiEmergencyReview:
             try await requests(call, caller.person)
@@ -110,6 +115,16 @@ extension API {
             guard !versions.isEmpty else { throw Problem.notFound("there is no data set of this name") }
             return APIReply(
                 json: ["dataset": .string(dataset.text), "versions": .array(versions.map(\.json))])
+        case .apiDatasetImport:
+            let dataset: DatasetID = try call.id("dataset")
+            let columns = try query.optionalNumber("feature_columns", in: 1...Int64(Limits.featuresMax))
+            try query.finish()
+            guard let upload = call.upload else { throw Problem.mediaType }
+            let version = try await gateway.importDataset(
+                dataset, upload, featureColumns: columns.map(Int.init), by: person)
+            var reply = APIReply(201, json: version.json)
+            reply.location = APICall(.apiDataset, path: ["dataset": dataset.text]).target
+            return reply
         case .apiConsentChange:
             let dataset: DatasetID = try call.id("dataset")
             try query.finish()
@@ -360,7 +375,7 @@ extension API {
             var pairs: [(String, String)] = []
             let names = AuditQuery.Field.allCases.filter { isPosted || $0 != .subject }
             for name in names.map(\.rawValue) + ["from", "to"] {
-                if let value = try fields.optionalText(name, lengthMax: 256) { pairs.append((name, value)) }
+                if let value = try fields.optionalText(name, lengthMax: 128) { pairs.append((name, value)) }
             }
             try fields.finish()
             let question: AuditQuery
@@ -378,24 +393,61 @@ extension API {
     private func export(_ call: APICall, _ person: PersonID) async throws -> APIReply {
         try call.expectNoQuery()
         var fields = try Fields(body: call.body)
-        let run: RunID? = try fields.optionalID("run")
+        let isSealed = try fields.optionalBool("sealed") ?? false
+        let recipients = try fields.optionalTexts("recipients", countMax: 64, lengthMax: 4096) ?? []
+        let scope = try Self.scope(&fields)
         try fields.finish()
+        guard isSealed || recipients.isEmpty else {
+            throw Self.senseless("'recipients' are for a sealed export; say \"sealed\": true.")
+        }
         let folder = scratch.appendingPathComponent(
             "sekisho-export-\(Hex.encode(RandomBytes.array(12)))", isDirectory: true)
+        let target = isSealed ? folder.appendingPathComponent("export.age") : folder
         do {
+            if isSealed {
+                try FileManager.default.createDirectory(
+                    at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+            }
             let summary = try await gateway.export(
-                ExportRequest(run.map { .run($0) } ?? .whole, to: folder), by: person)
-            return APIReply(
-                200,
-                .folder(
-                    folder,
-                    summary: [
-                        "entries": .integer(Int64(summary.entries)), "tree_size": .integer(Int64(summary.treeSize)),
-                        "root": .string(summary.root.hex),
-                    ]))
+                ExportRequest(scope, to: target, recipients: recipients), by: person)
+            let json: JSON = [
+                "entries": .integer(Int64(summary.entries)), "tree_size": .integer(Int64(summary.treeSize)),
+                "root": .string(summary.root.hex),
+            ]
+            return APIReply(200, isSealed ? .sealed(target, summary: json) : .folder(folder, summary: json))
         } catch {
             try? FileManager.default.removeItem(at: folder)
             throw error
+        }
+    }
+
+    private static func senseless(_ why: String) -> Problem {
+        Problem(
+            status: 422, code: "invalid", title: "This makes no sense as asked",
+            detail: "\(why.prefix(1).uppercased())\(why.dropFirst()) Nothing was done.")
+    }
+
+    /// The last instant that RFC 3339 can write.
+    private static let endOfTime = Timestamp(milliseconds: 253_402_300_799_999)
+
+    /// What to export: one of a run, a data set, a person of one, a period; else everything.
+    private static func scope(_ fields: inout Fields) throws -> ExportRequest.Scope {
+        let run: RunID? = try fields.optionalID("run")
+        let dataset: DatasetID? = try fields.optionalID("dataset")
+        let subject = try fields.optionalText("subject", lengthMax: Limits.identifierBytesMax)
+        let from = try fields.optionalText("from", lengthMax: 64)
+        let to = try fields.optionalText("to", lengthMax: 64)
+        switch (run, dataset, subject, from != nil || to != nil) {
+        case (nil, nil, nil, false): return .whole
+        case (let run?, nil, nil, false): return .run(run)
+        case (nil, let dataset?, nil, false): return .dataset(dataset)
+        case (nil, let dataset?, let subject?, false): return .subject(subject, dataset)
+        case (nil, nil, nil, true):
+            let query = try AuditQuery(
+                parsing: [("from", from), ("to", to)].compactMap { name, value in value.map { (name, $0) } })
+            return .range(from: query.from ?? Timestamp(milliseconds: 0), to: query.to ?? endOfTime)
+        default:
+            throw senseless("An export is of one run, one data set, one subject of a data set, or from and to.")
         }
     }
 }

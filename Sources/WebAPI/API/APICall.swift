@@ -9,6 +9,8 @@ package struct APICall: Sendable {
     package var path: [String: String]
     package var query: [(name: String, value: String)]
     package var body: JSON?
+    /// What was sent as an archive, staged.
+    package var upload: DatasetUpload?
     /// The revision that the caller saw, where the call must fail if there is a newer one.
     package var ifRevision: String?
     /// The caller's own name for what must be done once, however often it is asked for.
@@ -71,6 +73,8 @@ package struct APIReply: Sendable {
         case files([Artefact])
         /// Sent as one archive and then removed.
         case folder(URL, summary: JSON)
+        /// One sealed file, alone in its folder; sent as it is and then removed with it.
+        case sealed(URL, summary: JSON)
         case events(AsyncStream<RunEvent>)
     }
 

@@ -31,6 +31,14 @@ package struct APIRoutes: Sendable {
         let caller = APICaller(
             person: identity.person, means: identity.means,
             scopes: identity.means == .password ? nil : identity.scopes)
+        if case .streamed(let bytesMax) = route.rule.body {
+            var call = try self.call(route, request, context, [])
+            guard call.path["dataset"].flatMap({ try? DatasetID($0) }) != nil else {
+                throw Problem.notFound("nothing here has such a name")
+            }
+            call.upload = try await upload(request, by: caller, bytesMax: bytesMax)
+            return try await response(to: call, by: caller, request)
+        }
         let bytes = Array(try await request.body.collect(upTo: Limits.jsonBytesMax).readableBytesView)
         let call = try self.call(route, request, context, bytes)
         guard let key = call.onceKey, route != .apiRequestFile, route != .apiRunStart else {
@@ -62,7 +70,7 @@ package struct APIRoutes: Sendable {
         switch reply.content {
         case .json(let json): json.canonical
         case .nothing: []
-        case .text, .files, .folder, .events: nil
+        case .text, .files, .folder, .sealed, .events: nil
         }
     }
 
@@ -94,8 +102,9 @@ package struct APIRoutes: Sendable {
             call.ifRevision = try Self.revision(ofMatch: match)
         }
         if let key = request.headers[.idempotencyKey] {
-            // A token's text is told once and kept nowhere, so its answer cannot be given again.
-            guard route.method == "POST", route != .apiTokenCreate else {
+            // A token's text is told once and kept nowhere, so its answer cannot be given again; what is streamed is
+            // not kept to be compared.
+            guard route.method == "POST", route != .apiTokenCreate, route != .apiDatasetImport else {
                 throw Fields.fault("Idempotency-Key", "is not taken here")
             }
             guard (1...128).contains(key.utf8.count), key.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
@@ -106,6 +115,43 @@ package struct APIRoutes: Sendable {
         return call
     }
 
+    /// Seals the files of an archive as they come; nothing of them lies anywhere in clear.
+    private func upload(_ request: Request, by caller: APICaller, bytesMax: Int) async throws -> DatasetUpload {
+        let type = request.headers[.contentType]?.prefix { $0 != ";" }.filter { $0 != " " }.lowercased()
+        guard type == Tar.mediaType else { throw Problem.mediaType }
+        let upload = try await gateway.stageUpload(by: caller.person)
+        var reader = TarReader()
+        var byteCount = 0
+        do {
+            for try await chunk in request.body {
+                byteCount += chunk.readableBytes
+                guard byteCount <= bytesMax else { throw Problem.tooLarge(bytesMax) }
+                try reader.take(Array(chunk.readableBytesView)[...]) { event in
+                    switch event {
+                    case .begin(let name, _): try upload.begin(Self.part(name))
+                    case .content(let bytes): try upload.append(bytes)
+                    case .end(let name): try upload.end(Self.part(name))
+                    }
+                }
+            }
+            _ = try reader.finish()
+        } catch let error as TarError {
+            throw Problem(
+                status: 422, code: "invalid", title: "This makes no sense as asked",
+                detail: "The body is not an archive as taken here: \(error.reason). Nothing was done.")
+        }
+        return upload
+    }
+
+    private static func part(_ name: String) throws(Problem) -> UploadPart {
+        guard let part = UploadPart(fileName: name) else {
+            throw .invalid(
+                "The archive holds a file that is not one of \(UploadPart.fileNames.joined(separator: ", ")). Nothing was done."
+            )
+        }
+        return part
+    }
+
     private static let takesRevision: Set<Route> = [.apiRequestReview, .apiReleaseReview]
 
     /// The revision in an entity tag that we gave; any state for `*`.
@@ -113,12 +159,17 @@ package struct APIRoutes: Sendable {
         if text == "*" { return nil }
         let tag = text.split(separator: "\"", omittingEmptySubsequences: false)
         guard tag.count == 3, tag[0].isEmpty, tag[2].isEmpty, let dot = tag[1].firstIndex(of: ".") else {
-            throw Fields.fault("If-Match", "is not one entity tag as this API gives them")
+            // RFC 9110, 13.1.1: what matches nothing fails; that a tag is none of ours says the same.
+            throw Problem(
+                status: 412, code: "changed", title: "It has changed",
+                detail: "'If-Match' is not one entity tag as this API gives them. Nothing was done.")
         }
         return String(tag[1][..<dot])
     }
 
     // MARK: - To a response
+
+    private static let sealedMediaType = "application/age"
 
     private func response(to call: APICall, by caller: APICaller, _ request: Request) async throws -> Response {
         let reply = try await api.reply(to: call, by: caller)
@@ -151,6 +202,12 @@ package struct APIRoutes: Sendable {
             headers[.contentType] = Tar.mediaType
             headers[.exportSummary] = summary.canonicalText
             return Response(status: status, headers: headers, body: .tar(ofAndThenRemoving: folder))
+        case .sealed(let file, let summary):
+            headers[.contentType] = Self.sealedMediaType
+            headers[.exportSummary] = summary.canonicalText
+            return Response(
+                status: status, headers: headers,
+                body: .file(file.lastPathComponent, ofAndThenRemoving: file.deletingLastPathComponent()))
         case .events(let events):
             headers[.contentType] = "text/event-stream"
             return Response(status: status, headers: headers, body: .events(events))
@@ -204,25 +261,27 @@ extension ResponseBody {
         let folder = TemporaryFolder(folder)
         return ResponseBody { writer in
             for name in try folder.fileNames {
-                let handle = try FileHandle(forReadingFrom: folder.url.appendingPathComponent(name))
-                defer { try? handle.close() }
-                let byteCount = Int(try handle.seekToEnd())
-                try handle.seek(toOffset: 0)
-                guard let header = Tar.header(name: name, byteCount: byteCount) else {
-                    throw TarError(reason: "a name")
-                }
-                try await writer.write(ByteBuffer(bytes: header))
-                var left = byteCount
-                while left > 0 {
-                    guard let chunk = try handle.read(upToCount: min(left, 256 << 10)), !chunk.isEmpty else {
-                        throw TarError(reason: "a file shrank")
+                try await folder.read(name) { byteCount, next in
+                    guard let header = Tar.header(name: name, byteCount: byteCount) else {
+                        throw TarError(reason: "a name")
                     }
-                    left -= chunk.count
-                    try await writer.write(ByteBuffer(bytes: chunk))
+                    try await writer.write(ByteBuffer(bytes: header))
+                    while let chunk = try next() { try await writer.write(ByteBuffer(bytes: chunk)) }
+                    try await writer.write(ByteBuffer(bytes: Tar.padding(after: byteCount)))
                 }
-                try await writer.write(ByteBuffer(bytes: Tar.padding(after: byteCount)))
             }
             try await writer.write(ByteBuffer(bytes: Tar.end))
+            try await writer.finish(nil)
+        }
+    }
+
+    /// One file of a folder, read as it is sent. The folder is removed however the sending ends.
+    static func file(_ name: String, ofAndThenRemoving folder: URL) -> ResponseBody {
+        let folder = TemporaryFolder(folder)
+        return ResponseBody(contentLength: folder.byteCount(of: name)) { writer in
+            try await folder.read(name) { _, next in
+                while let chunk = try next() { try await writer.write(ByteBuffer(bytes: chunk)) }
+            }
             try await writer.finish(nil)
         }
     }
@@ -235,6 +294,28 @@ private final class TemporaryFolder: Sendable {
     init(_ url: URL) { self.url = url }
 
     deinit { try? FileManager.default.removeItem(at: url) }
+
+    func byteCount(of name: String) -> Int? {
+        let attributes = try? FileManager.default.attributesOfItem(atPath: url.appendingPathComponent(name).path)
+        return attributes?[.size] as? Int
+    }
+
+    /// Lends a file's length and its content, piece by piece.
+    func read(_ name: String, _ body: (Int, () throws -> Data?) async throws -> Void) async throws {
+        let handle = try FileHandle(forReadingFrom: url.appendingPathComponent(name))
+        defer { try? handle.close() }
+        let byteCount = Int(try handle.seekToEnd())
+        try handle.seek(toOffset: 0)
+        var left = byteCount
+        try await body(byteCount) {
+            guard left > 0 else { return nil }
+            guard let chunk = try handle.read(upToCount: min(left, 256 << 10)), !chunk.isEmpty else {
+                throw TarError(reason: "a file shrank")
+            }
+            left -= chunk.count
+            return chunk
+        }
+    }
 
     /// Paths of the plain files in it, sorted.
     var fileNames: [String] {

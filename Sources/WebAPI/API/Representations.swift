@@ -141,7 +141,7 @@ extension AuditHit {
 }
 
 extension DatasetSummary {
-    var json: JSON {
+    package var json: JSON {
         [
             "dataset": .string(dataset.text), "version": .string(version.text), "root": .string(root.hex),
             "nodes": .count(nodes), "edges": .count(edges), "features": .count(features), "persons": .count(persons),

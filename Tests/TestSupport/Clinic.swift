@@ -1,16 +1,14 @@
-import Foundation
-import TestSupport
-import Testing
-import Vocabulary
+package import Foundation
+package import Vocabulary
 
 /// A made data set: people with consent in three classes, whose features and neighbours tell the class.
-enum Clinic {
-    static let dataset = try! DatasetID("test:clinic")
-    static let persons = 61
+package enum Clinic {
+    package static let dataset = try! DatasetID("test:clinic")
+    package static let persons = 61
     /// Person 7 has withdrawn before anything begins.
-    static let withdrawn = "P:7"
+    package static let withdrawn = "P:7"
 
-    static let policy = """
+    package static let policy = """
         version: 1
         dataset: test:clinic
         level: standard
@@ -28,14 +26,14 @@ enum Clinic {
 
         """
 
-    static let form = """
+    package static let form = """
         {"dataset":"test:clinic","purpose":{"codes":["DUO:0000042"],"ancestry":false,"methods":false,\
         "commercial":false,"notForProfit":true,"genetic":true},"termMonths":6,"country":"JP",\
         "institution":"test-university","project":"test-project"}
         """
 
     /// - Parameter hidden: the width of the hidden layer; one of 60 makes tensors as long as there are people.
-    static func specification(epochs: Int = 3, hidden: Int = 8, label: String = "label", rate: String = "0.05")
+    package static func specification(epochs: Int = 3, hidden: Int = 8, label: String = "label", rate: String = "0.05")
         -> String
     {
         """
@@ -52,7 +50,7 @@ enum Clinic {
         """
     }
 
-    static func write(into folder: URL, scale: Float = 1) throws {
+    package static func write(into folder: URL, scale: Float = 1) throws {
         var nodes = "id\tcategory\tlabel\tlabel2\tsplit\n"
         var edges = "subject\tpredicate\tobject\n"
         var consent = "subject\tstate\n"
