@@ -137,6 +137,8 @@ package struct Safetensors {
     }
 
     package let tensors: [Tensor]
+    /// Where in the file the ranges count from.
+    let dataOffset: Int
 
     private static let headerBytesMax = 1 << 20
 
@@ -168,6 +170,7 @@ package struct Safetensors {
             throw SafetensorsError(offset: start + next, reason: "bytes that belong to no tensor")
         }
         self.tensors = tensors
+        dataOffset = start
     }
 
     // The format allows trailing spaces in the header so that the data starts aligned.

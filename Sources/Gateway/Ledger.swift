@@ -64,6 +64,11 @@ final class Ledger {
         return place < records.count && records[place].index == index ? records[place] : nil
     }
 
+    /// All records with the cases they are of.
+    var recordsWithCases: [(id: CaseID, record: CaseRecord)] {
+        files.flatMap { id, file in file.records.map { (id, $0) } }.sorted { $0.1.index < $1.1.index }
+    }
+
     /// A key that no record of the gateway's own case has yet, for what may happen again and again.
     func freshKey(_ stem: String) -> String { "\(stem)#\(file(.gateway).records.count)" }
 

@@ -46,10 +46,16 @@ extension Gateway {
         guard let opened = run.file[Key.opened]?.detail, let persons = opened["persons"]?.integerValue,
             let withheld = opened["withheld"]?.integerValue, let nodes = opened["nodes"]?.integerValue, nodes > 0
         else { throw GatewayError(.integrity, "the recorded run image cannot be read") }
+        let rules = try policy(for: run.dataset).release
         let checks = ArtefactChecks(
-            cohort: (Int(persons), Int(persons + withheld)),
-            cohortMinimum: try policy(for: run.dataset).release.cohortMin.value, nodes: Int(nodes))
-        let results = checks.results(for: artefacts)
+            cohort: (Int(persons), Int(persons + withheld)), cohortMinimum: rules.cohortMin.value, nodes: Int(nodes))
+        var results = checks.results(for: artefacts)
+        let wanted = rules.checks.value.filter(ModelChecks.kinds.contains)
+        if !wanted.isEmpty, results.allSatisfy(\.passed) {
+            let model = try await modelChecks(
+                of: run, artefacts, candidate: candidate.hash, cohortMinimum: rules.cohortMin.value)
+            results += wanted.compactMap(model.result(of:))
+        }
         return try ledger.record(
             // A failed check is an answer for the reviewers and for policy, which refuses the release.
             Event(.releaseChecked, .done).with {
@@ -65,6 +71,33 @@ extension Gateway {
                         }),
                 ]
             }, in: .run(run.id), key: Key.checked)
+    }
+
+    /// What the candidate's weights answer for the rows they were trained on, computed here and nowhere else.
+    private func modelChecks(
+        of run: RunCase, _ artefacts: [Artefact], candidate: Digest, cohortMinimum: Int
+    ) async throws -> ModelChecks {
+        guard let lease = run.file[RunCase.Key.leasing], let specification = RunFacts(run)?.specification,
+            let model = artefacts.first(where: { $0.kind == .model })?.bytes
+        else { throw GatewayError(.integrity, "the recorded run cannot be read") }
+        let shape: ImageShape
+        var image: OpenedImage?
+        do {
+            shape = try await vault.runImage(run.id).shape
+            do {
+                image = try await vault.openedImage(
+                    run: run.id, receipt: ledger.receipt(for: lease), trail: settings.trail,
+                    bytesMax: ModelChecks.imageBytesMax)
+            } catch let error as VaultError where error.code == .tooMany {
+                // Too large to be looked at: the checks that need it say so, and fail.
+            }
+        } catch let error as VaultError { throw Self.lost(.review, GatewayError(vault: error)) }
+        let opened = image
+        // Away from the gateway, which has other runs to see to.
+        return try await Task.detached {
+            try ModelChecks(
+                of: model, specification, shape, opened, candidate: candidate, cohortMinimum: cohortMinimum)
+        }.value
     }
 
     private func releaseQuestion(_ run: RunCase, checked: CaseRecord) throws -> (ReleaseQuestion, Digest) {

@@ -51,6 +51,12 @@ extension AccessQuestion {
             "visas": .array(
                 visas.map { object(["type": .string($0.type), "by": .string($0.by), "expires": $0.expires.json]) }),
             "authors": .array(authors.map(\.json)), "votes": .array(votes.map(\.json)),
+            "breakGlass": breakGlass.map {
+                object([
+                    "reason": .string($0.reason), "minutes": .integer(Int64($0.minutes)),
+                    "unreviewed": .integer(Int64($0.unreviewed)),
+                ])
+            },
         ])
     }
 
@@ -70,7 +76,12 @@ extension AccessQuestion {
             visas: try facts.objects("visas") { visa throws(QuestionError) in
                 Visa(type: try visa.text("type"), by: try visa.text("by"), expires: try visa.timestamp("expires"))
             },
-            authors: try facts.identifiers("authors"), votes: try facts.objects("votes", Vote.init))
+            authors: try facts.identifiers("authors"), votes: try facts.objects("votes", Vote.init),
+            breakGlass: try facts.objectIfPresent("breakGlass") { emergency throws(QuestionError) in
+                BreakGlass(
+                    reason: try emergency.text("reason"), minutes: try emergency.integer("minutes"),
+                    unreviewed: try emergency.integer("unreviewed"))
+            })
     }
 }
 
