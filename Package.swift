@@ -178,7 +178,7 @@ let package = Package(
             "GatewayTests",
             [
                 "Gateway", "GraphVault", "AuditTrail", "DurableFiles", "GPUFabric", "PolicyEngine", "TransparencyLog",
-                "Sealing", "Vocabulary", grdb,
+                "Sealing", "Vocabulary", grdb, httpClient, nioCore, nioHTTP1, nioSSL,
             ]),
         tests(
             "WebAPITests",

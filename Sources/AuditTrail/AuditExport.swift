@@ -53,6 +53,20 @@ package struct AuditExport {
         return report
     }
 
+    /// The signed heads in the export, by size: the one that everything is under, and in a log's slice earlier ones. That
+    /// they are of one log is for `verify` to show.
+    package func heads(trusting identity: TrailIdentity) throws -> [SignedCheckpoint] {
+        let periods = try SigningPeriods(identity, parsing: disk.read(Bag.payload + TrailFiles.periods) ?? [])
+        guard let note = try disk.read(Bag.payload + TrailFiles.checkpoint) else {
+            guard let first = try names(in: Self.proofsFolder).first else { return [] }
+            let proof = try LogProof(parsing: file("\(Self.proofsFolder)/\(first)"))
+            return [try SignedCheckpoint(parsing: proof.note, in: periods)]
+        }
+        let head = try SignedCheckpoint(parsing: note, in: periods)
+        return try names(in: TrailFiles.checkpointsFolder).compactMap(UInt64.init).filter { $0 < head.size }.sorted()
+            .map { try SignedCheckpoint(parsing: file(TrailFiles.checkpoint($0)), in: periods) } + [head]
+    }
+
     /// The names in a folder of the payload, and a file of it.
     package func names(in folder: String) throws -> [String] { try disk.names(in: Bag.payload + folder) }
     package func file(_ path: String) throws -> [UInt8] { try Bag.file(Bag.payload + path, disk) }

@@ -202,27 +202,31 @@ package final class FolderSink: BagSink {
         package let request: Digest
         package let note: [UInt8]
         package let time: Timestamp
+        /// Entries from here on are younger than the request.
+        package let end: UInt64
 
-        package init(request: Digest, note: [UInt8], time: Timestamp) {
+        package init(request: Digest, note: [UInt8], time: Timestamp, end: UInt64) {
             self.request = request
             self.note = note
             self.time = time
+            self.end = end
         }
 
-        fileprivate var bytes: [UInt8] {
+        package var bytes: [UInt8] {
             let json: JSON = [
                 "request": .string(request.hex), "note": .string(String(decoding: note, as: UTF8.self)),
-                "time": .integer(time.milliseconds),
+                "time": .integer(time.milliseconds), "end": .integer(Int64(end)),
             ]
             return json.canonical
         }
 
-        fileprivate init?(_ bytes: [UInt8]) {
+        package init?(_ bytes: [UInt8]) {
             guard let json = try? JSON(parsing: bytes), let digest = json["request"]?.stringValue,
                 let request = Digest(hex: digest), let note = json["note"]?.stringValue,
-                let time = json["time"]?.integerValue
+                let time = json["time"]?.integerValue, let end = json["end"]?.integerValue, end >= 0
             else { return nil }
-            self.init(request: request, note: Array(note.utf8), time: Timestamp(milliseconds: time))
+            self.init(
+                request: request, note: Array(note.utf8), time: Timestamp(milliseconds: time), end: UInt64(end))
         }
     }
 

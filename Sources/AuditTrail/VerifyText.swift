@@ -17,12 +17,18 @@ extension AuditExport {
             sekisho audit verify FOLDER --trail 'name+hash+key' --key AUDITOR_KEY_FILE
             sekisho audit search FOLDER --trail 'name+hash+key' --key AUDITOR_KEY_FILE --what run.decided
             sekisho audit report FOLDER --trail 'name+hash+key' --key AUDITOR_KEY_FILE --out DOCUMENTS
+            sekisho audit verify FOLDER --trust TRUST_FILE --key AUDITOR_KEY_FILE
 
         The first unpacks a sealed export. The second checks that nothing was changed, removed, added or reordered below the
         signed head. The third also opens each record that was written for your key, checks that the records of each run follow
         each other without a gap and are as many as the run's last record states, holds the policy files to the hashes that the
         decisions name, and makes every document again and compares it byte for byte. All exit with 0 only when everything holds;
         otherwise they name the entry or file.
+
+        The last also asks that witnesses have seen the log. Your trust file (C2SP tlog-policy) has lines `log KEY`,
+        `witness NAME KEY`, `group NAME NUMBER|any|all NAME…` and `quorum NAME`: the head must have the cosignatures that the
+        quorum asks for, and no entry may be dated otherwise than the witnesses saw. The answer tells between which of their
+        sights each run was written.
 
         ## With other programs
 
@@ -33,6 +39,7 @@ extension AuditExport {
 
               GO111MODULE=off GOPATH=/usr/share/gocode go build -o verify-go main.go
               ./verify-go FOLDER 'name+hash+key'
+              ./verify-go -witness 'name+hash+key' FOLDER 'name+hash+key'
 
         ## What lies where
 
@@ -42,6 +49,7 @@ extension AuditExport {
           has all hashes, and the entries of that period.
         - `data/slice/entries/N` and `data/slice/proofs/N.tlog-proof`: in an export of a run, a data set or a person, the chosen
           entries and their proofs (C2SP tlog-proof).
+        - `data/trail.periods`, once the log has changed its key: notes signed by the old key and the next. Your key is the first.
         - `data/keys/E.json`: the key of era E, wrapped to each reader.
         - `data/policies/HASH/`: the policy files that decided, byte for byte. HASH is the SHA-256 of their manifest.
         - `data/documents/`, only in a sealed export: `records-N.csv`, `audit-events-N.fhir.json` (HL7 FHIR R4, IHE BALP),

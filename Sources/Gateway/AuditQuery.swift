@@ -66,8 +66,8 @@ package struct AuditQuery: Sendable, Equatable {
             case .outcome: AuditOutcome(rawValue: value) != nil
             case .decision: ["permit", "needs-human", "refuse"].contains(value)
             case .policy: Digest(hex: value) != nil
-            case .reason, .purpose: (1...256).contains(value.utf8.count)
-            case .who, .dataset, .version, .subject, .run, .request, .device: (try? SubjectID(value)) != nil
+            case .who, .dataset, .version, .subject, .run, .request, .device, .reason, .purpose:
+                (try? SubjectID(value)) != nil
             }
         guard isGood else { throw GatewayError(.usage, "this is not a \(field.rawValue) that a record can have") }
     }
@@ -97,6 +97,9 @@ package struct AuditQuery: Sendable, Equatable {
         add(.dataset, core["dataset"])
         add(.version, core["version"])
         add(.subject, record.payload["subject"])
+        // By pseudonym: these are all that the trail itself says of a person.
+        for section in core["sections"]?.arrayValue ?? [] { add(.subject, section["subject"]) }
+        add(.subject, core["detail"]?["subject"])
         add(.run, core["run"])
         add(.decision, core["decision"])
         add(.policy, core["policy"])

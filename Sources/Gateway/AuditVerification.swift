@@ -13,12 +13,16 @@ package struct AuditVerification: Sendable {
 
     /// Checks an export against the trail's identity, and with an auditor's key also the content of what it may open,
     /// the policy files it names and the documents made from it. Throws at the first doubt.
-    /// - Parameter allowsOpenRun: an export of one run is otherwise refused while the run is not closed: its end might
-    ///   have been taken away.
+    /// - Parameters:
+    ///   - trail: may be left out with a trust file, which then names the log.
+    ///   - trust: the reader's trust file: the head must have the cosignatures that it asks for, and no entry may be
+    ///     dated otherwise than its witnesses saw.
+    ///   - allowsOpenRun: an export of one run is otherwise refused while the run is not closed: its end might have been
+    ///     taken away.
     package static func verify(
-        _ folder: URL, trail: String, key: URL?, allowsOpenRun: Bool = false
+        _ folder: URL, trail: String?, key: URL?, trust: URL? = nil, allowsOpenRun: Bool = false
     ) throws -> AuditVerification {
-        let export = try ExportAtHand(folder, trail: trail, key: key)
+        let export = try ExportAtHand(folder, trail: trail, key: key, trust: trust)
         let report = try export.verify { _ in }
         if export.scope.name == "run", export.isKeyGiven, !allowsOpenRun,
             let open = report.eras.first(where: { $0.run != nil && !$0.isComplete })
@@ -36,9 +40,9 @@ package struct AuditVerification: Sendable {
         _ folder: URL, trail: String, key: URL, query: AuditQuery, most: Int
     ) throws -> [AuditHit] {
         guard (1...100_000).contains(most) else { throw GatewayError(.usage, "--most is from 1 to 100000") }
-        guard query.conditions[.subject] == nil else {
+        guard query.conditions[.subject].map({ Digest(hex: $0) != nil }) ?? true else {
             throw GatewayError(
-                .usage, "an export does not name persons; ask the gateway for an export of the person's runs")
+                .usage, "an export names persons by pseudonym only; `sekisho subject pseudonym` tells it")
         }
         var hits: [AuditHit] = []
         try ExportAtHand(folder, trail: trail, key: key).verify { record in
@@ -46,7 +50,8 @@ package struct AuditVerification: Sendable {
                 index: record.index, leafHash: record.leafHash, time: record.time, key: "", core: record.core,
                 payload: .object([:]))
             let run = record.text("run").flatMap { try? RunID($0) }
-            let id: CaseID = run.map { .run($0) } ?? .gateway
+            let request = record.core["detail"]?["request"]?.stringValue.flatMap { try? RequestID($0) }
+            let id: CaseID = run.map { .run($0) } ?? request.map { .request($0) } ?? .gateway
             if hits.count < most, query.matches(found, of: id) { hits.append(AuditHit(id: id, record: found)) }
         }
         return hits
@@ -79,25 +84,39 @@ package struct AuditVerification: Sendable {
         let unread = report.eras.filter { !$0.isRead }
         let size = report.head?.size ?? 0
         let root = report.head?.root.hex ?? ""
-        json = [
+        var members: [String: JSON] = [
             "verified": true, "scope": .string(export.scope.name), "entries": .integer(Int64(report.entries)),
             "size": .integer(Int64(size)), "root": .string(root),
             "opened": .integer(Int64(report.opened)), "checkpoints": .integer(Int64(report.checkpoints)),
             "runs": .array(
-                runs.map {
-                    [
-                        "run": .string($0.run ?? ""), "entries": .integer(Int64($0.entries)),
-                        "complete": .bool($0.isComplete),
+                runs.map { run in
+                    var members: [String: JSON] = [
+                        "run": .string(run.run ?? ""), "entries": .integer(Int64(run.entries)),
+                        "complete": .bool(run.isComplete),
                     ]
+                    members["written"] = export.times?.interval(of: run.indices).json
+                    return .object(members)
                 }),
         ]
+        if let times = export.times {
+            members["witnesses"] = .array(
+                times.cosigners.map { ["witness": .string($0.witness), "time": .string($0.time.description)] })
+        }
+        json = .object(members)
         let extent = report.entries == size ? "\(size) entries" : "\(report.entries) of \(size) entries"
         var lines = ["Verified: \(extent) under a signed head, root \(root)"]
+        if let times = export.times {
+            let who = times.cosigners.map { "\($0.witness) at \($0.time)" }.joined(separator: ", ")
+            lines.append("Cosigned as your trust file asks: \(who.isEmpty ? "it asks for nobody" : who)")
+        }
         if export.isKeyGiven {
             lines.append("Opened \(report.opened) entries; each fits its commitment and its chain.")
             for run in runs {
                 let state = run.isComplete ? "complete" : run.isClosed ? "not opened from its start" : "still open"
                 lines.append("  run \(run.run ?? ""): \(run.entries) entries, \(state)")
+                if let interval = export.times?.interval(of: run.indices) {
+                    lines.append("    written \(interval.words)")
+                }
             }
             if !unread.isEmpty { lines.append("  \(unread.count) eras were not written for this key.") }
             if export.scope.hasDocuments { lines.append("The documents are those that the entries make.") }
@@ -113,6 +132,8 @@ private struct ExportAtHand {
     let export: AuditExport
     let identity: TrailIdentity
     let scope: ExportScope
+    /// With a trust file only.
+    let times: WitnessedTimes?
     private let auditor: AuditorKey?
 
     var isKeyGiven: Bool { auditor != nil }
@@ -123,9 +144,16 @@ private struct ExportAtHand {
             root: scope.root, made: scope.made)
     }
 
-    init(_ folder: URL, trail: String, key: URL?) throws {
-        do throws(LogError) { identity = try TrailIdentity(parsing: trail) } catch {
+    init(_ folder: URL, trail: String?, key: URL?, trust: URL? = nil) throws {
+        let trusted: TrailIdentity?
+        do throws(LogError) {
+            trusted = try trail.map { (text) throws(LogError) in try TrailIdentity(parsing: text) }
+        } catch {
             throw GatewayError(.usage, "the trail's identity is not of the form NAME+HASH+KEY")
+        }
+        let policy = try trust.map { try TrustFile($0).policy }
+        guard trusted != nil || policy != nil else {
+            throw GatewayError(.usage, "whom to trust is missing: --trail IDENTITY, or --trust FILE with a log line")
         }
         var isFolder: ObjCBool = false
         guard FileManager.default.fileExists(atPath: folder.path, isDirectory: &isFolder) else {
@@ -136,8 +164,15 @@ private struct ExportAtHand {
         }
         auditor = try key.map { AuditorKey(try AuditorKeyFile.readPrivate($0)) }
         do {
-            export = AuditExport(try FolderDisk(folder.path, readOnly: true))
+            let export = AuditExport(try FolderDisk(folder.path, readOnly: true))
+            let identity = try trusted ?? export.statedIdentity()
+            if let policy, !policy.logs.contains(identity) {
+                throw LogError(.wrongOrigin, "the trust file names no log with the export's identity")
+            }
+            times = try policy.map { try WitnessedTimes(export.heads(trusting: identity), $0) }
             scope = try export.scope()
+            self.identity = identity
+            self.export = export
         } catch { throw Self.refusal(error) }
     }
 
@@ -170,6 +205,7 @@ private struct ExportAtHand {
             }
         }
         let report = try export.verify(trusting: identity, auditor: auditor) { entry in
+            try times?.check(entry.header.time, of: entry.index)
             guard let core = entry.core else {
                 closed += 1
                 return

@@ -64,6 +64,10 @@ package enum AuditorKeyFile {
     static func readPrivate(_ file: URL) throws -> WrappingKey {
         var text = try GatewayFile.bytes(file, role: "private key file")
         defer { wipe(&text) }
+        guard !text.starts(with: publicWord.utf8) else {
+            throw GatewayError(
+                .usage, "this is a public key; name the private key file, which is where the auditor works")
+        }
         let word = privateWord.utf8.count
         guard text.starts(with: privateWord.utf8), text.count == word + 65, text.last == UInt8(ascii: "\n"),
             var secret = Hex.decode(String(decoding: text[word..<text.count - 1], as: UTF8.self))

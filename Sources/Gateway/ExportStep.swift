@@ -55,19 +55,17 @@ extension Gateway {
     /// Writes the trail, or a part of it, as files that verify offline. The export is recorded before it begins, so
     /// that an export of the whole holds its own record.
     ///
-    /// An export into a folder that was interrupted goes on when it is asked for again with the same words; it is then
-    /// of the same head as at its beginning. A sealed file is begun anew.
+    /// An export that was interrupted goes on when it is asked for again with the same words; it is then of the same
+    /// head as at its beginning.
     package func export(
         _ request: ExportRequest, by person: PersonID,
         progress: @escaping @Sendable (ExportProgress) -> Void = { _ in }
     ) async throws -> ExportSummary {
         try require(person, anyOf: [.complianceOfficer])
         let recipients = try recipients(of: request)
-        let selection = try await selection(request.scope)
-        let folder = request.isSealed ? nil : try Self.folder(request)
-        if request.isSealed, FileManager.default.fileExists(atPath: request.target.path) {
-            throw GatewayError(.usage, "the file to export to is there already")
-        }
+        let interrupted = try request.interrupted(recipients)
+        let end = interrupted.partial?.end ?? trail.size
+        let selection = try await selection(request.scope, below: end)
         try ledger.record(
             Event(.trailExported, .done).with {
                 $0.actor = person
@@ -75,13 +73,18 @@ extension Gateway {
                 $0.dataset = selection.dataset
                 $0.detail = selection.detail
                 $0.detail["sealed"] = .bool(request.isSealed)
-                if folder?.partial != nil { $0.detail["resumed"] = true }
+                if interrupted.partial != nil { $0.detail["resumed"] = true }
                 if let subject = selection.subject { $0.payload = ["subject": .string(subject)] }
             }, in: .gateway, key: ledger.freshKey("exported"))
         do throws(TrailError) { try trail.publish() } catch { throw GatewayError(trail: error) }
+        // Where there are witnesses, a new export is under a head that they were asked to cosign. What they said is
+        // recorded; whose cosignature is needed is for the reader's trust file to say.
+        var note = interrupted.partial?.note
+        if note == nil, try witnesses() != nil { note = try await cosign(for: nil).head.note }
         let job = ExportJob(
             request: request, selection: selection, recipients: recipients, trail: home.trail,
-            policies: home.policies, records: ledger.records, partial: folder?.partial, now: clock.now(),
+            policies: home.policies, records: ledger.records, interrupted: interrupted, note: note, end: end,
+            keys: SealedFileSink.Keys(await vault.derivedKey(DerivedKey.sealedExports)), now: clock.now(),
             progress: progress)
         return try await Self.run(job)
     }
@@ -114,21 +117,8 @@ extension Gateway {
         return settings.auditors.map(AgeRecipient.init) + [AgeRecipient(settings.recovery)]
     }
 
-    /// The folder's state, before anything is recorded: a folder with something else in it is refused.
-    private static func folder(_ request: ExportRequest) throws -> (partial: FolderSink.Partial?, Void) {
-        guard FileManager.default.fileExists(atPath: request.target.path) else { return (nil, ()) }
-        let used = GatewayError(.usage, "the folder to export to is not empty")
-        let partial: FolderSink.Partial?
-        do {
-            partial = try FolderSink(FolderDisk(request.target.path, readOnly: true)).partial()
-        } catch { throw used }
-        if let partial, partial.request != request.digest {
-            throw GatewayError(.usage, "another export into this folder was interrupted; ask for that one or remove it")
-        }
-        return (partial, ())
-    }
-
-    private func selection(_ scope: ExportRequest.Scope) async throws -> ExportSelection {
+    /// - Parameter end: records from here on are younger than the request.
+    private func selection(_ scope: ExportRequest.Scope, below end: UInt64) async throws -> ExportSelection {
         switch scope {
         case .whole: return ExportSelection(name: "whole")
         case .range(let from, let to):
@@ -141,9 +131,9 @@ extension Gateway {
             return ExportSelection(
                 name: "run", run: run, eras: [try era(of: records[0])])
         case .dataset(let dataset):
-            let runs = try self.runs().filter { $0.dataset == dataset }
+            let runs = try self.runs().filter { $0.dataset == dataset && $0.file.records[0].index < end }
             let names = Set(runs.map(\.id.text))
-            let others = ledger.records.filter { record in
+            let others = ledger.records.prefix { $0.index < end }.filter { record in
                 record.core["dataset"]?.stringValue == dataset.text
                     || record.core["run"]?.stringValue.map(names.contains) ?? false
             }
@@ -160,12 +150,13 @@ extension Gateway {
                 _ = try await vault.consent(of: id, in: dataset)
                 used = Set(try await vault.runs(using: id, of: dataset))
             } catch let error as VaultError { throw GatewayError(vault: error) }
-            let runs = try self.runs().filter { used.contains($0.id) }
+            let runs = try self.runs().filter { used.contains($0.id) && $0.file.records[0].index < end }
             let names = Set(used.map(\.text))
             let pseudonym = pseudonym(of: id).hex
-            let others = ledger.records.filter { record in
-                record.payload["subject"]?.stringValue == pseudonym
-                    && record.core["dataset"]?.stringValue == dataset.text
+            let others = ledger.records.prefix { $0.index < end }.filter { record in
+                record.detail["subject"]?.stringValue == pseudonym
+                    || record.payload["subject"]?.stringValue == pseudonym
+                        && record.core["dataset"]?.stringValue == dataset.text
                     || record.core["run"]?.stringValue.map(names.contains) ?? false
             }
             guard !others.isEmpty else {
@@ -186,9 +177,39 @@ extension Gateway {
     }
 }
 
+/// What an earlier attempt at an export left.
+private struct InterruptedExport: Sendable {
+    var partial: FolderSink.Partial?
+    /// Of a sealed file.
+    var state: SealedFileSink.State?
+}
+
 extension ExportRequest {
     /// Tells one request from another when an interrupted one goes on.
-    fileprivate var digest: Digest { SHA256.hash("\(scope)") }
+    fileprivate func digest(_ recipients: [AgeRecipient]) -> Digest {
+        SHA256.hash("\(scope)\(recipients.map { "\n\($0)" }.joined())")
+    }
+
+    /// Looks at the target before anything is recorded: something else that is there already is refused.
+    fileprivate func interrupted(_ recipients: [AgeRecipient]) throws -> InterruptedExport {
+        var left = InterruptedExport()
+        if isSealed {
+            guard !FileManager.default.fileExists(atPath: target.path) else {
+                throw GatewayError(.usage, "the file to export to is there already")
+            }
+            left.state = try SealedFileSink.State(of: target)
+            left.partial = left.state?.partial
+        } else if FileManager.default.fileExists(atPath: target.path) {
+            do {
+                left.partial = try FolderSink(FolderDisk(target.path, readOnly: true)).partial()
+            } catch { throw GatewayError(.usage, "the folder to export to is not empty") }
+        }
+        if let partial = left.partial, partial.request != digest(recipients) {
+            throw GatewayError(
+                .usage, "another export to this place was interrupted; ask for that one or remove what it left")
+        }
+        return left
+    }
 }
 
 /// What an export is of, resolved from the records.
@@ -227,23 +248,37 @@ private struct ExportJob: Sendable {
     let policies: URL
     /// All case records, in the trail's order.
     let records: [CaseRecord]
-    let partial: FolderSink.Partial?
+    let interrupted: InterruptedExport
+    /// The head to export under; the published one when `nil`.
+    let note: [UInt8]?
+    /// The first entry that is younger than the request.
+    let end: UInt64
+    let keys: SealedFileSink.Keys
     let now: Timestamp
     let progress: @Sendable (ExportProgress) -> Void
 
     func run() throws -> ExportSummary {
+        do { return try run(interrupted.state) } catch is SealedFileSink.OtherContent {
+            // What it is made from has changed since; what was sealed so far is thrown away.
+            return try run(nil)
+        }
+    }
+
+    private func run(_ state: SealedFileSink.State?) throws -> ExportSummary {
         let source = try FolderDisk(trail.path, readOnly: true)
         let (writer, time) = try writer(source)
         let head = writer.head
+        let partial = FolderSink.Partial(request: request.digest(recipients), note: head.note, time: time, end: end)
         let count: UInt64
         if request.isSealed {
-            let sink = try SealedFileSink(request.target, to: recipients)
+            let sink = try SealedFileSink(
+                request.target, to: recipients, keys: keys, interrupted: state, partial: partial)
             count = try write(writer, into: sink, at: time, hasDocuments: true)
             try sink.finish()
         } else {
             let disk = try FolderDisk(request.target.path)
             let sink = FolderSink(disk)
-            try sink.begin(FolderSink.Partial(request: request.digest, note: head.note, time: time))
+            try sink.begin(partial)
             count = try write(writer, into: sink, at: time, hasDocuments: false)
             try sink.finish()
         }
@@ -259,17 +294,18 @@ private struct ExportJob: Sendable {
         let choice: ExportWriter.Choice
         if let period = selection.period {
             // The head decides how far the period reaches: that of the interrupted export, or the newest.
-            let head = try ExportWriter(of: source, note: partial?.note, choice: .whole).head
+            let head = try ExportWriter(of: source, note: note, choice: .whole).head
             choice = .range(
                 try ExportWriter.range(from: period.lowerBound, to: period.upperBound, of: source, head: head))
             return (
-                try ExportWriter(of: source, note: head.note, choice: choice, progress: watch), partial?.time ?? now
+                try ExportWriter(of: source, note: head.note, choice: choice, progress: watch),
+                interrupted.partial?.time ?? now
             )
         }
         choice =
             selection.name == "whole" ? .whole : .chosen(eras: selection.eras, indices: selection.indices)
         return (
-            try ExportWriter(of: source, note: partial?.note, choice: choice, progress: watch), partial?.time ?? now
+            try ExportWriter(of: source, note: note, choice: choice, progress: watch), interrupted.partial?.time ?? now
         )
     }
 

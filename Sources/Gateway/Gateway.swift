@@ -246,6 +246,7 @@ enum DerivedKey {
     static let trailEras = "sekisho trail eras v1"
     static let caseRecords = "sekisho case records v1"
     static let fabricKeys = "sekisho fabric keys v1"
+    static let sealedExports = "sekisho sealed exports v1"
     static let pseudonyms = "sekisho subject pseudonyms v1"
 }
 

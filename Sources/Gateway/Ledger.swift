@@ -82,6 +82,8 @@ final class Ledger {
     @discardableResult
     func record(_ event: Event, in id: CaseID, key recordKey: String) throws -> CaseRecord {
         if let existing = file(id)[recordKey] { return existing }
+        var event = event
+        if case .request(let request) = id { event.detail["request"] = .string(request.text) }
         let payload = JSON.object(event.payload)
         let payloadDigest = event.payload.isEmpty ? nil : SHA256.hash(payload.canonical)
         let time = clock.now()

@@ -6,50 +6,174 @@ import Vocabulary
 
 /// An export as one file: a tar archive inside an age file. Nothing of it is ever in clear on the disk. The file gets
 /// its name when it is whole.
+///
+/// Until then it is `FILE.partial`, and `FILE.state` tells what it will be. An export that is asked for again goes on
+/// with both: it makes the same bytes from the beginning, holds them to what is there, and writes from where the file
+/// ends. Where they differ, the file is begun anew under another key, so that no two contents are sealed under one.
 final class SealedFileSink: BagSink {
     /// The folder that the archive unpacks to.
     static let folder = "sekisho-export"
 
-    private let target: URL
-    private let partial: URL
-    private let handle: FileHandle
+    /// What was written before is not what is sealed now.
+    struct OtherContent: Error {}
+
+    /// What an interrupted export left.
+    struct State: Sendable, Equatable {
+        fileprivate static let saltBytes = 32
+        let partial: FolderSink.Partial
+        /// What the file's key is made from, with a key of the home's.
+        fileprivate let salt: [UInt8]
+
+        fileprivate init(_ partial: FolderSink.Partial) {
+            self.partial = partial
+            salt = RandomBytes.array(Self.saltBytes)
+        }
+
+        /// `nil` where no export was interrupted.
+        init?(of target: URL) throws {
+            let places = Places(target)
+            guard FileManager.default.fileExists(atPath: places.state.path) else { return nil }
+            let bytes = try GatewayFile.bytes(places.state, role: "state of the interrupted export")
+            guard let json = try? JSON(parsing: bytes),
+                let partial = json["partial"].flatMap({ FolderSink.Partial($0.canonical) }),
+                let salt = json["salt"]?.stringValue.flatMap(Hex.decode), salt.count == Self.saltBytes
+            else {
+                throw GatewayError(
+                    .usage, "the state of an interrupted export is damaged; remove FILE.age.state and FILE.age.partial")
+            }
+            self.partial = partial
+            self.salt = salt
+        }
+
+        fileprivate func bytes() throws -> [UInt8] {
+            let json: JSON = ["partial": try JSON(parsing: partial.bytes), "salt": .string(Hex.encode(salt))]
+            return json.canonical
+        }
+    }
+
+    /// Makes the key of each sealed file.
+    final class Keys: Sendable {
+        private let key: SecretBytes
+
+        init(_ key: consuming SecretBytes) { self.key = key }
+
+        fileprivate func fileKey(_ state: State) -> SecretBytes {
+            KeyDerivation.hkdf(
+                key, salt: state.salt, info: "sekisho sealed export file v1", count: AgeWriter.fileKeyBytes)
+        }
+    }
+
+    private struct Places {
+        let target: URL
+        var partial: URL { target.appendingPathExtension("partial") }
+        var state: URL { target.appendingPathExtension("state") }
+
+        init(_ target: URL) { self.target = target }
+    }
+
+    private let places: Places
+    private let file: GrowingFile
     private var writer: AgeWriter?
 
-    init(_ target: URL, to recipients: [AgeRecipient]) throws {
-        self.target = target
-        partial = target.appendingPathExtension("partial")
-        let failed = GatewayError(
-            .unavailable, "the export cannot be written; see that its folder exists and has space")
-        let descriptor = open(partial.path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw failed }
-        let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
-        self.handle = handle
-        do {
-            writer = try AgeWriter(to: recipients) { bytes in
-                do { try handle.write(contentsOf: bytes) } catch { throw failed }
+    /// - Parameters:
+    ///   - interrupted: what an earlier attempt left, to go on with; `nil` begins anew.
+    ///   - partial: what this export is.
+    init(
+        _ target: URL, to recipients: [AgeRecipient], keys: Keys, interrupted: State?, partial: FolderSink.Partial
+    ) throws {
+        places = Places(target)
+        if let interrupted, FileManager.default.fileExists(atPath: places.partial.path) {
+            let file = try GrowingFile(places.partial)
+            if let writer = try Self.goOn(with: file, at: places.partial, keys.fileKey(interrupted)) {
+                self.file = file
+                self.writer = consume writer
+                return
             }
+        }
+        let state = State(partial)
+        try? FileManager.default.removeItem(at: places.partial)
+        try GatewayFile.write(try state.bytes(), to: places.state, role: "export's state")
+        let file = try GrowingFile(places.partial)
+        self.file = file
+        do {
+            writer = try AgeWriter(to: recipients, fileKey: keys.fileKey(state)) { try file.take($0) }
         } catch let error as AgeError { throw GatewayError(.usage, error.publicDescription) }
     }
 
-    deinit { if writer != nil { unlink(partial.path) } }
+    /// `nil` where too little is there to go on with.
+    private static func goOn(
+        with file: GrowingFile, at place: URL, _ fileKey: borrowing SecretBytes
+    ) throws -> AgeWriter? {
+        let reader = try FileHandle(forReadingFrom: place)
+        defer { try? reader.close() }
+        do {
+            let writer = try AgeWriter(
+                continuing: { [UInt8](try reader.read(upToCount: $0) ?? Data()) }, fileKey: fileKey
+            ) { try file.take($0) }
+            file.pass(writer.headerBytes)
+            return writer
+        } catch is AgeError { return nil }
+    }
 
     func put(_ path: String, _ bytes: [UInt8], durable: Bool) throws {
-        try writer!.write(try Tar.header("\(Self.folder)/\(path)", byteCount: bytes.count))
+        guard let header = Tar.header(name: "\(Self.folder)/\(path)", byteCount: bytes.count) else {
+            throw GatewayError(.usage, "a file's name does not fit the archive: \(path.utf8.count) bytes")
+        }
+        try writer!.write(header)
         try writer!.write(bytes)
-        try writer!.write([UInt8](repeating: 0, count: Tar.padding(after: bytes.count)))
+        try writer!.write(Tar.padding(after: bytes.count))
     }
 
     func finish() throws {
-        try writer!.write([UInt8](repeating: 0, count: 2 * Tar.blockBytes))
+        try writer!.write(Tar.end)
         let writer = writer.take()!
         try writer.finish()
-        do {
-            try handle.synchronize()
-        } catch { throw GatewayError(.unavailable, "the export cannot be made durable") }
-        guard rename(partial.path, target.path) == 0 else {
+        try file.finish()
+        guard rename(places.partial.path, places.target.path) == 0 else {
             throw GatewayError(.unavailable, "the export cannot be given its name")
         }
+        try? FileManager.default.removeItem(at: places.state)
     }
+}
+
+/// A file that takes bytes from its beginning: what it has already must be the same, what it has not is written.
+private final class GrowingFile {
+    private let handle: FileHandle
+    private var position = 0
+    private let present: Int
+
+    init(_ file: URL) throws {
+        let descriptor = open(file.path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw Self.failed }
+        handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
+        do { present = Int(try handle.seekToEnd()) } catch { throw Self.failed }
+    }
+
+    /// Leaves out bytes that were looked at already.
+    func pass(_ count: Int) { position = count }
+
+    func take(_ bytes: [UInt8]) throws {
+        let count = min(max(present - position, 0), bytes.count)
+        do {
+            try handle.seek(toOffset: UInt64(position))
+            guard try count == 0 || handle.read(upToCount: count).map(Array.init) == Array(bytes.prefix(count)) else {
+                throw SealedFileSink.OtherContent()
+            }
+            if count < bytes.count { try handle.write(contentsOf: bytes.dropFirst(count)) }
+        } catch let error as SealedFileSink.OtherContent {
+            throw error
+        } catch { throw Self.failed }
+        position += bytes.count
+    }
+
+    func finish() throws {
+        // A file that is longer than what belongs in it holds something else.
+        guard position >= present else { throw SealedFileSink.OtherContent() }
+        do { try handle.synchronize() } catch { throw GatewayError(.unavailable, "the export cannot be made durable") }
+    }
+
+    private static let failed = GatewayError(
+        .unavailable, "the export cannot be written; see that its folder exists and has space, and ask again to go on")
 }
 
 /// Opens a sealed export where the auditor works.
@@ -68,36 +192,28 @@ package enum SealedExport {
         let partial = out.appendingPathExtension("partial")
         try? FileManager.default.removeItem(at: partial)
         do {
-            let disk = try FolderDisk(partial.path)
-            var reader = TarReader { path, bytes in
-                guard path.hasPrefix("\(SealedFileSink.folder)/") else {
-                    throw GatewayError(.integrity, "the archive has a file outside its folder")
-                }
-                let name = String(path.dropFirst(SealedFileSink.folder.count + 1))
-                guard try disk.byteCount(of: name) == nil else {
-                    throw GatewayError(.integrity, "the archive has a file twice")
-                }
-                try disk.replace(name, with: bytes, durable: false)
-            }
+            var unpacker = TarUnpacker(into: partial, from: SealedFileSink.folder)
             try AgeFile.decrypt(identities: identities) { count in
                 do { return [UInt8](try handle.read(upToCount: count) ?? Data()) } catch {
                     throw GatewayError(.unavailable, "the sealed export cannot be read")
                 }
             } write: {
-                try reader.take($0)
+                try unpacker.take($0[...])
             }
-            try reader.finish()
+            _ = try unpacker.finish()
             guard rename(partial.path, out.path) == 0 else {
                 throw GatewayError(.unavailable, "the folder cannot be given its name")
             }
         } catch {
             try? FileManager.default.removeItem(at: partial)
-            if let error = error as? AgeError {
+            switch error {
+            case let error as AgeError:
                 throw GatewayError(
                     error.code == .noMatch ? .refused : .integrity, "NOT opened: \(error.publicDescription)")
+            case let error as TarError:
+                throw GatewayError(.integrity, "NOT opened: the archive inside is not good: \(error.reason)")
+            default: throw error
             }
-            if error is DiskError { throw GatewayError(.unavailable, "the export cannot be unpacked here") }
-            throw error
         }
     }
 
@@ -113,127 +229,5 @@ package enum SealedExport {
         do throws(AgeError) {
             return try lines.map { (line) throws(AgeError) in try AgeIdentity(parsing: String(line)) }
         } catch { throw GatewayError(.usage, error.publicDescription) }
-    }
-}
-
-/// The ustar archive format (POSIX.1-1988): regular files only.
-private enum Tar {
-    static let blockBytes = 512
-
-    static func padding(after count: Int) -> Int { (blockBytes - count % blockBytes) % blockBytes }
-
-    static func header(_ path: String, byteCount: Int) throws -> [UInt8] {
-        let tooLong = GatewayError(.usage, "a file's name is too long for the archive: \(path.utf8.count) bytes")
-        var name = path[...]
-        var prefix = Substring()
-        if name.utf8.count > 100 {
-            guard
-                let cut = path.indices.first(where: {
-                    path[$0] == "/" && path[path.index(after: $0)...].utf8.count <= 100
-                })
-            else { throw tooLong }
-            prefix = path[..<cut]
-            name = path[path.index(after: cut)...]
-        }
-        guard prefix.utf8.count <= 155 else { throw tooLong }
-        var block = [UInt8](repeating: 0, count: blockBytes)
-        func put(_ text: some StringProtocol, at offset: Int) {
-            for (place, byte) in text.utf8.enumerated() { block[offset + place] = byte }
-        }
-        func octal(_ number: Int, _ digits: Int) -> String {
-            let text = String(number, radix: 8)
-            return String(repeating: "0", count: digits - text.count) + text
-        }
-        put(name, at: 0)
-        put("0000600", at: 100)
-        put("0000000", at: 108)
-        put("0000000", at: 116)
-        put(octal(byteCount, 11), at: 124)
-        put("00000000000", at: 136)
-        put("        ", at: 148)
-        put("0", at: 156)
-        put("ustar", at: 257)
-        put("00", at: 263)
-        put(prefix, at: 345)
-        put(octal(block.reduce(0) { $0 + Int($1) }, 6), at: 148)
-        block[154] = 0
-        return block
-    }
-}
-
-/// Reads such an archive as it comes; refuses whatever is not a regular file with a plain relative name.
-private struct TarReader {
-    private static let fileBytesMax = 64 << 20
-    private static let filesMax = 2_000_000
-
-    private let file: (String, [UInt8]) throws -> Void
-    private var held: [UInt8] = []
-    private var files = 0
-    private var hasEnded = false
-
-    init(_ file: @escaping (String, [UInt8]) throws -> Void) { self.file = file }
-
-    mutating func take(_ bytes: [UInt8]) throws {
-        held += bytes
-        var at = 0
-        while !hasEnded, held.count - at >= Tar.blockBytes {
-            let block = held[at..<at + Tar.blockBytes]
-            if block.allSatisfy({ $0 == 0 }) {
-                hasEnded = true
-                break
-            }
-            let (path, count) = try Self.entry(Array(block))
-            let whole = Tar.blockBytes + count + Tar.padding(after: count)
-            guard held.count - at >= whole else { break }
-            files += 1
-            guard files <= Self.filesMax else { throw Self.malformed("too many files") }
-            try file(path, Array(held[at + Tar.blockBytes..<at + Tar.blockBytes + count]))
-            at += whole
-        }
-        if hasEnded {
-            guard held[at...].allSatisfy({ $0 == 0 }) else { throw Self.malformed("something follows its end") }
-            held = []
-        } else {
-            held.removeFirst(at)
-        }
-    }
-
-    consuming func finish() throws {
-        guard hasEnded else { throw Self.malformed("it has no end") }
-    }
-
-    private static func entry(_ block: [UInt8]) throws -> (path: String, count: Int) {
-        func text(_ range: Range<Int>) throws -> String {
-            guard let text = String(validating: block[range].prefix { $0 != 0 }, as: UTF8.self) else {
-                throw malformed("a name is not text")
-            }
-            return text
-        }
-        func octal(_ range: Range<Int>) throws -> Int {
-            guard let number = Int(try text(range).filter { $0 != " " }, radix: 8), number >= 0 else {
-                throw malformed("a number is not one")
-            }
-            return number
-        }
-        var summed = block
-        for place in 148..<156 { summed[place] = 0x20 }
-        guard try octal(148..<156) == summed.reduce(0, { $0 + Int($1) }) else {
-            throw malformed("a header was changed")
-        }
-        guard block[156] == UInt8(ascii: "0") else { throw malformed("something in it is not a file") }
-        let prefix = try text(345..<500)
-        let name = try text(0..<100)
-        let path = prefix.isEmpty ? name : "\(prefix)/\(name)"
-        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
-        guard parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }) else {
-            throw malformed("a name leads elsewhere")
-        }
-        let count = try octal(124..<136)
-        guard count <= fileBytesMax else { throw malformed("a file is too long") }
-        return (path, count)
-    }
-
-    private static func malformed(_ why: String) -> GatewayError {
-        GatewayError(.integrity, "the archive is not well formed: \(why)")
     }
 }

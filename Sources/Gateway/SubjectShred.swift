@@ -67,6 +67,18 @@ extension Gateway {
 
     private static let shredRequestSeconds: Int64 = 7 * 86_400
 
+    /// How the trail names a person, for a search in an export. Asking is recorded.
+    package func subjectPseudonym(_ subject: String, by actor: PersonID) throws -> Digest {
+        try require(actor, anyOf: [.complianceOfficer])
+        let pseudonym = pseudonym(of: try SubjectID(subject))
+        try ledger.record(
+            Event(.trailRead, .done).with {
+                $0.actor = actor
+                $0.detail = ["read": "subject-pseudonym", "subject": .string(pseudonym.hex)]
+            }, in: .gateway, key: ledger.freshKey("read"))
+        return pseudonym
+    }
+
     /// What the trail says about a person, as long as it can be read. Reading it is recorded first.
     package func subjectSections(_ subject: String, by actor: PersonID) throws -> [(index: UInt64, content: JSON)] {
         try require(actor, anyOf: [.complianceOfficer])

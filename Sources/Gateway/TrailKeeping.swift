@@ -71,6 +71,12 @@ extension Gateway {
     /// Asks the witnesses to cosign the newest head, and records what each said. `nil`: the gateway asks by itself.
     package func cosign(by actor: PersonID?) async throws -> Cosigning {
         if let actor { try require(actor, anyOf: [.operatorRole, .securityOfficer, .complianceOfficer]) }
+        let (head, answers) = try await cosign(for: actor)
+        return Cosigning(size: head.size, answers: answers)
+    }
+
+    /// The newest head with whatever cosignatures the witnesses gave it.
+    func cosign(for actor: PersonID?) async throws -> (head: SignedCheckpoint, answers: [WitnessAnswer]) {
         guard let policy = try witnesses() else {
             throw GatewayError(.notFound, "this home has no list of witnesses; set one first")
         }
@@ -85,7 +91,7 @@ extension Gateway {
                         Dictionary(uniqueKeysWithValues: answers.map { ($0.witness, .string($0.words)) })),
                 ]
             }, in: .gateway, key: ledger.freshKey("cosigned"))
-        return Cosigning(size: head.size, answers: answers)
+        return (head, answers)
     }
 
     // MARK: - Signing periods

@@ -58,14 +58,14 @@ extension AccessQuestion {
         self.init(
             now: try facts.timestamp("now"), dataset: try facts.identifier("dataset"),
             requester: try facts.identifier("requester"), purpose: try Purpose(facts.object("purpose")),
-            termMonths: try facts.integerIfPresent("termMonths"), country: try facts.textIfPresent("country"),
+            termMonths: try facts.integerIfPresent("termMonths", in: 1...1200), country: try facts.countryIfPresent("country"),
             institution: try facts.nameIfPresent("institution"), project: try facts.nameIfPresent("project"),
             documents: try facts.objects("documents") { document throws(QuestionError) in
                 Document(
                     kind: try document.name("kind"), digest: try document.digest("digest"),
                     expires: try document.timestampIfPresent("expires"))
             },
-            agreements: try facts.texts("agreements"),
+            agreements: try facts.terms("agreements", of: "DUO"),
             visas: try facts.objects("visas") { visa throws(QuestionError) in
                 Visa(type: try visa.text("type"), by: try visa.text("by"), expires: try visa.timestamp("expires"))
             },
@@ -174,11 +174,11 @@ extension Purpose {
     fileprivate init(_ purpose: Facts) throws(QuestionError) {
         var facts = purpose
         self.init(
-            codes: try facts.texts("codes"), diseases: try facts.textsIfPresent("diseases"),
+            codes: try facts.terms("codes", of: "DUO"), diseases: try facts.termsIfPresent("diseases", of: "MONDO"),
             ancestry: try facts.flagIfPresent("ancestry"), methods: try facts.flagIfPresent("methods"),
             commercial: try facts.flagIfPresent("commercial"),
             notForProfit: try facts.flagIfPresent("notForProfit"), genetic: try facts.flagIfPresent("genetic"),
-            researchTypes: try facts.textsIfPresent("researchTypes"))
+            researchTypes: try facts.namesIfPresent("researchTypes"))
         try facts.end()
     }
 }
@@ -274,8 +274,25 @@ struct Facts {
         return Int(number)
     }
 
-    mutating func integerIfPresent(_ name: String) throws(QuestionError) -> Int? {
-        members[name] == nil ? nil : try integer(name)
+    mutating func integerIfPresent(
+        _ name: String, in range: ClosedRange<Int> = 0...Int(JSON.integerMax)
+    ) throws(QuestionError) -> Int? {
+        guard members[name] != nil else { return nil }
+        let number = try integer(name)
+        guard range.contains(number) else {
+            throw wrong(name, "must be from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return number
+    }
+
+    /// ISO 3166-1, two capital letters.
+    mutating func countryIfPresent(_ name: String) throws(QuestionError) -> String? {
+        guard members[name] != nil else { return nil }
+        let text = try text(name)
+        guard text.utf8.count == 2, text.utf8.allSatisfy((UInt8(ascii: "A")...UInt8(ascii: "Z")).contains) else {
+            throw wrong(name, "must be a country's two capital letters, such as JP")
+        }
+        return text
     }
 
     mutating func flag(_ name: String) throws(QuestionError) -> Bool {
@@ -319,8 +336,13 @@ struct Facts {
         return choice
     }
 
+    private static let elementsMax = 256
+
     private mutating func elements(_ name: String) throws(QuestionError) -> [JSON] {
         guard let elements = try take(name).arrayValue else { throw wrong(name, "must be a list") }
+        guard elements.count <= Self.elementsMax else {
+            throw wrong(name, "must be a list of at most \(Self.elementsMax)")
+        }
         return elements
     }
 
@@ -333,8 +355,26 @@ struct Facts {
         return texts
     }
 
-    mutating func textsIfPresent(_ name: String) throws(QuestionError) -> [String] {
-        members[name] == nil ? [] : try texts(name)
+    /// Terms of an ontology, such as DUO:0000042. Whether there is one of that number, policy says.
+    mutating func terms(_ name: String, of ontology: String) throws(QuestionError) -> [String] {
+        let texts = try texts(name)
+        for text in texts {
+            let number = text.utf8.dropFirst(ontology.utf8.count + 1)
+            guard text.hasPrefix("\(ontology):"), number.count == 7,
+                number.allSatisfy((UInt8(ascii: "0")...UInt8(ascii: "9")).contains)
+            else { throw wrong(name, "must be terms such as \(ontology):0000042") }
+        }
+        return texts
+    }
+
+    mutating func termsIfPresent(_ name: String, of ontology: String) throws(QuestionError) -> [String] {
+        members[name] == nil ? [] : try terms(name, of: ontology)
+    }
+
+    mutating func namesIfPresent(_ name: String) throws(QuestionError) -> [String] {
+        guard members[name] != nil else { return [] }
+        let names: [Identifier<Name>] = try identifiers(name)
+        return names.map(\.text)
     }
 
     mutating func identifiers<Noun>(_ name: String) throws(QuestionError) -> [Identifier<Noun>] {

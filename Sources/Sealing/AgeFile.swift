@@ -77,14 +77,22 @@ package struct AgeWriter: ~Copyable {
     private var counter = AgeCounter()
     private var held: [UInt8] = []
     private let output: ([UInt8]) throws -> Void
+    /// How long the file is before its content.
+    package let headerBytes: Int
+
+    package static let fileKeyBytes = AgeCipher.fileKeyBytes
 
     /// Writes the header. All recipients are of one kind: a file that one of them opens without ML-KEM would be only
     /// as strong as that one.
     package init(to recipients: [AgeRecipient], output: @escaping ([UInt8]) throws -> Void) throws {
-        let fileKey = SecretBytes.random(count: AgeCipher.fileKeyBytes)
-        let nonce = RandomBytes.array(AgeFile.nonceBytes)
-        key = AgeFile.streamKey(fileKey, nonce)
-        self.output = output
+        try self.init(
+            to: recipients, fileKey: SecretBytes.random(count: AgeCipher.fileKeyBytes), output: output)
+    }
+
+    /// - Parameter fileKey: of this one file; for who goes on with it later and makes the key again then.
+    package init(
+        to recipients: [AgeRecipient], fileKey: borrowing SecretBytes, output: @escaping ([UInt8]) throws -> Void
+    ) throws {
         guard let first = recipients.first, recipients.count <= AgeHeader.stanzasMax else {
             throw AgeError(.key, "an age file has 1 to \(AgeHeader.stanzasMax) recipients")
         }
@@ -100,7 +108,33 @@ package struct AgeWriter: ~Copyable {
         }
         header += "---".utf8
         let mac = AgeHeader.mac(header, fileKey)
-        try output(header + " \(AgeBase64.encode(mac))\n".utf8 + nonce)
+        let nonce = RandomBytes.array(AgeFile.nonceBytes)
+        let start = header + " \(AgeBase64.encode(mac))\n".utf8 + nonce
+        try output(start)
+        headerBytes = start.count
+        key = AgeFile.streamKey(fileKey, nonce)
+        self.output = output
+    }
+
+    /// Goes on with a file whose header is written, after it was interrupted: `output` gets the content from its
+    /// beginning. Two contents must never be sealed under one key and nonce: whoever takes the output holds it to what
+    /// the file has already before it writes more.
+    ///
+    /// - Parameter read: gives the next bytes of the file.
+    package init(
+        continuing read: @escaping (Int) throws -> [UInt8], fileKey: borrowing SecretBytes,
+        output: @escaping ([UInt8]) throws -> Void
+    ) throws {
+        var source = AgeSource(read)
+        let header = try AgeHeader(reading: &source)
+        guard constantTimeEqual(header.mac, AgeHeader.mac(header.macked, fileKey)) else {
+            throw AgeError(.hmac, "the header is of another file key")
+        }
+        let nonce = try source.take(AgeFile.nonceBytes)
+        guard nonce.count == AgeFile.nonceBytes else { throw AgeError(.header, "the file ends before its content") }
+        headerBytes = header.macked.count + " \(AgeBase64.encode(header.mac))\n".utf8.count + nonce.count
+        key = AgeFile.streamKey(fileKey, nonce)
+        self.output = output
     }
 
     package mutating func write(_ bytes: [UInt8]) throws {

@@ -166,15 +166,31 @@ package struct WitnessPolicy: Hashable, Sendable {
     /// Throws unless as many witnesses as the quorum asks for cosigned `head`. Returns who did, and when.
     @discardableResult
     package func check(_ head: SignedCheckpoint) throws(LogError) -> [(witness: String, time: Timestamp)] {
-        var times: [Int: Timestamp] = [:]
-        for (place, witness) in witnesses.enumerated() {
-            if let time = try head.cosigned(by: witness.key) { times[place] = time }
-        }
+        let times = try cosigners(of: head)
         if let quorum, !isSatisfied(quorum, Set(times.keys)) {
             throw LogError(
                 .unwitnessed, "the head of size \(head.size) has \(times.count) of the cosignatures that you require")
         }
         return times.sorted { $0.key < $1.key }.map { (witnesses[$0.key].name, $0.value) }
+    }
+
+    /// When as many witnesses as the quorum asks for had seen `head`; `nil` when too few have, or none are asked for.
+    package func timeSeen(_ head: SignedCheckpoint) throws(LogError) -> Timestamp? {
+        guard let quorum else { return nil }
+        var present: Set<Int> = []
+        for (place, time) in try cosigners(of: head).sorted(by: { $0.value < $1.value }) {
+            present.insert(place)
+            if isSatisfied(quorum, present) { return time }
+        }
+        return nil
+    }
+
+    private func cosigners(of head: SignedCheckpoint) throws(LogError) -> [Int: Timestamp] {
+        var times: [Int: Timestamp] = [:]
+        for (place, witness) in witnesses.enumerated() {
+            if let time = try head.cosigned(by: witness.key) { times[place] = time }
+        }
+        return times
     }
 
     /// Members name earlier ones only, so this ends.

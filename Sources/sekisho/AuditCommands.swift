@@ -113,10 +113,9 @@ struct AuditCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Export the trail, or a part of it, for verification elsewhere. The export is itself recorded.",
             discussion: """
-                --out FOLDER holds the sealed entries, their proofs and the policy files; of a home, asked for again
-                after an interruption it goes on. --out FILE.age, of a home only, is one sealed file, for the home's
-                auditors or those given with --recipient, and holds tables, FHIR audit events and reports in clear
-                inside.
+                --out FOLDER holds the sealed entries, their proofs and the policy files. --out FILE.age is one sealed
+                file, for the home's auditors or those given with --recipient, and holds tables, FHIR audit events and
+                reports in clear inside. Of a home, either goes on when it is asked for again after an interruption.
                 """)
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
@@ -131,22 +130,34 @@ struct AuditCommand: AsyncParsableCommand {
 
         func run() async throws {
             let scope = try scope()
-            let isPlain = recipient.isEmpty && !out.hasSuffix(".age")
-            guard isPlain, try options.isService else { return try await exportHome(scope) }
-            guard dataset == nil, from == nil, to == nil else {
-                throw ValidationError("a service exports the whole trail or one run; ask the home for other parts")
+            guard try options.isService else { return try await exportHome(scope) }
+            let isSealed = out.hasSuffix(".age")
+            guard isSealed || recipient.isEmpty else {
+                throw ValidationError("an export for recipients is one file whose name ends in .age")
             }
+            let pairs = [
+                ("run", run?.text), ("dataset", dataset?.text), ("subject", subject), ("from", from), ("to", to),
+            ]
+            var body: [String: JSON] = [:]
+            for (name, value) in pairs { body[name] = value.map(JSON.string) }
+            if isSealed { body["sealed"] = true }
+            if !recipient.isEmpty { body["recipients"] = .array(recipient.map(JSON.string)) }
             try await options.withDesk(as: actor) { desk in
-                let body: JSON = run.map { ["run": .string($0.text)] } ?? [:]
-                let unpacked = try await desk.unpack(
-                    APICall(.apiAuditExport, body: body), into: URL(fileURLWithPath: out, isDirectory: true))
-                let summary = unpacked.summary ?? [:]
-                return Answer(
-                    summary,
-                    [
-                        "Exported \(summary.number("entries")) entries, tree size \(summary.number("tree_size")), root \(summary.text("root"))."
-                    ])
+                let call = APICall(.apiAuditExport, body: .object(body))
+                let summary =
+                    isSealed
+                    ? try await desk.fetch(call, into: URL(fileURLWithPath: out))
+                    : try await desk.unpack(call, into: URL(fileURLWithPath: out, isDirectory: true)).summary
+                return Self.answer(summary ?? [:])
             }
+        }
+
+        private static func answer(_ summary: JSON) -> Answer {
+            Answer(
+                summary,
+                [
+                    "Exported \(summary.number("entries")) entries, tree size \(summary.number("tree_size")), root \(summary.text("root"))."
+                ])
         }
 
         private func exportHome(_ scope: ExportRequest.Scope) async throws {
@@ -158,12 +169,10 @@ struct AuditCommand: AsyncParsableCommand {
                     )
                 }
                 ProgressLine.finish()
-                return Answer(
-                    [
-                        "entries": .integer(Int64(summary.entries)), "tree_size": .integer(Int64(summary.treeSize)),
-                        "root": .string(summary.root.hex),
-                    ],
-                    ["Exported \(summary.entries) entries, tree size \(summary.treeSize), root \(summary.root.hex)."])
+                return Self.answer([
+                    "entries": .integer(Int64(summary.entries)), "tree_size": .integer(Int64(summary.treeSize)),
+                    "root": .string(summary.root.hex),
+                ])
             }
         }
 
@@ -236,11 +245,18 @@ struct AuditCommand: AsyncParsableCommand {
 
     struct Verify: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Verify an export offline; needs no home. Any doubt ends with status 5 and names the entry.")
+            abstract: "Verify an export offline; needs no home. Any doubt ends with status 5 and names the entry.",
+            discussion: """
+                --trust names your own trust file (C2SP tlog-policy): lines `log KEY`, `witness NAME KEY`, `group NAME
+                NUMBER|any|all NAME…` and `quorum NAME`. Then the head must have the cosignatures that it asks for, no
+                entry may be dated otherwise than the witnesses saw, and the answer tells between which of their sights
+                each run was written.
+                """)
         @Argument(help: "The export's folder.") var folder: String
         @Option(
             help: "The trail's identity, as `sekisho init` printed it; from a source you trust, not from the export.")
-        var trail: String
+        var trail: String?
+        @Option(help: "Your own trust file: which log, and whose cosignatures its head must have.") var trust: String?
         @Option(help: "An auditor's private key file: entries are then opened and runs checked for completeness.")
         var key: String?
         @Flag(help: "The exported run may still be going on.") var openRun = false
@@ -249,7 +265,8 @@ struct AuditCommand: AsyncParsableCommand {
         func run() throws {
             let result = try AuditVerification.verify(
                 URL(fileURLWithPath: folder, isDirectory: true), trail: trail,
-                key: key.map { URL(fileURLWithPath: $0) }, allowsOpenRun: openRun)
+                key: key.map { URL(fileURLWithPath: $0) }, trust: trust.map { URL(fileURLWithPath: $0) },
+                allowsOpenRun: openRun)
             Answer(result.json, result.lines).print(asJSON: json)
         }
     }
@@ -262,7 +279,7 @@ struct SearchOptions: ParsableArguments {
     @Option(help: "intent, done, refused or failed.") var outcome: String?
     @Option(help: "The data set.") var dataset: String?
     @Option(name: .customLong("dataset-version"), help: "The data set's version.") var version: String?
-    @Option(help: "A person of the data: their consents and the runs whose image held them.") var subject: String?
+    @Option(help: "A person of the data: their consents and runs. In an export: the pseudonym.") var subject: String?
     @Option(help: "The run.") var run: String?
     @Option(help: "The request.") var request: String?
     @Option(help: "permit, needs-human or refuse.") var decision: String?

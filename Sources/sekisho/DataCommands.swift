@@ -97,7 +97,22 @@ struct ConsentCommand: AsyncParsableCommand {
 struct SubjectCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "subject", abstract: "What happened with a person's data.",
-        subcommands: [History.self, Sections.self, Shred.self])
+        subcommands: [History.self, Pseudonym.self, Sections.self, Shred.self])
+
+    struct Pseudonym: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Tell how the trail names a person, to search an export by. Asking is recorded.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The subject's id in the data set.") var subject: String
+
+        func run() async throws {
+            try await options.withGateway { gateway in
+                let pseudonym = try await gateway.subjectPseudonym(subject, by: actor.required).hex
+                return Answer(["pseudonym": .string(pseudonym)], [pseudonym])
+            }
+        }
+    }
 
     struct Sections: AsyncParsableCommand {
         static let configuration = CommandConfiguration(

@@ -12,6 +12,8 @@ protocol Desk: Sendable {
     func importVersion(_ dataset: DatasetID, _ files: VersionFiles) async throws -> JSON
     /// Writes the files that a call answers with into a folder that is made for them.
     func unpack(_ call: APICall, into folder: URL) async throws -> Unpacked
+    /// Writes the one file that a call answers with; what the answer says beside it.
+    func fetch(_ call: APICall, into file: URL) async throws -> JSON?
 }
 
 /// The files of one version of a data set.
@@ -122,14 +124,29 @@ struct EmbeddedDesk: Desk {
                 throw Problem.notWritten
             }
             return Unpacked(files: [], summary: summary)
-        case .json, .nothing, .text, .events: throw Problem.notWritten
+        case .json, .nothing, .text, .sealed, .events: throw Problem.notWritten
         }
+    }
+
+    func fetch(_ call: APICall, into file: URL) async throws -> JSON? {
+        try requireFree(file)
+        guard case .sealed(let made, let summary) = try await reply(to: call).content else { throw Problem.notWritten }
+        defer { try? FileManager.default.removeItem(at: made.deletingLastPathComponent()) }
+        do { try FileManager.default.moveItem(at: made, to: file) } catch { throw Problem.notWritten }
+        return summary
     }
 }
 
-/// Refuses a folder that holds something already.
-func requireFree(_ folder: URL) throws {
-    if let names = try? FileManager.default.contentsOfDirectory(atPath: folder.path), !names.isEmpty {
+/// Refuses a folder that holds something already, and a file that is there.
+func requireFree(_ place: URL) throws {
+    guard FileManager.default.fileExists(atPath: place.path) else { return }
+    let names = try? FileManager.default.contentsOfDirectory(atPath: place.path)
+    guard let names else {
+        throw Problem(
+            status: 422, code: "invalid", title: "The file is there already",
+            detail: "The file to write to is there already. Nothing was done; name a new one.")
+    }
+    if !names.isEmpty {
         throw Problem(
             status: 422, code: "invalid", title: "The folder is not empty",
             detail: "The folder to write to is not empty. Nothing was done; name a new one.")

@@ -105,6 +105,27 @@ final class HTTPDesk: Desk {
         }
     }
 
+    func fetch(_ call: APICall, into file: URL) async throws -> JSON? {
+        try requireFree(file)
+        let response = try await send(call)
+        guard response.headers.first(name: "Content-Type") == "application/age" else { throw Self.notUnderstood }
+        let partial = file.appendingPathExtension("partial")
+        try? FileManager.default.removeItem(at: partial)
+        let descriptor = open(partial.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw Problem.notWritten }
+        let handle = FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
+        do {
+            // The length is announced, so an answer that breaks off throws here.
+            for try await chunk in response.body { try handle.write(contentsOf: chunk.readableBytesView) }
+            try handle.synchronize()
+            try FileManager.default.moveItem(at: partial, to: file)
+        } catch {
+            try? FileManager.default.removeItem(at: partial)
+            throw Problem.notWritten
+        }
+        return response.headers.first(name: "Sekisho-Export").flatMap { try? JSON(parsing: $0) }
+    }
+
     /// The service works on the run; this only looks on, and looks again where the line breaks.
     func follow(_ run: RunID, tell: @escaping @Sendable (RunEvent) -> Void) async throws {
         let path = ["run": run.text]

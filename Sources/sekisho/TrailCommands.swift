@@ -6,14 +6,15 @@ import Vocabulary
 struct TrailCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "trail", abstract: "The trail's witnesses, signing key and anchor.",
-        subcommands: [Witnesses.self, Cosign.self, Witnessed.self, RotateKey.self, Reanchor.self])
+        subcommands: [Witnesses.self, Cosign.self, RotateKey.self, Reanchor.self])
 
     struct Witnesses: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Set who is asked to cosign the trail's heads.",
             discussion: """
                 The file is a C2SP tlog-policy: lines `log KEY`, `witness NAME KEY ADDRESS`, `group NAME NUMBER NAME…`
-                and `quorum NAME`. An auditor's own trust file has the same form; theirs is what counts.
+                and `quorum NAME`. An auditor's own trust file has the same form; theirs is what counts (`sekisho audit
+                verify --trust`).
                 """)
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
@@ -46,30 +47,6 @@ struct TrailCommand: AsyncParsableCommand {
                     ],
                     ["Head of size \(result.size):"] + result.words.map { "  \($0.witness) \($0.said)" })
             }
-        }
-    }
-
-    struct Witnessed: ParsableCommand {
-        static let configuration = CommandConfiguration(
-            abstract: "Check offline that an export's head has the cosignatures you require; needs no home.",
-            discussion: "Then `sekisho audit verify` checks everything below that head. Any doubt ends with status 5.")
-        @Argument(help: "The export's folder.") var folder: String
-        @Option(help: "Your own trust file (C2SP tlog-policy): log, witness, group and quorum lines.")
-        var trust: String
-        @Flag(help: "Print the answer as JSON.") var json = false
-
-        func run() throws {
-            let check = try WitnessCheck(
-                of: URL(fileURLWithPath: folder, isDirectory: true), trust: URL(fileURLWithPath: trust))
-            try Answer(
-                [
-                    "size": .integer(Int64(check.size)), "root": .string(check.root.hex),
-                    "witnesses": .array(
-                        check.witnesses.map { ["witness": .string($0.name), "time": .string($0.time.description)] }),
-                ],
-                ["The head of size \(check.size), root \(check.root.hex), is cosigned as you require."]
-                    + check.witnesses.map { "  \($0.name) at \($0.time)" }
-            ).end(asJSON: json)
         }
     }
 

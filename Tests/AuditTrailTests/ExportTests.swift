@@ -18,6 +18,15 @@ struct ExportTests {
         return bag
     }
 
+    /// Of the sample run in a new trail: the whole log, or the run's slice.
+    private func smallExport(_ world: TrailFixture, _ scope: String) throws -> MemoryDisk {
+        if scope == "whole" { return try wholeExport(world) }
+        try world.sampleRun()
+        let bag = MemoryDisk()
+        try export(world, .chosen(eras: [2], indices: []), scope, into: bag)
+        return bag
+    }
+
     @Test("an export of the whole log verifies, with and without a reader's key")
     func whole() throws {
         let world = TrailFixture()
@@ -120,7 +129,7 @@ struct ExportTests {
         #expect(try sink.partial() == nil)
         struct Stop: Error {}
         let first = try ExportWriter(of: world.disk, choice: .whole) { _, _ in throw Stop() }
-        let partial = FolderSink.Partial(request: request, note: first.head.note, time: Self.time)
+        let partial = FolderSink.Partial(request: request, note: first.head.note, time: Self.time, end: 9)
         try sink.begin(partial)
         #expect(throws: Stop.self) { try first.write(into: sink, scope: "whole", at: Self.time) }
         #expect(throws: LogError.self) {
@@ -181,11 +190,15 @@ struct ExportTests {
         }
     }
 
-    @Test("every file doubled, or swapped with another, is refused, also behind a manifest that fits")
-    func filesDoubledAndSwapped() throws {
+    @Test(
+        "every file doubled, or swapped with another, is refused, also behind a manifest that fits",
+        arguments: ["whole", "run"])
+    func filesDoubledAndSwapped(scope: String) throws {
         let world = TrailFixture()
-        let bag = try wholeExport(world)
-        let paths = bag.contents.keys.filter { $0.hasPrefix("data/log/") || $0.hasPrefix("data/keys/") }.sorted()
+        let bag = try smallExport(world, scope)
+        let paths = bag.contents.keys.filter { path in
+            ["log", "keys", "slice"].contains { path.hasPrefix("data/\($0)/") }
+        }.sorted()
         for (one, other) in zip(paths, paths.dropFirst() + [paths[0]])
         where bag.contents[one] != bag.contents[other] {
             var swapped = bag.contents
@@ -223,11 +236,11 @@ struct ExportTests {
         #expect(throws: (any Error).self) { try nowhere.statedIdentity() }
     }
 
-    @Test("a changed bit in any byte of any file of an export is refused")
-    func flipped() throws {
+    @Test("a changed bit in any byte of any file of an export is refused", arguments: ["whole", "run"])
+    func flipped(scope: String) throws {
         let world = TrailFixture()
-        let bag = try wholeExport(world)
-        for (path, bytes) in bag.contents where !path.hasSuffix("VERIFY.md") {
+        let bag = try smallExport(world, scope)
+        for (path, bytes) in bag.contents {
             for at in bytes.indices {
                 var contents = bag.contents
                 contents[path]![at] ^= 1 << UInt8(at % 8)
@@ -258,10 +271,27 @@ struct ExportTests {
         }
     }
 
-    @Test("a file that is missing or not named in the manifest is refused")
-    func files() throws {
+    @Test("a run's own checks find every changed bit, also when the manifest was made to fit")
+    func flippedSliceBehindManifest() throws {
         let world = TrailFixture()
-        let bag = try wholeExport(world)
+        let bag = try smallExport(world, "run")
+        for (path, bytes) in bag.contents where path.hasPrefix("data/slice/") || path.hasPrefix("data/keys/") {
+            for at in bytes.indices {
+                var contents = bag.contents
+                contents[path]![at] ^= 1 << UInt8(at % 8)
+                let disk = MemoryDisk(rebagged(contents, entries: nil))
+                #expect(throws: (any Error).self, "byte \(at) of \(path)") {
+                    let report = try AuditExport(disk).verify(trusting: world.identity, auditor: world.auditor)
+                    guard report.eras.allSatisfy(\.isRead) else { throw LogError(.incomplete, "unreadable") }
+                }
+            }
+        }
+    }
+
+    @Test("a file that is missing or not named in the manifest is refused", arguments: ["whole", "run"])
+    func files(scope: String) throws {
+        let world = TrailFixture()
+        let bag = try smallExport(world, scope)
         for path in bag.contents.keys {
             var contents = bag.contents
             contents[path] = nil
@@ -473,6 +503,40 @@ struct GoVerifierTests {
             try export(.range(260..<300), "range", to: part)
             let range = try GoVerifier.run(program, [part.path, vkey])
             #expect(range.status == 0 && range.output.contains("51 of 307 entries"), "\(range.output)")
+        }
+    }
+
+    @Test("Go follows the log from key to key, and asks for the witnesses it is told of")
+    func periods() async throws {
+        let world = TrailFixture()
+        let trail = try world.sampleRun()
+        for _ in 0..<2 {
+            try trail.rotateSigningKey(to: SigningKey.generate())
+            _ = try trail.record(TrailRecord(.progressShown, .done), in: .gateway)
+            try trail.publish()
+        }
+        let witness = FakeWitness("w.example", of: trail.periods.current, clock: world.clock)
+        let policy = try WitnessPolicy(
+            parsing: "log \(world.identity)\nwitness w \(witness.line) http://w.example\nquorum w\n")
+        let (head, answers) = try await trail.cosign(by: policy, over: witness)
+        try #require(try policy.check(head).count == 1, "\(answers)")
+        try withTemporaryFolder { folder in
+            let program = try GoVerifier.build(in: folder)
+            let vkey = world.identity.description
+            for (name, choice) in [("whole", ExportWriter.Choice.whole), ("run", .chosen(eras: [2], indices: []))] {
+                let bag = folder.appendingPathComponent(name)
+                try ExportWriter(of: world.disk, note: head.note, choice: choice).write(
+                    into: FolderSink(FolderDisk(bag.path)), scope: name, at: Timestamp(milliseconds: 0))
+                for arguments in [["-each-byte"], ["-witness", witness.line]] {
+                    let result = try GoVerifier.run(program, arguments + [bag.path, vkey])
+                    #expect(result.status == 0, "\(result.output)")
+                }
+                let stranger = FakeWitness("v.example", of: world.identity, clock: world.clock).line
+                let refused = try GoVerifier.run(program, ["-witness", stranger, bag.path, vkey])
+                #expect(refused.status == 1 && refused.output.contains("no cosignature of v.example"))
+                let newest = try GoVerifier.run(program, [bag.path, trail.periods.current.description])
+                #expect(newest.status == 1, "\(newest.output)")
+            }
         }
     }
 

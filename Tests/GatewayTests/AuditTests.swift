@@ -192,6 +192,17 @@ import Vocabulary
             #expect(try found(person, [("what", "run.closed")]) == ["run.closed first"])
             #expect(try found(person, [("what", "consent.changed")]).count == 2)
             #expect(throws: GatewayError.self) { try found(person, [("subject", "P:3")]) }
+            // The trail names the person by a pseudonym, which only the gateway can tell.
+            #expect(
+                await refusal { _ = try await gateway.subjectPseudonym("P:3", by: enclave.researcher) }?.code
+                    == .refused)
+            let pseudonym = try await gateway.subjectPseudonym("P:3", by: enclave.auditor).hex
+            #expect(
+                try found(person, [("subject", pseudonym)]) == ["consent.changed -", "consent.changed -"])
+            #expect(
+                try found(dataset, [("request", "request-1")]).prefix(2)
+                    == ["request.filed -", "access.decided -"])
+            #expect(try found(dataset, [("request", "request-1"), ("what", "grant.issued")]).count == 1)
             // Documents of an export without any are made where the key is.
             let out = enclave.folder.appendingPathComponent("documents")
             let names = try AuditVerification.documents(
@@ -208,6 +219,68 @@ import Vocabulary
             #expect(
                 exported.compactMap { $0.detail["scope"]?.stringValue }.prefix(3) == ["range", "dataset", "subject"])
             #expect(!exported.contains { $0.core.canonicalText.contains("P:3") })
+        }
+    }
+
+    @Test("a sealed export that was interrupted anywhere goes on to the same file; another request does not touch it")
+    func sealedResumed() async throws {
+        try await withEnclave(hasNode: false) { enclave in
+            let gateway = enclave.gateway
+            let file = enclave.folder.appendingPathComponent("whole.age")
+            let partial = file.appendingPathExtension("partial")
+            let state = file.appendingPathExtension("state")
+            let request = ExportRequest(.whole, to: file)
+            // Ends after its first word on how far it is; what was written so far stays.
+            for _ in 0..<600 { _ = try await gateway.auditList(nil, most: 1, by: enclave.auditor) }
+            let task = Task {
+                try await gateway.export(request, by: enclave.auditor) { _ in withUnsafeCurrentTask { $0?.cancel() } }
+            }
+            await #expect(throws: CancellationError.self) { _ = try await task.value }
+            #expect(!FileManager.default.fileExists(atPath: file.path))
+            let begun = try Data(contentsOf: partial)
+            let note = try Data(contentsOf: state)
+            let header = try #require(begun.range(of: Data("\n--- ".utf8))).upperBound + 43 + 1 + 16
+            #expect(begun.count >= header)
+            #expect(
+                await refusal {
+                    _ = try await gateway.export(
+                        ExportRequest(.dataset(Clinic.dataset), to: file), by: enclave.auditor)
+                }?.code == .usage)
+            #expect(try Data(contentsOf: partial) == begun)
+
+            // The trail goes on meanwhile.
+            _ = try await gateway.auditList(nil, most: 1, by: enclave.auditor)
+            let summary = try await gateway.export(request, by: enclave.auditor)
+            let whole = try Data(contentsOf: file)
+            #expect(whole.prefix(begun.count) == begun && whole.count > begun.count)
+            #expect(!FileManager.default.fileExists(atPath: state.path))
+            #expect(!FileManager.default.fileExists(atPath: partial.path))
+            #expect(try await enclave.own(.trailExported).last?.detail["resumed"] == true)
+
+            // Broken off at any length: in the header, after it, within a block, at the end.
+            for length in [0, 10, header - 1, header, header + 5, header + 65_552, whole.count - 1, whole.count] {
+                try FileManager.default.removeItem(at: file)
+                try whole.prefix(length).write(to: partial)
+                try note.write(to: state)
+                let again = try await gateway.export(request, by: enclave.auditor)
+                #expect(again.root == summary.root && again.treeSize == summary.treeSize)
+                let made = try Data(contentsOf: file)
+                #expect((made == whole) == (length >= header), "\(length)")
+            }
+            // Where what is there is not what would be sealed, nothing of it is used: another key seals it all.
+            for at in [20, header - 1, header + 3, header + 65_560] {
+                try FileManager.default.removeItem(at: file)
+                var other = whole
+                other[at] ^= 1
+                try other.write(to: partial)
+                try note.write(to: state)
+                _ = try await gateway.export(request, by: enclave.auditor)
+                let made = try Data(contentsOf: file)
+                #expect(made.dropFirst(header).prefix(1000) != whole.dropFirst(header).prefix(1000), "byte \(at)")
+            }
+            let folder = enclave.folder.appendingPathComponent("opened")
+            try SealedExport.open(file, key: enclave.auditorKey, into: folder)
+            _ = try AuditVerification.verify(folder, trail: enclave.trail, key: enclave.auditorKey)
         }
     }
 

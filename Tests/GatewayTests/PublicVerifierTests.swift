@@ -4,13 +4,12 @@ import TestSupport
 import Testing
 import Vocabulary
 
-/// Programs that know nothing of Sekisho, installed by `scripts/test` into `.build-verifiers`, and Debian's `age`.
+/// Programs that know nothing of Sekisho, and Debian's `age`.
 private enum PublicVerifiers {
     static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
-    static let python = root.appendingPathComponent(".build-verifiers/bin/python")
     static let age = URL(fileURLWithPath: "/usr/bin/age")
-    static let areInstalled = [python, age].allSatisfy { FileManager.default.isExecutableFile(atPath: $0.path) }
+    static let areInstalled = Verifiers.python != nil && FileManager.default.isExecutableFile(atPath: age.path)
 }
 
 @Suite(.enabled(if: PublicVerifiers.areInstalled))
@@ -36,7 +35,7 @@ struct PublicVerifierTests {
                 try expect(PublicVerifiers.age, ["-d", "-i", identity.path, "-o", archive.path, file.path])
                 try expect(URL(fileURLWithPath: "/bin/tar"), ["xf", archive.path, "-C", folder.path])
                 let bag = folder.appendingPathComponent("sekisho-export")
-                let words = try expect(PublicVerifiers.python, verifying(bag))
+                let words = try expect(#require(Verifiers.python), verifying(bag))
                 #expect(words.contains("bagit: ") && words.contains("records fit their event's schema"), "\(words)")
                 if name == "whole" {
                     #expect(words.contains("lead to the stated root"), "\(words)")
@@ -45,7 +44,7 @@ struct PublicVerifierTests {
                 let events = bag.appendingPathComponent("data/documents/audit-events-0001.fhir.json")
                 let text = try String(contentsOf: events, encoding: .utf8)
                 try Data(text.replacing("\"outcome\":\"0\"", with: "\"outcome\":\"42\"").utf8).write(to: events)
-                #expect(try execute(PublicVerifiers.python, verifying(bag)).status != 0)
+                #expect(try Verifiers.run(#require(Verifiers.python), verifying(bag)).status != 0)
             }
         }
     }
@@ -59,21 +58,8 @@ struct PublicVerifierTests {
 
     @discardableResult
     private func expect(_ program: URL, _ arguments: [String]) throws -> String {
-        let (status, output) = try execute(program, arguments)
+        let (status, output) = try Verifiers.run(program, arguments)
         try #require(status == 0, "\(program.lastPathComponent): \(output)")
         return output
-    }
-
-    private func execute(_ program: URL, _ arguments: [String]) throws -> (status: Int32, output: String) {
-        let process = Process()
-        process.executableURL = program
-        process.arguments = arguments
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        process.standardError = pipe
-        try process.run()
-        let output = pipe.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        return (process.terminationStatus, String(decoding: output, as: UTF8.self))
     }
 }

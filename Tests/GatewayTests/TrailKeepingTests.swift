@@ -9,87 +9,75 @@ import TransparencyLog
 import Vocabulary
 
 /// The witness `aics-witness` 0.1.0 from PyPI as a process of its own: the second opinion of somebody else's program.
-/// It needs Python 3.12 or later; it is installed once, below the build folder.
+/// `scripts/test` installs it beside the public verifiers.
 final class LiveWitness {
-    private static let venv = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent().appendingPathComponent(".build/peers/aics-witness")
-    private static let program = venv.appendingPathComponent("bin/aics-witness")
-
-    static let isAvailable: Bool = {
-        if FileManager.default.isExecutableFile(atPath: program.path) { return true }
-        guard let python = python() else { return false }
-        return
-            (try? run(python, ["-m", "venv", venv.path]))?.status == 0
-            && (try? run(venv.appendingPathComponent("bin/pip"), ["install", "--quiet", "aics-witness==0.1.0"]))?.status
-                == 0
-    }()
-
-    private static func python() -> URL? {
-        let home = FileManager.default.homeDirectoryForCurrentUser.path
-        let versions = (try? FileManager.default.contentsOfDirectory(atPath: home + "/.pyenv/versions")) ?? []
-        let places =
-            (12...15).map { "/usr/bin/python3.\($0)" } + (12...15).map { "/usr/local/bin/python3.\($0)" }
-            + versions.sorted().map { "\(home)/.pyenv/versions/\($0)/bin/python3" }
-        return places.map { URL(fileURLWithPath: $0) }.first { python in
-            (try? run(python, ["-c", "import sys, venv, ssl; sys.exit(sys.version_info < (3, 12))"]))?.status == 0
-        }
-    }
-
-    static func run(_ program: URL, _ arguments: [String]) throws -> (status: Int32, output: String) {
-        let process = Process()
-        process.executableURL = program
-        process.arguments = arguments
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        process.standardError = FileHandle.nullDevice
-        try process.run()
-        let output = pipe.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        return (process.terminationStatus, String(decoding: output, as: UTF8.self))
-    }
+    private static let program = Verifiers.program("aics-witness")
+    static let isAvailable = program != nil
 
     private let process = Process()
+    private let log = Pipe()
+    private var said = ""
     private let config: String
     let line: String
-    let address: String
+    private(set) var address = ""
 
     init(in folder: URL, for trail: String) throws {
         config = folder.appendingPathComponent("witness.json").path
-        let made = try Self.run(Self.program, ["init", "--config", config, "--name", "witness.example/w1"])
+        let program = try #require(Self.program)
+        let made = try Verifiers.run(program, ["init", "--config", config, "--name", "witness.example/w1"])
         line = try #require(
             made.output.split(separator: "\n").last { $0.hasPrefix("witness.example") }.map(String.init))
-        try Self.add(trail, to: config)
-        process.executableURL = Self.program
-        process.arguments = ["serve", "--config", config, "--listen", "127.0.0.1:0"]
-        let log = Pipe()
+        try add(trail)
+        // The threads that tests run on block signals, and a process that they start inherits that.
+        let unblocking = """
+            import signal, sys
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            from aics_witness.cli import main
+            sys.exit(main(sys.argv[1:]))
+            """
+        process.executableURL = Verifiers.python
+        process.arguments = ["-c", unblocking, "serve", "--config", config, "--listen", "127.0.0.1:0"]
         process.standardError = log
         process.standardOutput = log
         try process.run()
-        var text = ""
-        while !text.contains("listening on "), let part = try log.fileHandleForReading.read(upToCount: 1), !part.isEmpty
-        {
-            text += String(decoding: part, as: UTF8.self)
-        }
-        let rest = try #require(text.firstRange(of: "listening on ").map { text[$0.upperBound...] })
-        var url = String(rest)
-        while !url.contains(" "), let part = try log.fileHandleForReading.read(upToCount: 1), !part.isEmpty {
-            url += String(decoding: part, as: UTF8.self)
-        }
-        address = String(url.prefix { $0 != " " })
-        // Whatever it says later must not fill the pipe.
-        log.fileHandleForReading.readabilityHandler = { _ = $0.availableData }
+        let listening = try line(with: "listening on ")
+        let words = listening.split(separator: " ")
+        address = String(try #require(words.first { $0.hasPrefix("http://") }))
     }
 
-    private static func add(_ trail: String, to config: String) throws {
+    /// Reads its log on until a line has these words.
+    @discardableResult
+    private func line(with words: String) throws -> Substring {
+        while true {
+            if let line = said.split(separator: "\n").dropLast(said.hasSuffix("\n") ? 0 : 1).first(where: {
+                $0.contains(words)
+            }) {
+                return line
+            }
+            let part = log.fileHandleForReading.availableData
+            try #require(!part.isEmpty, "the witness ended: \(said)")
+            said += String(decoding: part, as: UTF8.self)
+        }
+    }
+
+    private func add(_ trail: String) throws {
         let origin = String(trail.prefix { $0 != "+" })
-        let added = try run(program, ["add-log", "--config", config, "--origin", origin, "--vkey", trail])
+        let added = try Verifiers.run(
+            #require(Self.program), ["add-log", "--config", config, "--origin", origin, "--vkey", trail])
         try #require(added.status == 0, "\(added.output)")
     }
 
     /// Lets it learn another key of the log, as after a rotation.
     func learn(_ key: String) throws {
-        try Self.add(key, to: config)
+        try add(key)
+        said = ""
         kill(process.processIdentifier, SIGHUP)
+        try line(with: "reloaded")
+    }
+
+    /// What it kept of heads that do not fit each other: proof against whoever signed them.
+    func evidence() throws -> String {
+        try Verifiers.run(#require(Self.program), ["evidence", "--config", config]).output
     }
 
     func end() {
@@ -109,9 +97,9 @@ enum FakeWitnessKey {
 }
 
 @Suite struct TrailKeepingTests {
-    private func policy(_ trail: String, _ witness: LiveWitness, in folder: URL) throws -> (
-        file: URL, policy: WitnessPolicy
-    ) {
+    private func policy(
+        _ trail: String, _ witness: LiveWitness, in folder: URL
+    ) throws -> (file: URL, policy: WitnessPolicy) {
         let text = "log \(trail)\nwitness w1 \(witness.line) \(witness.address)\nquorum w1\n"
         let file = folder.appendingPathComponent("witnesses")
         try Data(text.utf8).write(to: file)
@@ -125,6 +113,152 @@ enum FakeWitnessKey {
         return try SignedCheckpoint(
             parsing: [UInt8](try Data(contentsOf: folder.appendingPathComponent("log/checkpoint"))),
             in: SigningPeriods(identity, parsing: [UInt8](periods)))
+    }
+
+    @Test(
+        "a live witness cosigns and exports show it; an old disk with its anchor, and a fork, get no cosignature and do not verify",
+        .enabled(if: LiveWitness.isAvailable, "aics-witness is not installed"))
+    func liveWitness() async throws {
+        try await withEnclave(hasNode: false) { enclave in
+            let witness = try LiveWitness(in: enclave.folder, for: enclave.trail)
+            defer { witness.end() }
+            let (file, trust) = try policy(enclave.trail, witness, in: enclave.folder)
+            #expect(
+                await refusal { _ = try await enclave.gateway.cosign(by: enclave.operatorPerson) }?.code == .notFound)
+            #expect(
+                await refusal { _ = try await enclave.gateway.setWitnesses(file, by: enclave.researcher) }?.code
+                    == .refused)
+            _ = try await enclave.gateway.setWitnesses(file, by: enclave.operatorPerson)
+            var sizes: [UInt64] = []
+            for _ in 0..<3 {
+                let cosigning = try await enclave.gateway.cosign(by: enclave.operatorPerson)
+                let (size, answers) = (cosigning.size, cosigning.answers)
+                #expect(answers.allSatisfy { if case .cosigned = $0.outcome { true } else { false } }, "\(answers)")
+                sizes.append(size)
+                let head = try publishedHead(enclave, enclave.trail)
+                #expect(try trust.check(head).map(\.witness) == ["w1"] && head.size == size)
+            }
+            #expect(sizes == sizes.sorted() && Set(sizes).count == 3)
+            try await checkTrust(enclave, witness, file)
+
+            // The whole home as it is now, to be put back later.
+            enclave.drop()
+            let backup = enclave.folder.appendingPathComponent("backup")
+            try FileManager.default.copyItem(at: enclave.home, to: backup)
+            try await enclave.open()
+            _ = try await enclave.gateway.cosign(by: enclave.operatorPerson)
+            let last = try await rotate(enclave, witness)
+
+            // The old disk comes back with everything on it, its anchor too. Only the witness knows better.
+            enclave.drop()
+            try FileManager.default.removeItem(at: enclave.home)
+            try FileManager.default.moveItem(at: backup, to: enclave.home)
+            try await enclave.open()
+            let told = try await enclave.gateway.cosign(by: enclave.operatorPerson)
+            #expect(told.answers.map(\.outcome) == [.sawLonger(last)])
+            #expect(throws: LogError.self) { try trust.check(try publishedHead(enclave, enclave.trail)) }
+
+            // And when it has grown past what the witness has seen: another log from there on.
+            for _ in 0..<200 where try publishedHead(enclave, enclave.trail).size <= last {
+                _ = try await enclave.gateway.auditList(nil, most: 1, by: enclave.auditor)
+                _ = try await enclave.gateway.cosign(by: enclave.operatorPerson)
+            }
+            let forked = try await enclave.gateway.cosign(by: enclave.operatorPerson)
+            #expect(forked.size > last && forked.answers.map(\.outcome) == [.refused(status: 422)])
+            #expect(try witness.evidence().contains("consistency proof from size"))
+            let export = enclave.folder.appendingPathComponent("forked")
+            _ = try await enclave.gateway.export(ExportRequest(.whole, to: export), by: enclave.auditor)
+            _ = try AuditVerification.verify(export, trail: enclave.trail, key: nil)
+            let error = await refusal {
+                _ = try AuditVerification.verify(export, trail: enclave.trail, key: nil, trust: file)
+            }
+            #expect(
+                error?.code == .integrity
+                    && error?.publicDescription.contains("the newest that has them is of size \(sizes[2])") == true,
+                "\(error?.publicDescription ?? "verified")")
+        }
+    }
+
+    /// Ends a signing period: the witness cosigns the head that ends it, then no other until it has learned the new key.
+    private func rotate(_ enclave: Enclave, _ witness: LiveWitness) async throws -> UInt64 {
+        let line = try await enclave.gateway.rotateTrailKey(by: enclave.operatorPerson)
+        let ending = try await enclave.gateway.cosign(by: enclave.operatorPerson)
+        #expect(ending.answers.allSatisfy { if case .cosigned = $0.outcome { true } else { false } })
+        let refused = try await enclave.gateway.cosign(by: enclave.operatorPerson)
+        #expect(refused.answers.map(\.outcome) == [.refused(status: 403)] && refused.size > ending.size)
+        #expect(try await enclave.own(.trailCosigned).last?.outcome == .failed)
+        try witness.learn(line)
+        let learned = try await enclave.gateway.cosign(by: enclave.operatorPerson)
+        #expect(learned.answers.allSatisfy { if case .cosigned = $0.outcome { true } else { false } }, "\(learned)")
+        try await enclave.reopen()
+        let again = try await enclave.gateway.cosign(by: enclave.operatorPerson)
+        #expect(again.answers.allSatisfy { if case .cosigned = $0.outcome { true } else { false } }, "\(again)")
+        return again.size
+    }
+
+    /// Exports carry the cosignatures, and verify only as a reader's own trust file asks.
+    private func checkTrust(_ enclave: Enclave, _ witness: LiveWitness, _ file: URL) async throws {
+        for (name, scope) in [("whole", ExportRequest.Scope.whole), ("dataset", .dataset(Clinic.dataset))] {
+            let export = enclave.folder.appendingPathComponent(name)
+            _ = try await enclave.gateway.export(ExportRequest(scope, to: export), by: enclave.auditor)
+            let verified = try AuditVerification.verify(export, trail: nil, key: enclave.auditorKey, trust: file)
+            #expect(verified.json["witnesses"]?.arrayValue?.map { $0["witness"] } == ["w1"])
+            #expect(verified.lines.contains { $0.hasPrefix("Cosigned as your trust file asks: w1 at ") })
+            let other = try FakeWitnessKey.line()
+            let own = "witness w1 \(witness.line)\n"
+            let stranger = try TrailIdentity(origin: "other.example/log", key: SigningKey.generate().verifyingKey)
+            let files: [(text: String, code: GatewayError.Code, words: String)] = [
+                (
+                    "log \(enclave.trail)\n\(own)witness w2 \(other)\ngroup g all w1 w2\nquorum g\n", .integrity,
+                    "has 1 of the cosignatures that you require"
+                ),
+                ("log \(stranger)\n\(own)quorum w1\n", .integrity, "names no log with the export's identity"),
+                ("log \(enclave.trail)\n\(own)quorum w2\n", .usage, "line 3"),
+            ]
+            for wrong in files {
+                let place = enclave.folder.appendingPathComponent("other-trust")
+                try Data(wrong.text.utf8).write(to: place)
+                let error = await refusal {
+                    _ = try AuditVerification.verify(export, trail: nil, key: nil, trust: place)
+                }
+                #expect(
+                    error?.code == wrong.code && error?.publicDescription.contains(wrong.words) == true,
+                    "\(error?.publicDescription ?? "verified")")
+            }
+            #expect(await refusal { _ = try AuditVerification.verify(export, trail: nil, key: nil) }?.code == .usage)
+        }
+    }
+
+    @Test(
+        "witnesses' sights bound when a run was written, and entries of a clock that was set ahead are refused by name",
+        .enabled(if: LiveWitness.isAvailable, "aics-witness is not installed"))
+    func witnessedTimes() async throws {
+        try await withEnclave { enclave in
+            let witness = try LiveWitness(in: enclave.folder, for: enclave.trail)
+            defer { witness.end() }
+            let (file, _) = try policy(enclave.trail, witness, in: enclave.folder)
+            _ = try await enclave.gateway.setWitnesses(file, by: enclave.operatorPerson)
+            let grant = try await enclave.grant()
+            let before = try await enclave.gateway.cosign(by: enclave.operatorPerson).size
+            let run = try await enclave.request(grant)
+            #expect(try await enclave.finish(run) == .closed(.released))
+            let after = try await enclave.gateway.cosign(by: enclave.operatorPerson).size
+            func verify(_ name: String) async throws -> AuditVerification {
+                let export = enclave.folder.appendingPathComponent(name)
+                _ = try await enclave.gateway.export(ExportRequest(.whole, to: export), by: enclave.auditor)
+                return try AuditVerification.verify(export, trail: nil, key: enclave.auditorKey, trust: file)
+            }
+            let verified = try await verify("good")
+            let written = try #require(verified.json["runs"]?.arrayValue?.first?["written"])
+            #expect(written["after"]?["size"] == .integer(Int64(before)))
+            #expect(written["before"]?["size"] == .integer(Int64(after)))
+            #expect(verified.lines.contains { $0.hasPrefix("    written between ") }, "\(verified.lines)")
+            enclave.clock.advance(days: 1)
+            let error = await refusal { _ = try await verify("ahead") }
+            #expect(
+                error?.code == .integrity && error?.publicDescription.contains("but it was written") == true,
+                "\(error?.publicDescription ?? "verified")")
+        }
     }
 
     @Test("what the trail says of a person is unreadable after two have agreed, and the trail still verifies")

@@ -357,6 +357,48 @@ import Yams
             #expect(names.contains { $0.hasSuffix("checkpoint") }, "\(names)")
         }
     }
+
+    @Test("an export is of one scope, sealed or not, and what makes no sense together is refused and changes nothing")
+    func exportScopes() async throws {
+        try await withAPI { door in
+            let auditor = try await door.token(.complianceOfficer)
+            func export(_ body: String) async throws -> OpenDoor.Answer {
+                try await door.ask("POST", "/api/v1/audit/exports", token: auditor, headers: Self.json, body: body)
+            }
+            let identity = door.folder.appendingPathComponent("identity")
+            let recipient = try AuditorKeyFile.writeIdentity(
+                of: door.folder.appendingPathComponent("auditor.key"), to: identity)
+            for (number, body) in [
+                #"{"sealed":true}"#, #"{"sealed":true,"from":"2020-01-01"}"#,
+                #"{"sealed":true,"recipients":["\#(recipient)"],"to":"2090-01-01"}"#,
+            ].enumerated() {
+                let sealed = try await export(body)
+                #expect(sealed.status == 200 && sealed.headers["Content-Type"] == ["application/age"], "\(body)")
+                #expect(sealed.body.starts(with: "age-encryption.org/v1\n".utf8))
+                #expect(sealed.headers["Content-Length"] == ["\(sealed.body.count)"])
+                let file = door.folder.appendingPathComponent("\(number).age")
+                try Data(sealed.body).write(to: file)
+                let folder = door.folder.appendingPathComponent("opened-\(number)")
+                try SealedExport.open(file, key: identity, into: folder)
+                let names = try FileManager.default.subpathsOfDirectory(atPath: folder.path)
+                #expect(names.contains("data/documents/report.ja.html"), "\(names)")
+            }
+            for (body, status) in [
+                (#"{"dataset":"test:none"}"#, 404), (#"{"run":"none"}"#, 404), (#"{"run":"a","dataset":"b"}"#, 422),
+                (#"{"subject":"P:1"}"#, 422), (#"{"subject":"P:1","dataset":"test:none"}"#, 404),
+                (#"{"from":"2026-01-02","to":"2026-01-01"}"#, 422), (#"{"from":"yesterday"}"#, 422),
+                (#"{"recipients":["\#(recipient)"]}"#, 422), (#"{"sealed":true,"recipients":["age1nobody"]}"#, 422),
+                (#"{"sealed":true,"recipients":[]}"#, 400), (#"{"sealed":"yes"}"#, 400), (#"{"what":"all"}"#, 400),
+                (#"{"from":"2090-01-01"}"#, 404),
+            ] {
+                let answer = try await export(body)
+                #expect(answer.status == status, "\(body): \(answer.status) \(answer.code ?? "")")
+            }
+            let exports = try await door.ask("GET", "/api/v1/audit/records?what=trail.exported", token: auditor)
+            // Three that were given, and the one whose period has nothing: it is recorded before it is looked for.
+            #expect(exports.json?["items"]?.arrayValue?.count == 4)
+        }
+    }
 }
 
 /// Archives that somebody else made.

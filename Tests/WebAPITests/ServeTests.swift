@@ -5,6 +5,7 @@ import NIOCore
 import NIOSSL
 import Sealing
 import NIOHTTP1
+import TestSupport
 import Testing
 import Vocabulary
 
@@ -16,7 +17,7 @@ import Vocabulary
         try await withHome { home, folder in
             let token = home.token
             let port = folder.appendingPathComponent("port")
-            let program = try Program(
+            let program = try StartedProgram(
                 [
                     "serve", "--home", home.path, "--key-file", home.key.path, "--port", "0", "--port-file", port.path,
                 ])
@@ -59,7 +60,7 @@ import Vocabulary
             #"{"listen":{"host":"10.0.0.1","port":1},"limits":{"connections":7},"tls":{"machines":true},"drain-seconds":9}"#
                 .utf8
         ).write(to: profile)
-        let program = try Program(
+        let program = try StartedProgram(
             ["config", "show", "--json", "--profile", profile.path, "--port", "3"],
             environment: ["SEKISHO_LISTEN_PORT": "2", "SEKISHO_LISTEN_HOST": "10.0.0.2"], output: .standardOutput)
         #expect(program.status() == 0)
@@ -90,7 +91,7 @@ import Vocabulary
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("sekisho-\(UUID().uuidString).json")
         try Data(profile.utf8).write(to: file)
         defer { try? FileManager.default.removeItem(at: file) }
-        let program = try Program(["config", "show", "--profile", file.path], environment: environment)
+        let program = try StartedProgram(["config", "show", "--profile", file.path], environment: environment)
         #expect(program.status() == 2)
         #expect(program.text.contains(words), "\(program.text)")
     }
@@ -99,7 +100,7 @@ import Vocabulary
     func shippedProfiles(name: String) throws {
         let profile = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
             .appendingPathComponent("../../config/profiles/\(name)")
-        let program = try Program(["config", "show", "--profile", profile.path])
+        let program = try StartedProgram(["config", "show", "--profile", profile.path])
         #expect(program.status() == 0, "\(program.text)")
     }
 
@@ -110,12 +111,12 @@ import Vocabulary
     func units(name: String) throws {
         let unit = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
             .appendingPathComponent("../../config/systemd/\(name)").standardized
-        let verify = try Program(tool: "/usr/bin/systemd-analyze", ["verify", unit.path])
+        let verify = try StartedProgram(tool: "/usr/bin/systemd-analyze", ["verify", unit.path])
         _ = verify.status()
         // The programs are not installed where the tests run.
         let complaints = verify.text.split(separator: "\n").filter { !$0.contains("is not executable") }
         #expect(complaints.isEmpty, "\(verify.text)")
-        let security = try Program(
+        let security = try StartedProgram(
             tool: "/usr/bin/systemd-analyze", ["security", "--offline=true", "--threshold=20", unit.path],
             output: .standardOutput)
         #expect(security.status() == 0, "\(security.text)")
@@ -157,65 +158,5 @@ import Vocabulary
         ).text
         await gateway.close()
         return text
-    }
-}
-
-/// A program that a test started, and what it has written so far.
-private final class Program {
-    enum Output { case standardOutput, standardError }
-
-    private let process = Process()
-    private let pipe = Pipe()
-    private var read = ""
-
-    /// `sekisho`, beside the test runner, where the build puts it.
-    convenience init(_ arguments: [String], environment: [String: String] = [:], output: Output = .standardError) throws
-    {
-        let runner = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-        let tool = URL(fileURLWithPath: runner).deletingLastPathComponent().appendingPathComponent("sekisho")
-        try self.init(tool: tool.path, arguments, environment: environment, output: output)
-    }
-
-    init(tool: String, _ arguments: [String], environment: [String: String] = [:], output: Output = .standardError)
-        throws
-    {
-        process.executableURL = URL(fileURLWithPath: tool)
-        process.arguments = arguments
-        process.environment = environment
-        process.standardOutput = output == .standardOutput ? pipe : FileHandle.nullDevice
-        process.standardError = output == .standardError ? pipe : FileHandle.nullDevice
-        try process.run()
-    }
-
-    deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
-
-    /// Reads on until a line says what is looked for.
-    func line(where fits: (JSON) -> Bool) throws -> JSON {
-        while true {
-            if let found = try lines.first(where: fits) { return found }
-            let data = pipe.fileHandleForReading.availableData
-            guard !data.isEmpty else { throw Unexpected(words: "the program ended first: \(read)") }
-            read += String(decoding: data, as: UTF8.self)
-        }
-    }
-
-    /// The whole lines so far, as JSON.
-    var lines: [JSON] {
-        get throws {
-            try read[..<(read.lastIndex(of: "\n") ?? read.startIndex)].split(separator: "\n")
-                // What the program says to whoever stops it at a terminal is not a log line.
-                .filter { !$0.hasPrefix("sekisho: stopping") }
-                .map { try JSON(parsing: String($0)) }
-        }
-    }
-
-    var text: String { read }
-    func terminate() { process.terminate() }
-
-    /// Waits for the end, having read everything.
-    func status() -> Int32 {
-        read += String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        return process.terminationStatus
     }
 }

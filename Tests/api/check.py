@@ -197,6 +197,12 @@ def journey(enclave):
     verified = enclave.run(
         "audit", "verify", enclave.work / "export", "--trail", enclave.trail, "--key", enclave.work / "auditor.key")
     assert verified["verified"] is True and any(r["run"] == "first" and r["complete"] for r in verified["runs"])
+    # The same of a part, sealed: what the client fetches opens with the auditor's key.
+    for number, part in enumerate([["--dataset", clinic.DATASET], ["--run", "first"], ["--from", "2020-01-01"]]):
+        sealed, opened = enclave.work / f"{number}.age", enclave.work / f"opened-{number}"
+        ask("aoi", "audit", "export", "--out", sealed, *part)
+        enclave.run("audit", "open", sealed, "--key", enclave.work / "auditor.key", "--out", opened)
+        enclave.run("audit", "verify", opened, "--trail", enclave.trail, "--key", enclave.work / "auditor.key")
     # Exit statuses that only a client has.
     ask("alice", "run", "list", "--server", "https://127.0.0.1:1", status=69, parse=False)
     ask("alice", "run", "list", "--server-pin", "0" * 64, status=5, parse=False)

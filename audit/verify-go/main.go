@@ -2,17 +2,23 @@
 //
 //	GO111MODULE=off GOPATH=/usr/share/gocode go build -o verify-go main.go
 //	./verify-go FOLDER 'name+hash+key'
+//	./verify-go -witness 'name+hash+key' FOLDER 'name+hash+key'
 //	./verify-go -each-byte FOLDER 'name+hash+key'
 //
-// The second flips one bit in every byte of the log's files in turn, in memory, and fails when one of them still
-// verifies. (Debian: golang-go, golang-golang-x-mod-dev.) Exits with 0 only when every check holds.
+// The key is the log's first: later ones are believed as far as data/trail.periods hands the log over to them. The
+// second also asks that a witness cosigned the head (C2SP tlog-cosignature; may be repeated). The third flips one bit
+// in every byte of the log's files in turn, in memory, and fails when one of them still verifies. (Debian: golang-go, golang-golang-x-mod-dev.) Exits with 0 only when every check holds.
 package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,17 +36,19 @@ const tileWidth = 1 << tileHeight
 var readFile = os.ReadFile
 
 func main() {
-	arguments := os.Args[1:]
-	check := verify
-	if len(arguments) > 0 && arguments[0] == "-each-byte" {
-		arguments = arguments[1:]
-		check = eachByte
-	}
-	if len(arguments) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: verify-go [-each-byte] FOLDER 'name+hash+key'")
+	var witnesses cosigners
+	each := flag.Bool("each-byte", false, "flip one bit in every byte of the log in turn")
+	flag.Var(&witnesses, "witness", "the verifier key of a witness that must have cosigned the head")
+	flag.Parse()
+	if flag.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: verify-go [-each-byte] [-witness 'name+hash+key'] FOLDER 'name+hash+key'")
 		os.Exit(2)
 	}
-	summary, err := check(arguments[0], arguments[1])
+	check := verify
+	if *each {
+		check = eachByte
+	}
+	summary, err := check(flag.Arg(0), flag.Arg(1), witnesses)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "REFUSED:", err)
 		os.Exit(1)
@@ -48,30 +56,144 @@ func main() {
 	fmt.Println("verified:", summary)
 }
 
-func verify(folder, vkey string) (string, error) {
-	verifier, err := note.NewVerifier(vkey)
+func verify(folder, vkey string, witnesses cosigners) (string, error) {
+	data := filepath.Join(folder, "data")
+	trust, err := readTrust(data, vkey, witnesses)
 	if err != nil {
 		return "", err
 	}
-	data := filepath.Join(folder, "data")
 	scope, err := readScope(data)
 	if err != nil {
 		return "", err
 	}
 	if _, err := os.Stat(filepath.Join(data, "slice", "entries")); err == nil {
-		return verifySlice(data, verifier)
+		return verifySlice(data, trust)
 	}
-	return verifyLog(filepath.Join(data, "log"), scope, verifier)
+	return verifyLog(filepath.Join(data, "log"), scope, trust)
+}
+
+// trust is whose heads are believed: those of the log's first key, of the keys that it was handed over to, each for
+// the sizes of its period, and cosigned by all of the witnesses where one is asked for.
+type trust struct {
+	first     note.Verifier
+	handovers []handover
+	witnesses cosigners
+}
+
+// handover ends a key's period with a head that the next key and it have signed.
+type handover struct {
+	tree tlog.Tree
+	next note.Verifier
+}
+
+const handoverLines = 8
+
+func readTrust(data, vkey string, witnesses cosigners) (*trust, error) {
+	first, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, err
+	}
+	t := &trust{first: first, witnesses: witnesses}
+	text, err := readFile(filepath.Join(data, "trail.periods"))
+	if errors.Is(err, os.ErrNotExist) {
+		return t, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.SplitAfter(string(text), "\n")
+	if lines[len(lines)-1] != "" || len(lines) == 1 || (len(lines)-1)%handoverLines != 0 {
+		return nil, errors.New("the signing periods are cut")
+	}
+	current := first
+	for at := 0; at < len(lines)-1; at += handoverLines {
+		msg := []byte(strings.Join(lines[at:at+handoverLines], ""))
+		next, err := note.NewVerifier(strings.TrimSuffix(lines[at+4], "\n"))
+		if err != nil {
+			return nil, err
+		}
+		opened, err := note.Open(msg, note.VerifierList(current, next))
+		if err != nil {
+			return nil, fmt.Errorf("a signing period: %w", err)
+		}
+		words := strings.Split(opened.Text, "\n")
+		if len(opened.Sigs) != 2 || len(opened.UnverifiedSigs) != 0 || len(words) != 6 ||
+			words[0] != "sekisho signing period v1" || next.Name() != first.Name() {
+			return nil, errors.New("a signing period is not well formed")
+		}
+		if err := canonical(msg, opened); err != nil {
+			return nil, err
+		}
+		tree, err := parseTree(words[1:4], first.Name())
+		if err != nil {
+			return nil, err
+		}
+		if n := len(t.handovers); n > 0 && t.handovers[n-1].tree.N >= tree.N {
+			return nil, errors.New("a signing period does not begin after the one before it")
+		}
+		t.handovers = append(t.handovers, handover{tree, next})
+		current = next
+	}
+	return t, nil
+}
+
+// signer is whose signature a head of this size needs.
+func (t *trust) signer(size int64) note.Verifier {
+	signer := t.first
+	for _, handover := range t.handovers {
+		if handover.tree.N < size {
+			signer = handover.next
+		}
+	}
+	return signer
+}
+
+// cosigner is a C2SP tlog-cosignature key, which Go's package leaves to its callers.
+type cosigner struct {
+	name string
+	hash uint32
+	key  ed25519.PublicKey
+}
+
+func (c cosigner) Name() string    { return c.name }
+func (c cosigner) KeyHash() uint32 { return c.hash }
+func (c cosigner) Verify(msg, sig []byte) bool {
+	if len(sig) != 8+ed25519.SignatureSize {
+		return false
+	}
+	signed := fmt.Sprintf("cosignature/v1\ntime %d\n%s", binary.BigEndian.Uint64(sig), msg)
+	return ed25519.Verify(c.key, []byte(signed), sig[8:])
+}
+
+type cosigners []cosigner
+
+func (c *cosigners) String() string { return fmt.Sprint(len(*c)) }
+func (c *cosigners) Set(vkey string) error {
+	words := strings.SplitN(vkey, "+", 3)
+	if len(words) != 3 {
+		return errors.New("not of the form name+hash+key")
+	}
+	key, err := base64.StdEncoding.Strict().DecodeString(words[2])
+	if err != nil || len(key) != 1+ed25519.PublicKeySize || key[0] != 4 {
+		return errors.New("not the key of a cosigner")
+	}
+	sum := sha256.Sum256(append([]byte(words[0]+"\n"), key...))
+	hash := binary.BigEndian.Uint32(sum[:])
+	if fmt.Sprintf("%08x", hash) != words[1] {
+		return errors.New("the key has another hash")
+	}
+	*c = append(*c, cosigner{words[0], hash, key[1:]})
+	return nil
 }
 
 // eachByte verifies the export, then once more with each byte of its log changed.
-func eachByte(folder, vkey string) (string, error) {
-	if _, err := verify(folder, vkey); err != nil {
+func eachByte(folder, vkey string, witnesses cosigners) (string, error) {
+	if _, err := verify(folder, vkey, witnesses); err != nil {
 		return "", err
 	}
 	defer func() { readFile = os.ReadFile }()
 	flipped := 0
-	for _, part := range []string{"log", "slice"} {
+	for _, part := range []string{"log", "slice", "trail.periods"} {
 		err := filepath.Walk(filepath.Join(folder, "data", part), func(path string, info os.FileInfo, err error) error {
 			if err != nil || info.IsDir() {
 				return nil
@@ -89,7 +211,7 @@ func eachByte(folder, vkey string) (string, error) {
 					}
 					return os.ReadFile(name)
 				}
-				if _, err := verify(folder, vkey); err == nil {
+				if _, err := verify(folder, vkey, witnesses); err == nil {
 					return fmt.Errorf("byte %d of %s may be changed", at, path)
 				}
 				flipped++
@@ -127,21 +249,47 @@ func (s scope) holds(first, end int64) bool {
 	return s.Scope != "range" || s.From < end && first < s.To
 }
 
-// openCheckpoint believes a C2SP tlog-checkpoint only when the verifier's key signed it and it names its log.
-func openCheckpoint(msg []byte, verifier note.Verifier) (tlog.Tree, error) {
-	opened, err := note.Open(msg, note.VerifierList(verifier))
+// openCheckpoint believes a C2SP tlog-checkpoint only when the key of its period signed it and it names its log.
+func openCheckpoint(msg []byte, trust *trust) (tlog.Tree, error) {
+	tree, err := parseTree(strings.Split(string(msg), "\n"), trust.first.Name())
 	if err != nil {
-		return tlog.Tree{}, err
+		return tree, err
 	}
-	// Go's package also takes other spellings of the same signature.
+	opened, err := note.Open(msg, note.VerifierList(trust.signer(tree.N)))
+	if err != nil {
+		return tree, err
+	}
+	return tree, canonical(msg, opened)
+}
+
+// openHead believes the checkpoint that everything is under when the witnesses that are asked for have cosigned it too.
+func openHead(msg []byte, trust *trust) (tlog.Tree, error) {
+	tree, err := openCheckpoint(msg, trust)
+	if err != nil {
+		return tree, err
+	}
+	for _, witness := range trust.witnesses {
+		if _, err := note.Open(msg, note.VerifierList(witness)); err != nil {
+			return tree, fmt.Errorf("the head of size %d has no cosignature of %s", tree.N, witness.name)
+		}
+	}
+	return tree, nil
+}
+
+// canonical refuses other spellings of the same signature, which Go's package also takes.
+func canonical(msg []byte, opened *note.Note) error {
 	for _, line := range strings.Split(strings.TrimSuffix(string(msg[len(opened.Text)+1:]), "\n"), "\n") {
 		words := strings.Split(line, " ")
 		if _, err := base64.StdEncoding.Strict().DecodeString(words[len(words)-1]); err != nil {
-			return tlog.Tree{}, errors.New("a signature is not in its canonical form")
+			return errors.New("a signature is not in its canonical form")
 		}
 	}
-	lines := strings.Split(opened.Text, "\n")
-	if len(lines) < 4 || lines[0] != verifier.Name() {
+	return nil
+}
+
+// parseTree reads a log's name, size and root.
+func parseTree(lines []string, origin string) (tlog.Tree, error) {
+	if len(lines) < 3 || lines[0] != origin {
 		return tlog.Tree{}, errors.New("the checkpoint is not of this log")
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
@@ -169,12 +317,12 @@ func (s storage) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	return hashes, nil
 }
 
-func verifyLog(log string, scope scope, verifier note.Verifier) (string, error) {
+func verifyLog(log string, scope scope, trust *trust) (string, error) {
 	msg, err := readFile(filepath.Join(log, "checkpoint"))
 	if err != nil {
 		return "", err
 	}
-	tree, err := openCheckpoint(msg, verifier)
+	tree, err := openHead(msg, trust)
 	if err != nil {
 		return "", err
 	}
@@ -228,12 +376,12 @@ func verifyLog(log string, scope scope, verifier note.Verifier) (string, error) 
 			return "", fmt.Errorf("entry %d: %w", index, err)
 		}
 	}
-	earlier, err := checkEarlier(log, tree, hashes, verifier)
+	earlier, err := checkEarlier(log, tree, hashes, trust)
 	if err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%d of %d entries, %d tiles, %d checkpoints of %s, root %s",
-		entries, tree.N, tiles, earlier, verifier.Name(), tree.Hash), nil
+		entries, tree.N, tiles, earlier, trust.first.Name(), tree.Hash), nil
 }
 
 // readHashes reads the hashes of entries that the export does not hold.
@@ -317,32 +465,42 @@ func checkTiles(log string, size int64, hashes storage) (int, error) {
 	return checked, nil
 }
 
-func checkEarlier(log string, tree tlog.Tree, hashes storage, verifier note.Verifier) (int, error) {
+// checkEarlier holds the heads beside the log, and those at which signing periods end, to the log.
+func checkEarlier(log string, tree tlog.Tree, hashes storage, trust *trust) (int, error) {
 	files, err := os.ReadDir(filepath.Join(log, "checkpoints"))
 	if err != nil {
 		return 0, err
 	}
+	var earlier []tlog.Tree
 	for _, file := range files {
 		msg, err := readFile(filepath.Join(log, "checkpoints", file.Name()))
 		if err != nil {
 			return 0, err
 		}
-		old, err := openCheckpoint(msg, verifier)
+		old, err := openCheckpoint(msg, trust)
 		if err != nil {
 			return 0, fmt.Errorf("checkpoint %s: %w", file.Name(), err)
 		}
 		if strconv.FormatInt(old.N, 10) != file.Name() {
 			return 0, fmt.Errorf("checkpoint %s states size %d", file.Name(), old.N)
 		}
-		proof, err := tlog.ProveTree(tree.N, old.N, hashes)
-		if err != nil {
-			return 0, fmt.Errorf("checkpoint %s: %w", file.Name(), err)
-		}
-		if err := tlog.CheckTree(proof, tree.N, tree.Hash, old.N, old.Hash); err != nil {
-			return 0, fmt.Errorf("checkpoint %s: %w", file.Name(), err)
+		earlier = append(earlier, old)
+	}
+	for _, handover := range trust.handovers {
+		if handover.tree.N <= tree.N {
+			earlier = append(earlier, handover.tree)
 		}
 	}
-	return len(files), nil
+	for _, old := range earlier {
+		proof, err := tlog.ProveTree(tree.N, old.N, hashes)
+		if err != nil {
+			return 0, fmt.Errorf("checkpoint %d: %w", old.N, err)
+		}
+		if err := tlog.CheckTree(proof, tree.N, tree.Hash, old.N, old.Hash); err != nil {
+			return 0, fmt.Errorf("checkpoint %d: %w", old.N, err)
+		}
+	}
+	return len(earlier), nil
 }
 
 // tileFolder gives Go's tile client the files of the export.
@@ -369,7 +527,7 @@ func (t *tileFolder) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	return all, nil
 }
 
-func verifySlice(data string, verifier note.Verifier) (string, error) {
+func verifySlice(data string, trust *trust) (string, error) {
 	files, err := os.ReadDir(filepath.Join(data, "slice", "entries"))
 	if err != nil {
 		return "", err
@@ -384,7 +542,7 @@ func verifySlice(data string, verifier note.Verifier) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		index, proof, head, err := parseProof(text, verifier)
+		index, proof, head, err := parseProof(text, trust)
 		if err != nil {
 			return "", fmt.Errorf("entry %s: %w", file.Name(), err)
 		}
@@ -396,11 +554,11 @@ func verifySlice(data string, verifier note.Verifier) (string, error) {
 			return "", fmt.Errorf("entry %s: %w", file.Name(), err)
 		}
 	}
-	return fmt.Sprintf("%d chosen entries of the log %s of %d entries", len(files), verifier.Name(), tree.N), nil
+	return fmt.Sprintf("%d chosen entries of the log %s of %d entries", len(files), trust.first.Name(), tree.N), nil
 }
 
 // parseProof reads a C2SP tlog-proof.
-func parseProof(text []byte, verifier note.Verifier) (int64, tlog.RecordProof, tlog.Tree, error) {
+func parseProof(text []byte, trust *trust) (int64, tlog.RecordProof, tlog.Tree, error) {
 	malformed := errors.New("the proof is not well formed")
 	head, msg, found := bytes.Cut(text, []byte("\n\n"))
 	lines := strings.Split(string(head), "\n")
@@ -421,6 +579,6 @@ func parseProof(text []byte, verifier note.Verifier) (int64, tlog.RecordProof, t
 		copy(hash[:], raw)
 		proof = append(proof, hash)
 	}
-	tree, err := openCheckpoint(msg, verifier)
+	tree, err := openHead(msg, trust)
 	return index, proof, tree, err
 }

@@ -4,20 +4,29 @@
     VENV/bin/python audit/verify-public/verify.py FOLDER [SCHEMA]
 
 bagit checks the files, pymerkle the tree, fhir.resources the audit events' structure and the table below their codes,
-jsonschema the records of the tables (with audit/events.schema.json); without network.
+jsonschema the records of the tables (with audit/events.schema.json), roc-validator a run's RO-Crate (with the context
+that the package rocrate carries); without network.
 The signature and the proofs are Go's to check: audit/verify-go. Exits with 0 only when everything holds.
 """
 import base64
 import csv
+import importlib.resources
+import io
 import json
 import os
 import re
 import sys
+import tempfile
 
 import bagit
+import requests
+import requests_cache
+import urllib3
 from fhir.resources.R4B.bundle import Bundle
 from jsonschema import Draft202012Validator
 from pymerkle import InmemoryTree
+from rocrate_validator import services
+from rocrate_validator.models import Severity
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 LIFE = "http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle"
@@ -156,6 +165,37 @@ def check_records(documents, schema):
     return f"jsonschema: {count} records fit their event's schema"
 
 
+CONTEXT = "https://w3id.org/ro/crate/1.1/context"
+
+
+def put_context_into(cache):
+    """The validator takes the crate's context from its cache of web pages: it gets there from a package."""
+    text = importlib.resources.files("rocrate").joinpath("data/ro-crate.jsonld").read_bytes()
+    need(json.loads(text)["@id"] == CONTEXT, f"the package rocrate has not the context {CONTEXT}")
+    page = urllib3.HTTPResponse(
+        io.BytesIO(text), {"Content-Type": "application/ld+json"}, 200, preload_content=False, request_url=CONTEXT)
+    request = requests.Request("GET", CONTEXT).prepare()
+    session = requests_cache.CachedSession(cache, backend="sqlite", expire_after=-1)
+    session.cache.save_response(requests.adapters.HTTPAdapter().build_response(request, page))
+    session.close()
+
+
+def check_crate(documents):
+    """A run's crate fits the Process Run profile, wherever that says that it must."""
+    if not os.path.exists(os.path.join(documents, "ro-crate-metadata.json")):
+        return "roc-validator: no run's crate here"
+    with tempfile.TemporaryDirectory() as folder:
+        cache = os.path.join(folder, "pages")
+        put_context_into(cache)
+        result = services.validate({
+            "rocrate_uri": documents, "profile_identifier": "process-run-crate", "offline": True, "cache_path": cache,
+            "requirement_severity": Severity.REQUIRED, "skip_availability_check": True, "metadata_only": False,
+        })
+        issues = [f"{issue.check.identifier}: {issue.message}" for issue in result.get_issues()]
+    need(not issues, f"roc-validator: {issues[:5]}")
+    return f"roc-validator: a valid Process Run Crate, {len(result.executed_checks)} checks"
+
+
 def main():
     if len(sys.argv) not in (2, 3):
         sys.exit("usage: verify.py FOLDER [SCHEMA]")
@@ -166,6 +206,7 @@ def main():
     print(check_tree(data))
     if os.path.isdir(documents):
         print(check_events(documents))
+        print(check_crate(documents))
         if len(sys.argv) == 3:
             print(check_records(documents, sys.argv[2]))
 

@@ -376,24 +376,61 @@ extension API {
     private func export(_ call: APICall, _ person: PersonID) async throws -> APIReply {
         try call.expectNoQuery()
         var fields = try Fields(body: call.body)
-        let run: RunID? = try fields.optionalID("run")
+        let isSealed = try fields.optionalBool("sealed") ?? false
+        let recipients = try fields.optionalTexts("recipients", countMax: 64, lengthMax: 4096) ?? []
+        let scope = try Self.scope(&fields)
         try fields.finish()
+        guard isSealed || recipients.isEmpty else {
+            throw Self.senseless("'recipients' are for a sealed export; say \"sealed\": true.")
+        }
         let folder = scratch.appendingPathComponent(
             "sekisho-export-\(Hex.encode(RandomBytes.array(12)))", isDirectory: true)
+        let target = isSealed ? folder.appendingPathComponent("export.age") : folder
         do {
+            if isSealed {
+                try FileManager.default.createDirectory(
+                    at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+            }
             let summary = try await gateway.export(
-                ExportRequest(run.map { .run($0) } ?? .whole, to: folder), by: person)
-            return APIReply(
-                200,
-                .folder(
-                    folder,
-                    summary: [
-                        "entries": .integer(Int64(summary.entries)), "tree_size": .integer(Int64(summary.treeSize)),
-                        "root": .string(summary.root.hex),
-                    ]))
+                ExportRequest(scope, to: target, recipients: recipients), by: person)
+            let json: JSON = [
+                "entries": .integer(Int64(summary.entries)), "tree_size": .integer(Int64(summary.treeSize)),
+                "root": .string(summary.root.hex),
+            ]
+            return APIReply(200, isSealed ? .sealed(target, summary: json) : .folder(folder, summary: json))
         } catch {
             try? FileManager.default.removeItem(at: folder)
             throw error
+        }
+    }
+
+    private static func senseless(_ why: String) -> Problem {
+        Problem(
+            status: 422, code: "invalid", title: "This makes no sense as asked",
+            detail: "\(why.prefix(1).uppercased())\(why.dropFirst()) Nothing was done.")
+    }
+
+    /// The last instant that RFC 3339 can write.
+    private static let endOfTime = Timestamp(milliseconds: 253_402_300_799_999)
+
+    /// What to export: one of a run, a data set, a person of one, a period; else everything.
+    private static func scope(_ fields: inout Fields) throws -> ExportRequest.Scope {
+        let run: RunID? = try fields.optionalID("run")
+        let dataset: DatasetID? = try fields.optionalID("dataset")
+        let subject = try fields.optionalText("subject", lengthMax: Limits.identifierBytesMax)
+        let from = try fields.optionalText("from", lengthMax: 64)
+        let to = try fields.optionalText("to", lengthMax: 64)
+        switch (run, dataset, subject, from != nil || to != nil) {
+        case (nil, nil, nil, false): return .whole
+        case (let run?, nil, nil, false): return .run(run)
+        case (nil, let dataset?, nil, false): return .dataset(dataset)
+        case (nil, let dataset?, let subject?, false): return .subject(subject, dataset)
+        case (nil, nil, nil, true):
+            let query = try AuditQuery(
+                parsing: [("from", from), ("to", to)].compactMap { name, value in value.map { (name, $0) } })
+            return .range(from: query.from ?? Timestamp(milliseconds: 0), to: query.to ?? endOfTime)
+        default:
+            throw senseless("An export is of one run, one data set, one subject of a data set, or from and to.")
         }
     }
 }

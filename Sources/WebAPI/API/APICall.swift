@@ -73,6 +73,8 @@ package struct APIReply: Sendable {
         case files([Artefact])
         /// Sent as one archive and then removed.
         case folder(URL, summary: JSON)
+        /// One sealed file, alone in its folder; sent as it is and then removed with it.
+        case sealed(URL, summary: JSON)
         case events(AsyncStream<RunEvent>)
     }
 

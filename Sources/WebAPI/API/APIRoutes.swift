@@ -70,7 +70,7 @@ package struct APIRoutes: Sendable {
         switch reply.content {
         case .json(let json): json.canonical
         case .nothing: []
-        case .text, .files, .folder, .events: nil
+        case .text, .files, .folder, .sealed, .events: nil
         }
     }
 
@@ -169,6 +169,8 @@ package struct APIRoutes: Sendable {
 
     // MARK: - To a response
 
+    private static let sealedMediaType = "application/age"
+
     private func response(to call: APICall, by caller: APICaller, _ request: Request) async throws -> Response {
         let reply = try await api.reply(to: call, by: caller)
         return Self.response(reply, to: call, ifNoneMatch: request.headers[.ifNoneMatch])
@@ -200,6 +202,12 @@ package struct APIRoutes: Sendable {
             headers[.contentType] = Tar.mediaType
             headers[.exportSummary] = summary.canonicalText
             return Response(status: status, headers: headers, body: .tar(ofAndThenRemoving: folder))
+        case .sealed(let file, let summary):
+            headers[.contentType] = Self.sealedMediaType
+            headers[.exportSummary] = summary.canonicalText
+            return Response(
+                status: status, headers: headers,
+                body: .file(file.lastPathComponent, ofAndThenRemoving: file.deletingLastPathComponent()))
         case .events(let events):
             headers[.contentType] = "text/event-stream"
             return Response(status: status, headers: headers, body: .events(events))
@@ -253,25 +261,27 @@ extension ResponseBody {
         let folder = TemporaryFolder(folder)
         return ResponseBody { writer in
             for name in try folder.fileNames {
-                let handle = try FileHandle(forReadingFrom: folder.url.appendingPathComponent(name))
-                defer { try? handle.close() }
-                let byteCount = Int(try handle.seekToEnd())
-                try handle.seek(toOffset: 0)
-                guard let header = Tar.header(name: name, byteCount: byteCount) else {
-                    throw TarError(reason: "a name")
-                }
-                try await writer.write(ByteBuffer(bytes: header))
-                var left = byteCount
-                while left > 0 {
-                    guard let chunk = try handle.read(upToCount: min(left, 256 << 10)), !chunk.isEmpty else {
-                        throw TarError(reason: "a file shrank")
+                try await folder.read(name) { byteCount, next in
+                    guard let header = Tar.header(name: name, byteCount: byteCount) else {
+                        throw TarError(reason: "a name")
                     }
-                    left -= chunk.count
-                    try await writer.write(ByteBuffer(bytes: chunk))
+                    try await writer.write(ByteBuffer(bytes: header))
+                    while let chunk = try next() { try await writer.write(ByteBuffer(bytes: chunk)) }
+                    try await writer.write(ByteBuffer(bytes: Tar.padding(after: byteCount)))
                 }
-                try await writer.write(ByteBuffer(bytes: Tar.padding(after: byteCount)))
             }
             try await writer.write(ByteBuffer(bytes: Tar.end))
+            try await writer.finish(nil)
+        }
+    }
+
+    /// One file of a folder, read as it is sent. The folder is removed however the sending ends.
+    static func file(_ name: String, ofAndThenRemoving folder: URL) -> ResponseBody {
+        let folder = TemporaryFolder(folder)
+        return ResponseBody(contentLength: folder.byteCount(of: name)) { writer in
+            try await folder.read(name) { _, next in
+                while let chunk = try next() { try await writer.write(ByteBuffer(bytes: chunk)) }
+            }
             try await writer.finish(nil)
         }
     }
@@ -284,6 +294,28 @@ private final class TemporaryFolder: Sendable {
     init(_ url: URL) { self.url = url }
 
     deinit { try? FileManager.default.removeItem(at: url) }
+
+    func byteCount(of name: String) -> Int? {
+        let attributes = try? FileManager.default.attributesOfItem(atPath: url.appendingPathComponent(name).path)
+        return attributes?[.size] as? Int
+    }
+
+    /// Lends a file's length and its content, piece by piece.
+    func read(_ name: String, _ body: (Int, () throws -> Data?) async throws -> Void) async throws {
+        let handle = try FileHandle(forReadingFrom: url.appendingPathComponent(name))
+        defer { try? handle.close() }
+        let byteCount = Int(try handle.seekToEnd())
+        try handle.seek(toOffset: 0)
+        var left = byteCount
+        try await body(byteCount) {
+            guard left > 0 else { return nil }
+            guard let chunk = try handle.read(upToCount: min(left, 256 << 10)), !chunk.isEmpty else {
+                throw TarError(reason: "a file shrank")
+            }
+            left -= chunk.count
+            return chunk
+        }
+    }
 
     /// Paths of the plain files in it, sorted.
     var fileNames: [String] {

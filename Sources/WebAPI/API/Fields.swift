@@ -107,6 +107,27 @@ struct Fields {
         return chosen
     }
 
+    mutating func optionalBool(_ name: String) throws(Problem) -> Bool? {
+        guard let value = json(name) else { return nil }
+        guard let truth = value.boolValue else { throw Self.fault(name, "is not true or false") }
+        return truth
+    }
+
+    mutating func optionalTexts(_ name: String, countMax: Int, lengthMax: Int) throws(Problem) -> [String]? {
+        guard let value = json(name) else { return nil }
+        guard let values = value.arrayValue, (1...countMax).contains(values.count) else {
+            throw Self.fault(name, "is not a list of 1 to \(countMax) texts")
+        }
+        var texts: [String] = []
+        for value in values {
+            guard let text = value.stringValue, (1...lengthMax).contains(text.unicodeScalars.count) else {
+                throw Self.fault(name, "is not a list of texts of 1 to \(lengthMax) characters")
+            }
+            texts.append(text)
+        }
+        return texts
+    }
+
     /// An integer of a body, or its digits in a query.
     mutating func optionalNumber(_ name: String, in range: ClosedRange<Int64>) throws(Problem) -> Int64? {
         guard let value = json(name) else { return nil }

@@ -1,8 +1,7 @@
 package import Foundation
-import NIOCore
 
-// POSIX.1-2001 ustar, as little of it as a list of plain files needs: what is sent as one body and unpacked by `tar x`
-// or by `TarUnpacker`.
+// POSIX.1-2001 ustar, as little of it as a list of plain files needs: what is sent as one body or sealed as one file,
+// and unpacked by `tar x` or by `TarUnpacker`.
 
 /// Writes plain files one after the other into an archive.
 package enum Tar {
@@ -17,7 +16,7 @@ package enum Tar {
             block.replaceSubrange(offset..<offset + text.utf8.count, with: text.utf8)
         }
         put(rest, at: 0)
-        put("0000644", at: 100)
+        put("0000600", at: 100)
         put("0000000", at: 108)
         put("0000000", at: 116)
         put(octal(byteCount, digits: 11), at: 124)
@@ -67,9 +66,9 @@ package enum Tar {
     package static let end = [UInt8](repeating: 0, count: 2 * blockBytes)
 
     /// A relative path of plain names: nothing absolute, nothing upwards, nothing hidden.
-    static func isPlain(_ name: String) -> Bool {
+    private static func isPlain(_ name: String) -> Bool {
         let parts = name.split(separator: "/", omittingEmptySubsequences: false)
-        return parts.count <= 8
+        return parts.count <= 12
             && parts.allSatisfy { part in
                 !part.isEmpty && !part.hasPrefix(".")
                     && part.utf8.allSatisfy { byte in
@@ -112,10 +111,11 @@ package struct TarReader: ~Copyable {
         case ended
     }
 
-    package static let filesMax = 100_000
+    package static let filesMax = 2_000_000
     private var state = State.header
     private var block: [UInt8] = []
     private var zeroBlocks = 0
+    private var names: Set<String> = []
     /// Names and sizes, in the order they came.
     package private(set) var files: [(name: String, bytes: Int)] = []
 
@@ -175,7 +175,7 @@ package struct TarReader: ~Copyable {
         guard let (name, byteCount) = Tar.entry(block) else {
             throw TarError(reason: "an entry is not a plain file with a plain name")
         }
-        guard files.count < Self.filesMax, !files.contains(where: { $0.name == name }) else {
+        guard files.count < Self.filesMax, names.insert(name).inserted else {
             throw TarError(reason: "a name occurs twice, or there are too many files")
         }
         files.append((name, byteCount))
@@ -192,25 +192,32 @@ package struct TarReader: ~Copyable {
 /// Unpacks an archive: plain files only, each into `folder` and nowhere else.
 package struct TarUnpacker: ~Copyable {
     private let folder: URL
+    private let top: String
     private var reader = TarReader()
     private var file: FileHandle?
 
-    /// - Parameter folder: made by the first file.
-    package init(into folder: URL) { self.folder = folder }
+    /// - Parameters:
+    ///   - folder: made by the first file.
+    ///   - top: the folder inside the archive that every file lies in, if any; it is left out of their names.
+    package init(into folder: URL, from top: String? = nil) {
+        self.folder = folder
+        self.top = top.map { "\($0)/" } ?? ""
+    }
 
     package mutating func take(_ bytes: ArraySlice<UInt8>) throws {
         var file = self.file
         defer { self.file = file }
-        let folder = folder
+        let (folder, top) = (folder, top)
         try reader.take(bytes) { event in
             switch event {
-            case .begin(let name, _): file = try Self.make(folder.appendingPathComponent(name))
+            case .begin(let name, _):
+                guard name.hasPrefix(top) else { throw TarError(reason: "a file lies outside the archive's folder") }
+                file = try Self.make(folder.appendingPathComponent(String(name.dropFirst(top.count))))
             case .content(let bytes):
                 do { try file?.write(contentsOf: Data(bytes)) } catch {
                     throw TarError(reason: "a file cannot be written; see that the disk has space")
                 }
             case .end:
-                try? file?.synchronize()
                 try? file?.close()
                 file = nil
             }
@@ -225,7 +232,7 @@ package struct TarUnpacker: ~Copyable {
             try FileManager.default.createDirectory(
                 at: place.deletingLastPathComponent(), withIntermediateDirectories: true)
         } catch { throw TarError(reason: "the folder cannot be made") }
-        let descriptor = open(place.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o644)
+        let descriptor = open(place.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw TarError(reason: "a file is there already, or cannot be made") }
         return FileHandle(fileDescriptor: descriptor, closeOnDealloc: true)
     }
