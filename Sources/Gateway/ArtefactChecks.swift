@@ -105,6 +105,9 @@ package struct Artefact: Sendable, Equatable {
         case readableCard = "model-card.md"
     }
 
+    /// Beside a release, but no part of the candidate.
+    package static let releaseRecordName = "release.json"
+
     package let name: String
     package let bytes: [UInt8]
 

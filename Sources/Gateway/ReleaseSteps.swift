@@ -235,7 +235,38 @@ extension Gateway {
                 $0.ofRun = id
                 $0.detail = ["candidate": .string(hash.hex)]
             }, in: .gateway, key: ledger.freshKey("taken.\(id)"))
-        return artefacts
+        return artefacts + [try releaseRecord(of: run, artefacts, candidate: hash)]
+    }
+
+    /// What was released, by which checks, reviews and rules, and what whoever holds it must do. It travels with the
+    /// model, and is made of the records alone: the same each time.
+    private func releaseRecord(of run: RunCase, _ artefacts: [Artefact], candidate: Digest) throws -> Artefact {
+        guard let decided = run.file[RunCase.Key.releaseDecided], let checked = run.file[RunCase.Key.checked],
+            let decision = decided.payload["decision"], let policy = decided.core["policy"],
+            let input = decided.core["input"]
+        else { throw GatewayError(.integrity, "the recorded release decision cannot be read") }
+        let reviews = run.file.records.filter { $0.event == .releaseReviewed && $0.outcome == .done }
+        let obligations = decision["obligations"]?.arrayValue ?? []
+        let record: JSON = [
+            "format": "sekisho release record v1", "trail": .string(settings.trail.description),
+            "run": .string(run.id.text), "dataset": .string(run.dataset.text), "version": .string(run.version.text),
+            "root": .string(run.root.hex), "candidate": .string(candidate.hex),
+            "artefacts": .array(
+                artefacts.map {
+                    [
+                        "name": .string($0.name), "bytes": .integer(Int64($0.bytes.count)),
+                        "sha256": .string(SHA256.hash($0.bytes).hex),
+                    ]
+                }),
+            "checks": checked.detail["checks"] ?? [],
+            "reviews": .array(
+                reviews.map { ["role": $0.detail["role"] ?? .null, "time": .string($0.time.description)] }),
+            "decided": .string(decided.time.description), "entry": .integer(Int64(decided.index)),
+            "policy": policy, "input": input, "reasons": decision["reasons"] ?? [],
+            "obligations": .array(
+                obligations.map { ["code": $0["code"] ?? .null, "value": $0["value"] ?? .null] }),
+        ]
+        return Artefact(name: Artefact.releaseRecordName, bytes: record.canonical)
     }
 
     private func released(_ run: RunCase, _ receipt: Receipt) async throws -> ([Artefact], Digest) {

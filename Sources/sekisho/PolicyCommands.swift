@@ -265,9 +265,11 @@ struct PolicyCommand: AsyncParsableCommand {
 
         func run() async throws {
             let files = try filesJSON(folder)
+            // Which rules no test hits; files that are not valid are the gateway's to refuse.
+            let untested = (try? policyFolder(folder).test().words) ?? []
             try await options.withDesk(as: actor) { desk in
                 let bundle = try await desk.json(.apiPolicyPropose, body: ["files": files])
-                return Answer(bundle, words(ofBundle: bundle))
+                return Answer(bundle, words(ofBundle: bundle) + untested.map { "  \($0)" })
             }
         }
     }

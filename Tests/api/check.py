@@ -193,7 +193,7 @@ def journey(enclave):
     assert ask("chika", "release", "review", "first", "approve")["end"] == "released"
     taken = ask("alice", "release", "take", "first", "--out", enclave.work / "taken")
     assert sorted(file["name"] for file in taken) == [
-        "figures.json", "model-card.json", "model-card.md", "model.safetensors"], taken
+        "figures.json", "model-card.json", "model-card.md", "model.safetensors", "release.json"], taken
     for file in taken:
         assert (enclave.work / "taken" / file["name"]).stat().st_size == file["bytes"]
     ask("alice", "run", "report", "first", "--out", enclave.work / "report.html", parse=False)
