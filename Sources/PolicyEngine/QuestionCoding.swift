@@ -66,7 +66,7 @@ extension AccessQuestion {
             requester: try facts.identifier("requester"), purpose: try Purpose(facts.object("purpose")),
             termMonths: try facts.integerIfPresent("termMonths", in: 1...1200),
             country: try facts.countryIfPresent("country"),
-            institution: try facts.nameIfPresent("institution"), project: try facts.nameIfPresent("project"),
+            institution: try facts.lineIfPresent("institution"), project: try facts.lineIfPresent("project"),
             documents: try facts.objects("documents") { document throws(QuestionError) in
                 Document(
                     kind: try document.name("kind"), digest: try document.digest("digest"),
@@ -277,8 +277,15 @@ struct Facts {
         return checked.text
     }
 
-    mutating func nameIfPresent(_ name: String) throws(QuestionError) -> String? {
-        members[name] == nil ? nil : try self.name(name)
+    /// Words on one line, in any script.
+    mutating func lineIfPresent(_ name: String) throws(QuestionError) -> String? {
+        guard members[name] != nil else { return nil }
+        let text = try text(name)
+        let scalars = text.unicodeScalars
+        guard (1...Self.lineScalarsMax).contains(scalars.count),
+            scalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7F })
+        else { throw wrong(name, "must be 1 to \(Self.lineScalarsMax) characters on one line") }
+        return text
     }
 
     mutating func integer(_ name: String) throws(QuestionError) -> Int {
@@ -349,6 +356,7 @@ struct Facts {
     }
 
     private static let elementsMax = 256
+    private static let lineScalarsMax = 200
 
     private mutating func elements(_ name: String) throws(QuestionError) -> [JSON] {
         guard let elements = try take(name).arrayValue else { throw wrong(name, "must be a list") }

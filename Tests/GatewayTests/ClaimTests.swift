@@ -59,7 +59,8 @@ import Vocabulary
         for place in places {
             for name in try FileManager.default.subpathsOfDirectory(atPath: place.path) {
                 // They are in clear for whoever holds the export, and say so.
-                let isOpen = name.hasPrefix("data/policies/") || name == "data/VERIFY.md"
+                let isOpen =
+                    name.hasPrefix("data/policies/") || name == "data/VERIFY.md" || name.hasSuffix("trail.vkey")
                 let file = place.appendingPathComponent(name)
                 guard !isOpen, (try? file.resourceValues(forKeys: [.isRegularFileKey]))?.isRegularFile == true
                 else { continue }
