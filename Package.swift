@@ -148,6 +148,12 @@ let package = Package(
             dependencies: ["AuditTrail", "DurableFiles", "TransparencyLog", "Sealing", "Vocabulary"],
             path: "Benchmarks/trail-bench", swiftSettings: strict),
 
+        // The policy engine's measurements, and pages of lists of a gateway with many requests.
+        .executableTarget(
+            name: "policy-bench",
+            dependencies: ["Gateway", "PolicyEngine", "Sealing", "Vocabulary"], path: "Benchmarks/policy-bench",
+            swiftSettings: strict),
+
         // Tests.
         .target(
             name: "TestSupport", dependencies: ["Vocabulary", "Sealing", "DurableFiles"], path: "Tests/TestSupport",

@@ -28,12 +28,19 @@ struct AccessRequest {
         static let waiting = "waiting"
         static let decided = "decided"
         static let granted = "granted"
+        static let reviewedAfterwards = "reviewed-afterwards"
         static func reviewed(_ person: PersonID) -> String { "reviewed.\(person)" }
     }
 
     var requester: PersonID { file[Key.filed]!.actor! }
     var dataset: DatasetID { file[Key.filed]!.core["dataset"]!.stringValue.flatMap { try? DatasetID($0) }! }
     var form: JSON { file[Key.filed]!.payload["form"]! }
+
+    /// Whether it asks for emergency access.
+    var breaksGlass: Bool { form["breakGlass"] != nil }
+
+    /// Emergency access that was granted and that nobody has looked at since.
+    var awaitsReview: Bool { breaksGlass && file[Key.granted] != nil && file[Key.reviewedAfterwards] == nil }
 
     var votes: [Vote] {
         file.records.filter { $0.event == .requestReviewed }.compactMap { record in
@@ -82,7 +89,10 @@ extension Gateway {
         let once = try once.map { try OnceKey($0, of: json) }
         if let once, let earlier = try earlierRequest(once, by: requester) { return earlier }
         let id = try RequestID("request-\(ledger.requests.count + 1)")
-        let question = try accessQuestion(form: json, requester: requester, votes: [])
+        let question = try accessQuestion(of: id, form: json, requester: requester, votes: [])
+        guard (question.breakGlass?.reason.utf8.count ?? 0) <= 4096 else {
+            throw GatewayError(.usage, "a reason has at most 4096 bytes")
+        }
         try ledger.record(
             Event(.requestFiled, .done).with {
                 $0.actor = requester
@@ -104,7 +114,9 @@ extension Gateway {
     }
 
     /// The form with what the gateway knows itself, read as strictly as a recorded input.
-    private func accessQuestion(form: JSON, requester: PersonID, votes: [Vote]) throws -> AccessQuestion {
+    private func accessQuestion(
+        of id: RequestID, form: JSON, requester: PersonID, votes: [Vote]
+    ) throws -> AccessQuestion {
         guard var members = form.objectValue else { throw GatewayError(.usage, "the request form is not an object") }
         let own = ["ask", "now", "requester", "authors", "votes", "visas"]
         if let name = own.first(where: { members[$0] != nil }) {
@@ -119,11 +131,24 @@ extension Gateway {
         members["authors"] = .array(authors(of: dataset).map { .string($0.text) })
         members["votes"] = .array(votes.map(\.json))
         members["visas"] = []
+        if let emergency = members["breakGlass"] {
+            guard var facts = emergency.objectValue, facts["unreviewed"] == nil else {
+                throw GatewayError(.usage, "emergency access says 'reason' and 'minutes', and nothing else")
+            }
+            facts["unreviewed"] = .integer(Int64(emergenciesUnreviewed(of: dataset, but: id)))
+            members["breakGlass"] = .object(facts)
+        }
         for list in ["documents", "agreements"] where members[list] == nil { members[list] = [] }
         do throws(QuestionError) {
             if case .access(let question) = try Question(input: .object(members)) { return question }
         } catch { throw GatewayError(.usage, "the request form is not valid: \(error)") }
+        // `ask` is ours.
         preconditionFailure("a form that asks for access is read as a question for access")
+    }
+
+    private func emergenciesUnreviewed(of dataset: DatasetID, but id: RequestID) -> Int {
+        ledger.requests.lazy.filter { $0 != id }.map { AccessRequest(id: $0, file: self.ledger.file(.request($0))) }
+            .count { $0.dataset == dataset && $0.awaitsReview }
     }
 
     /// Who brought a data set in.
@@ -152,8 +177,7 @@ extension Gateway {
         guard request.finalDecision == nil else { throw GatewayError(.usage, "request \(id) is decided already") }
         guard comment.utf8.count <= 4096 else { throw GatewayError(.usage, "a comment has at most 4096 bytes") }
         let role = try reviewingRole(
-            of: reviewer, among: policy(for: request.dataset).access.approvals.value.roles, notOf: request.requester,
-            "request")
+            of: reviewer, among: approvals(request).roles, notOf: request.requester, "request")
         guard request.file[AccessRequest.Key.reviewed(reviewer)] == nil else {
             throw GatewayError(
                 .usage, "\(reviewer) has reviewed request \(id) already; `sekisho request resume \(id)` goes on with it"
@@ -170,9 +194,48 @@ extension Gateway {
 
     /// Whose word a request that is not decided yet waits for.
     func approvalsMissing(_ request: AccessRequest) throws -> ApprovalsMissing {
-        let approvals = try policy(for: request.dataset).access.approvals.value
+        let approvals = try approvals(request)
         return ApprovalsMissing(
             count: max(approvals.required - request.votes.count(where: \.approves), 1), roles: approvals.roles)
+    }
+
+    /// Who has to agree to a request: in an emergency one person of the policy's own choice.
+    private func approvals(_ request: AccessRequest) throws -> (required: Int, roles: [String]) {
+        let policy = try policy(for: request.dataset)
+        guard request.breaksGlass else {
+            return (policy.access.approvals.value.required, policy.access.approvals.value.roles)
+        }
+        guard let emergency = policy.breakGlass?.value, emergency.allowed else { return (1, []) }
+        return (1, [emergency.approver])
+    }
+
+    // MARK: - Emergency access
+
+    /// Records what somebody else found when they looked at an emergency access afterwards. Until then there is no
+    /// second one to the data set.
+    package func reviewEmergency(
+        _ id: RequestID, justified: Bool, comment: String, by reviewer: PersonID
+    ) throws {
+        let request = try accessRequest(id)
+        try requireSight(of: request, by: reviewer)
+        try require(reviewer, anyOf: [.complianceOfficer, .securityOfficer, .dac, .dataCustodian])
+        guard request.breaksGlass, request.file[AccessRequest.Key.granted] != nil else {
+            throw GatewayError(.usage, "request \(id) is no emergency access that was granted")
+        }
+        guard request.awaitsReview else { throw GatewayError(.usage, "request \(id) has been reviewed already") }
+        guard (10...4096).contains(comment.utf8.count) else {
+            throw GatewayError(.usage, "say in a sentence what you found, in at most 4096 bytes")
+        }
+        let name = reviewer.text.lowercased()
+        guard name != request.requester.text.lowercased(),
+            !request.votes.contains(where: { $0.person.text.lowercased() == name })
+        else { throw GatewayError(.refused, "whoever asked for emergency access or approved it does not review it") }
+        try ledger.record(
+            Event(.emergencyReviewed, justified ? .done : .refused).with {
+                $0.actor = reviewer
+                $0.dataset = request.dataset
+                $0.payload = ["comment": .string(comment)]
+            }, in: .request(id), key: AccessRequest.Key.reviewedAfterwards)
     }
 
     // MARK: - Access decision
@@ -180,7 +243,8 @@ extension Gateway {
     func decideAccess(_ request: AccessRequest) throws -> RequestProgress {
         typealias Key = AccessRequest.Key
         if request.file[Key.decided]?.core["decision"] == "permit" { return try issueGrant(request) }
-        let question = try accessQuestion(form: request.form, requester: request.requester, votes: request.votes)
+        let question = try accessQuestion(
+            of: request.id, form: request.form, requester: request.requester, votes: request.votes)
         let (decision, policies) = try decide(.access(question))
         let event = decisionEvent(.accessDecided, .access(question), decision, policies).with {
             $0.dataset = request.dataset
@@ -208,7 +272,8 @@ extension Gateway {
         guard let record = request.file[Key.decided], let input = record.payload["input"],
             case .access(let question)? = try? Question(input: input), let answer = record.payload["decision"],
             let obligations = answer["obligations"]?.arrayValue,
-            let months = question.termMonths, let expires = question.now.adding(months: months)
+            let expires = question.breakGlass.map({ question.now.adding(seconds: Int64($0.minutes) * 60) })
+                ?? question.termMonths.flatMap({ question.now.adding(months: $0) })
         else { throw damaged }
         let id = try GrantID("grant-\(request.id.text.split(separator: "-").last ?? "1")")
         try ledger.record(
@@ -216,6 +281,7 @@ extension Gateway {
                 $0.actor = request.requester
                 $0.dataset = request.dataset
                 $0.detail = ["grant": .string(id.text), "expires": .string(expires.description)]
+                if question.breakGlass != nil { $0.detail["break_glass"] = true }
                 $0.payload = [
                     "purpose": question.purpose.json, "obligations": .array(obligations),
                     "granted": .integer(question.now.milliseconds), "expires": .integer(expires.milliseconds),

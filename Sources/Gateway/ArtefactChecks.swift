@@ -105,6 +105,9 @@ package struct Artefact: Sendable, Equatable {
         case readableCard = "model-card.md"
     }
 
+    /// Beside a release, but no part of the candidate.
+    package static let releaseRecordName = "release.json"
+
     package let name: String
     package let bytes: [UInt8]
 
@@ -137,6 +140,8 @@ package struct Safetensors {
     }
 
     package let tensors: [Tensor]
+    /// Where in the file the ranges count from.
+    let dataOffset: Int
 
     private static let headerBytesMax = 1 << 20
 
@@ -168,6 +173,7 @@ package struct Safetensors {
             throw SafetensorsError(offset: start + next, reason: "bytes that belong to no tensor")
         }
         self.tensors = tensors
+        dataOffset = start
     }
 
     // The format allows trailing spaces in the header so that the data starts aligned.

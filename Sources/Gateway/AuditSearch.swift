@@ -110,7 +110,7 @@ extension Gateway {
         add(
             .policy,
             gateway.filter { record in
-                record.event == .policyActivated
+                [.policyProposed, .policySigned, .policyActivated].contains(record.event)
                     && record.core["policy"]?.stringValue.map(accessPolicies.contains) ?? false
             }, of: .gateway)
         if let request { add(.access, access, of: .request(request)) }

@@ -17,17 +17,7 @@ package enum AuditorKeyFile {
         let publicKey = Hex.encode(key.publicKey.bytes)
         try GatewayFile.write(
             Array("\(publicWord)\(publicKey)\n".utf8), to: file.appendingPathExtension("pub"), role: "public key")
-        let descriptor = open(file.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw GatewayError(.unavailable, "the key file cannot be written") }
-        defer { close(descriptor) }
-        let isWritten = key.withSecret { secret in
-            secret.withBytes { bytes in
-                var text = Array(privateWord.utf8) + Array(Hex.encode(bytes).utf8) + [UInt8(ascii: "\n")]
-                defer { wipe(&text) }
-                return write(descriptor, text, text.count) == text.count && fsync(descriptor) == 0
-            }
-        }
-        guard isWritten else { throw GatewayError(.unavailable, "the key file cannot be written") }
+        try key.withSecret { try KeyFileText.write(privateWord, $0, to: file) }
         return publicKey
     }
 
@@ -62,17 +52,10 @@ package enum AuditorKeyFile {
     }
 
     static func readPrivate(_ file: URL) throws -> WrappingKey {
-        var text = try GatewayFile.bytes(file, role: "private key file")
-        defer { wipe(&text) }
-        guard !text.starts(with: publicWord.utf8) else {
+        guard (try? GatewayFile.bytes(file, role: "private key file"))?.starts(with: publicWord.utf8) != true else {
             throw GatewayError(
                 .usage, "this is a public key; name the private key file, which is where the auditor works")
         }
-        let word = privateWord.utf8.count
-        guard text.starts(with: privateWord.utf8), text.count == word + 65, text.last == UInt8(ascii: "\n"),
-            var secret = Hex.decode(String(decoding: text[word..<text.count - 1], as: UTF8.self))
-        else { throw GatewayError(.usage, "a private key file is not what `sekisho audit keygen` writes") }
-        defer { wipe(&secret) }
-        return try WrappingKey(secret: SecretBytes(copying: secret))
+        return try WrappingKey(secret: KeyFileText.read(privateWord, file, madeBy: "sekisho audit keygen"))
     }
 }

@@ -165,6 +165,7 @@ package final class Directory: Sendable {
         var tokens: [AccessKeyID: SecretProof] = [:]
         var certificates: [Digest: AccessKeyID] = [:]
         var standings: [PersonID: UInt64] = [:]
+        var policyKeys: [PersonID: VerifyingKey] = [:]
     }
 
     private let state = Mutex(State())
@@ -186,6 +187,9 @@ package final class Directory: Sendable {
                 if record.detail["kind"] == "password", let person, let proof = SecretProof(record.payload) {
                     state.passwords[person] = proof
                     state.standings[person] = record.index
+                } else if record.detail["kind"] == "policy-key", let person {
+                    state.policyKeys[person] = record.detail["key"]?.stringValue.flatMap(Hex.decode)
+                        .flatMap { VerifyingKey(bytes: $0) }
                 } else if let key = AccessKey(record) {
                     state.keys[key.id] = key
                     switch key.kind {
@@ -194,6 +198,7 @@ package final class Directory: Sendable {
                     }
                 }
             case .credentialRevoked:
+                if record.detail["kind"] == "policy-key", let person { state.policyKeys[person] = nil }
                 if let id = record.detail["id"]?.stringValue.flatMap({ try? AccessKeyID($0) }) {
                     state.keys[id]?.revoked = true
                 }
@@ -211,6 +216,10 @@ package final class Directory: Sendable {
     package func key(ofCertificate fingerprint: Digest) -> AccessKey? {
         state.withLock { state in state.certificates[fingerprint].flatMap { state.keys[$0] } }
     }
+
+    /// What people sign policies with.
+    var policyKeys: [PersonID: VerifyingKey] { state.withLock(\.policyKeys) }
+    func policyKey(of person: PersonID) -> VerifyingKey? { state.withLock { $0.policyKeys[person] } }
 
     package func keys(of person: PersonID) -> [AccessKey] {
         state.withLock { $0.keys.values.filter { $0.person == person } }.sorted { $0.created < $1.created }

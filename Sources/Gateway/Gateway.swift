@@ -38,7 +38,8 @@ package actor Gateway {
     /// How often a run's training is kept, so that a crash does not cost it.
     var checkpointRule = CheckpointRule.usual
     var fenceHandedOut = Fence(0)
-    var policyCache: PolicySet?
+    /// The policies in force, by the place in the trail of their activation.
+    var policyCache: (activation: UInt64, set: PolicySet)?
     var fabricCache: Fabric?
     /// Sealed bytes that one run may keep on this host.
     let hostBytesMax = 8 << 30
@@ -105,6 +106,7 @@ package actor Gateway {
                 Event(.trailReanchored, .done).with { $0.actor = reanchoring }, in: .gateway,
                 key: ledger.freshKey("reanchored"))
         }
+        try checkPolicies()
         do {
             try Self.recordStart(ledger, settings, clock)
         } catch let error as GatewayError where error.code == .trailFull {

@@ -64,6 +64,11 @@ final class Ledger {
         return place < records.count && records[place].index == index ? records[place] : nil
     }
 
+    /// All records with the cases they are of.
+    var recordsWithCases: [(id: CaseID, record: CaseRecord)] {
+        files.flatMap { id, file in file.records.map { (id, $0) } }.sorted { $0.1.index < $1.1.index }
+    }
+
     /// A key that no record of the gateway's own case has yet, for what may happen again and again.
     func freshKey(_ stem: String) -> String { "\(stem)#\(file(.gateway).records.count)" }
 
@@ -104,9 +109,11 @@ final class Ledger {
         } catch { throw GatewayError(trail: error) }
         try insertPending(prepared, id, recordKey, time, payload)
         let appended = try append(prepared, isHeaded: Self.shown.contains(event.name))
-        let record = CaseRecord(
-            index: appended.index, leafHash: prepared.leafHash, time: time, key: recordKey, core: prepared.core,
-            payload: payload)
+        guard
+            let record = CaseRecord(
+                index: appended.index, leafHash: prepared.leafHash, time: time, key: recordKey, core: prepared.core,
+                payload: payload)
+        else { throw Self.damaged }
         try settle(record, of: id)
         add(record, to: id)
         return record
@@ -256,15 +263,11 @@ extension Ledger {
                 [UInt8](sealed.dropFirst(nonceBytes)), key: key, nonce: [UInt8](sealed.prefix(nonceBytes)),
                 aad: Self.aad(leafHash, id, recordKey, time)),
             let body = try? JSON(parsing: opened), let core = body["core"], let payload = body["payload"],
-            core["event"]?.stringValue.flatMap(AuditEvent.init) != nil,
-            core["outcome"]?.stringValue.flatMap(AuditOutcome.init) != nil
-        else { throw Self.damaged }
-        return (
-            id,
-            CaseRecord(
+            let record = CaseRecord(
                 index: UInt64(index), leafHash: leafHash, time: Timestamp(milliseconds: time), key: recordKey,
                 core: core, payload: payload)
-        )
+        else { throw Self.damaged }
+        return (id, record)
     }
 
     /// Records that answer a search, newest first; each is opened and held against the question.

@@ -57,7 +57,9 @@ package struct Cursor: Sendable, Equatable, CustomStringConvertible {
 }
 
 /// The lists that have pages.
-enum ListName: String, Sendable { case requests, reviews, grants, runs, releases, datasets, nodes, people, records }
+enum ListName: String, Sendable {
+    case requests, reviews, grants, runs, releases, datasets, nodes, people, records, policies
+}
 
 extension Page {
     /// How many things one page looks at, whether it shows them or not.

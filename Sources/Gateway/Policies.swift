@@ -46,66 +46,33 @@ package struct PolicyFolder: Sendable {
         files.map { ($0.name, String(decoding: $0.bytes, as: UTF8.self)) }
     }
 
-    /// What is wrong or probably not meant, with file, line, column and rule.
-    package func lint() -> [(words: String, isError: Bool)] {
-        PolicyLint.findings(in: files).map { ($0.description, $0.severity == .error) }
+    /// SHA-256 of their manifest, which names the bundle; the files need not be valid.
+    package var hash: Digest {
+        SHA256.hash(PolicySet.manifest(of: files, hash: { SHA256.hash($0) }).canonical)
     }
 
     func load() throws -> PolicySet {
         do throws(PolicyError) {
             return try PolicySet(files: files, hash: { SHA256.hash($0) })
-        } catch {
-            throw GatewayError(.refused, "the policy files are not valid:\n\(error)")
-        }
+        } catch { throw Self.invalid(error) }
     }
 
-    /// How many policies there are; throws where a file is not valid or a test fails, naming each.
-    package func test() throws -> Int { try load().policies.count }
+    static func invalid(_ error: PolicyError) -> GatewayError {
+        GatewayError(.refused, "the policy files are not valid:\n\(error)")
+    }
 }
 
 package struct ActivePolicies: Sendable {
     package let hash: Digest
     package let datasets: [DatasetID]
+    package let number: Int
 }
 
 extension Gateway {
-    /// Makes a folder's policies the ones that decide. The files are copied into the home under their hash before the
-    /// record that makes them active, so that a crash between the two changes nothing.
-    package func activatePolicies(_ folder: PolicyFolder, by actor: PersonID) throws -> Digest {
-        try require(actor, anyOf: [.policyAdministrator])
-        let set = try folder.load()
-        let place = home.policies.appendingPathComponent(set.bundleHash.hex, isDirectory: true)
-        for file in folder.files {
-            try GatewayFile.write(file.bytes, to: place.appendingPathComponent(file.name), role: "policy file")
-        }
-        try ledger.record(
-            Event(.policyActivated, .done).with {
-                $0.actor = actor
-                $0.policy = set.bundleHash
-                $0.detail = ["datasets": .array(set.policies.keys.sorted().map { .string($0.text) })]
-            }, in: .gateway, key: ledger.freshKey("policy"))
-        policyCache = set
-        return set.bundleHash
-    }
-
     package func activePolicies() throws -> ActivePolicies {
         let set = try policies()
-        return ActivePolicies(hash: set.bundleHash, datasets: set.policies.keys.sorted())
-    }
-
-    /// The policies in force: those of the last activation, whose files must still be the ones that were recorded.
-    func policies() throws -> PolicySet {
-        guard let hash = ledger.records(of: .policyActivated).last?.core["policy"]?.stringValue
-        else {
-            throw GatewayError(.refused, "no policies are active, so nothing is allowed; see `sekisho policy activate`")
-        }
-        if let policyCache, policyCache.bundleHash.hex == hash { return policyCache }
-        let set = try PolicyFolder(home.policies.appendingPathComponent(hash, isDirectory: true)).load()
-        guard set.bundleHash.hex == hash else {
-            throw GatewayError(.integrity, "the active policy files are not the ones that were activated")
-        }
-        policyCache = set
-        return set
+        let number = ledger.records(of: .policyActivated).last?.detail["number"]?.integerValue ?? 0
+        return ActivePolicies(hash: set.bundleHash, datasets: set.policies.keys.sorted(), number: Int(number))
     }
 
     func policy(for dataset: DatasetID) throws -> Policy {

@@ -46,10 +46,16 @@ extension Gateway {
         guard let opened = run.file[Key.opened]?.detail, let persons = opened["persons"]?.integerValue,
             let withheld = opened["withheld"]?.integerValue, let nodes = opened["nodes"]?.integerValue, nodes > 0
         else { throw GatewayError(.integrity, "the recorded run image cannot be read") }
+        let rules = try policy(for: run.dataset).release
         let checks = ArtefactChecks(
-            cohort: (Int(persons), Int(persons + withheld)),
-            cohortMinimum: try policy(for: run.dataset).release.cohortMin.value, nodes: Int(nodes))
-        let results = checks.results(for: artefacts)
+            cohort: (Int(persons), Int(persons + withheld)), cohortMinimum: rules.cohortMin.value, nodes: Int(nodes))
+        var results = checks.results(for: artefacts)
+        let wanted = rules.checks.value.filter(ModelChecks.kinds.contains)
+        if !wanted.isEmpty, results.allSatisfy(\.passed) {
+            let model = try await modelChecks(
+                of: run, artefacts, candidate: candidate.hash, cohortMinimum: rules.cohortMin.value)
+            results += wanted.compactMap(model.result(of:))
+        }
         return try ledger.record(
             // A failed check is an answer for the reviewers and for policy, which refuses the release.
             Event(.releaseChecked, .done).with {
@@ -65,6 +71,33 @@ extension Gateway {
                         }),
                 ]
             }, in: .run(run.id), key: Key.checked)
+    }
+
+    /// What the candidate's weights answer for the rows they were trained on, computed here and nowhere else.
+    private func modelChecks(
+        of run: RunCase, _ artefacts: [Artefact], candidate: Digest, cohortMinimum: Int
+    ) async throws -> ModelChecks {
+        guard let lease = run.file[RunCase.Key.leasing], let specification = RunFacts(run)?.specification,
+            let model = artefacts.first(where: { $0.kind == .model })?.bytes
+        else { throw GatewayError(.integrity, "the recorded run cannot be read") }
+        let shape: ImageShape
+        var image: OpenedImage?
+        do {
+            shape = try await vault.runImage(run.id).shape
+            do {
+                image = try await vault.openedImage(
+                    run: run.id, receipt: ledger.receipt(for: lease), trail: settings.trail,
+                    bytesMax: ModelChecks.imageBytesMax)
+            } catch let error as VaultError where error.code == .tooMany {
+                // Too large to be looked at: the checks that need it say so, and fail.
+            }
+        } catch let error as VaultError { throw Self.lost(.review, GatewayError(vault: error)) }
+        let opened = image
+        // Away from the gateway, which has other runs to see to.
+        return try await Task.detached {
+            try ModelChecks(
+                of: model, specification, shape, opened, candidate: candidate, cohortMinimum: cohortMinimum)
+        }.value
     }
 
     private func releaseQuestion(_ run: RunCase, checked: CaseRecord) throws -> (ReleaseQuestion, Digest) {
@@ -202,7 +235,38 @@ extension Gateway {
                 $0.ofRun = id
                 $0.detail = ["candidate": .string(hash.hex)]
             }, in: .gateway, key: ledger.freshKey("taken.\(id)"))
-        return artefacts
+        return artefacts + [try releaseRecord(of: run, artefacts, candidate: hash)]
+    }
+
+    /// What was released, by which checks, reviews and rules, and what whoever holds it must do. It travels with the
+    /// model, and is made of the records alone: the same each time.
+    private func releaseRecord(of run: RunCase, _ artefacts: [Artefact], candidate: Digest) throws -> Artefact {
+        guard let decided = run.file[RunCase.Key.releaseDecided], let checked = run.file[RunCase.Key.checked],
+            let decision = decided.payload["decision"], let policy = decided.core["policy"],
+            let input = decided.core["input"]
+        else { throw GatewayError(.integrity, "the recorded release decision cannot be read") }
+        let reviews = run.file.records.filter { $0.event == .releaseReviewed && $0.outcome == .done }
+        let obligations = decision["obligations"]?.arrayValue ?? []
+        let record: JSON = [
+            "format": "sekisho release record v1", "trail": .string(settings.trail.description),
+            "run": .string(run.id.text), "dataset": .string(run.dataset.text), "version": .string(run.version.text),
+            "root": .string(run.root.hex), "candidate": .string(candidate.hex),
+            "artefacts": .array(
+                artefacts.map {
+                    [
+                        "name": .string($0.name), "bytes": .integer(Int64($0.bytes.count)),
+                        "sha256": .string(SHA256.hash($0.bytes).hex),
+                    ]
+                }),
+            "checks": checked.detail["checks"] ?? [],
+            "reviews": .array(
+                reviews.map { ["role": $0.detail["role"] ?? .null, "time": .string($0.time.description)] }),
+            "decided": .string(decided.time.description), "entry": .integer(Int64(decided.index)),
+            "policy": policy, "input": input, "reasons": decision["reasons"] ?? [],
+            "obligations": .array(
+                obligations.map { ["code": $0["code"] ?? .null, "value": $0["value"] ?? .null] }),
+        ]
+        return Artefact(name: Artefact.releaseRecordName, bytes: record.canonical)
     }
 
     private func released(_ run: RunCase, _ receipt: Receipt) async throws -> ([Artefact], Digest) {

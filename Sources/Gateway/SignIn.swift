@@ -191,7 +191,7 @@ package enum Scope: String, CaseIterable, Codable, Sendable {
     case review
     /// Search the audit records and export the trail.
     case audit
-    /// Lint and activate policies.
+    /// Look at, propose, sign and activate policies.
     case policy
     /// People, credentials, nodes and data sets.
     case administer

@@ -187,7 +187,7 @@ extension Vault {
         if place.exists { try place.remove() }
     }
 
-    private func imageManifest(_ run: RunID) throws -> ImageManifest? {
+    func imageManifest(_ run: RunID) throws -> ImageManifest? {
         let row = try catalogue.read {
             try Row.fetchOne(
                 $0, sql: "SELECT manifest, key IS NULL AS gone FROM run WHERE id = ?", arguments: [run.text])
@@ -404,7 +404,7 @@ extension StoredVersion {
 }
 
 /// What an image's files must be. Sealed in the catalogue; its hash goes into the trail.
-private struct ImageManifest {
+struct ImageManifest {
     let run: RunID
     let dataset: DatasetID
     let version: VersionID

@@ -2,26 +2,69 @@ import Vocabulary
 
 extension PolicySet {
     /// May this person be granted this data set for this purpose?
-    package func decide(_ question: AccessQuestion) -> Decision {
-        ruling(on: question.dataset) { policy, ruling in
+    package func decide(_ question: AccessQuestion) -> Decision { judge(question).decision }
+
+    func judge(_ question: AccessQuestion) -> Judgement {
+        judgement(on: question.dataset) { policy, ruling in
             PurposeRules(policy, diseases).judge(question.purpose, &ruling)
             for modifier in policy.modifiers { Self.judge(modifier, question, &ruling) }
-            Self.judgeIdentity(policy, question, &ruling)
-            if let term = question.termMonths, !(1...1200).contains(term) {
-                ruling.refuse(.factInvalid, policy.permission, "a term must be from 1 to 1200 months")
+            if question.breakGlass == nil { Self.judgeIdentity(policy, question, &ruling) }
+            // A grant must end; one of an emergency ends after minutes.
+            if let term = question.termMonths {
+                if !(1...1200).contains(term) {
+                    ruling.refuse(.factInvalid, policy.permission, "a term must be from 1 to 1200 months")
+                }
+            } else if question.breakGlass == nil {
+                ruling.lacks("termMonths", policy.permission)
             }
             if let notices = policy.access.notices {
                 for text in notices.value { ruling.oblige(.notice, notices, text) }
             }
             ruling.oblige(.hoursMax, policy.training.hoursMax, String(policy.training.hoursMax.value))
-            Self.judgeApprovals(policy, question, &ruling)
+            if let emergency = question.breakGlass {
+                Self.judge(emergency, policy, question, &ruling)
+            } else {
+                Self.judgeApprovals(policy, question, &ruling)
+            }
         }
     }
 
-    private static func judge(_ modifier: Clause<Modifier>, _ question: AccessQuestion, _ ruling: inout Ruling) {
-        func missing(_ fact: String) {
-            ruling.refuse(.factMissing, modifier, "the request does not say '\(fact)', which this rule needs")
+    /// What the subjects agreed to holds in an emergency, too: purpose, place and people are judged as ever.
+    private static func judge(
+        _ emergency: AccessQuestion.BreakGlass, _ policy: Policy, _ question: AccessQuestion, _ ruling: inout Ruling
+    ) {
+        guard let clause = policy.breakGlass, clause.value.allowed else {
+            ruling.refuse(
+                .emergencyNotAllowed, policy.access.approvals, "the policy allows no emergency access to these data")
+            return
         }
+        if emergency.reason.count(where: { !$0.isWhitespace }) < Self.reasonLettersMin {
+            ruling.refuse(.emergencyReason, clause, "emergency access needs a reason, in a sentence")
+        }
+        if !(1...clause.value.minutesMax).contains(emergency.minutes) {
+            ruling.refuse(
+                .emergencyTooLong, clause, "emergency access is for at most \(clause.value.minutesMax) minutes")
+        }
+        if emergency.unreviewed != 0 {
+            ruling.refuse(
+                .emergencyUnreviewed, clause, "an earlier emergency access to these data has not been reviewed")
+        }
+        let authors = policy.access.approvals.value.authorMayApprove ? [] : question.authors
+        let tally = Tally(question.votes, roles: [clause.value.approver], excluding: [question.requester] + authors)
+        if tally.rejected {
+            ruling.refuse(.approvalRejected, clause, "the approver has rejected the emergency access")
+        } else if tally.approvals < 1 {
+            ruling.needsHuman(.approvalsWaiting, clause, "the approval of one \(clause.value.approver)")
+        } else {
+            ruling.permit(.emergencyApproved, clause, "one \(clause.value.approver) has approved the emergency access")
+        }
+        ruling.oblige(.review, clause)
+    }
+
+    static let reasonLettersMin = 10
+
+    private static func judge(_ modifier: Clause<Modifier>, _ question: AccessQuestion, _ ruling: inout Ruling) {
+        func missing(_ fact: String) { ruling.lacks(fact, modifier) }
         func listed(_ value: String?, _ fact: String, _ allowed: [String], _ code: Reason.Code) {
             guard let value else { return missing(fact) }
             if !allowed.contains(value) {
@@ -41,6 +84,7 @@ extension PolicySet {
         case .collaboration(let with): agreed(.collaborate, with ?? "")
         case .returnResults: agreed(.returnResults)
         case .moratorium(let until): agreed(.moratorium, until.description)
+        case .ethicsApproval where question.breakGlass != nil: break
         case .ethicsApproval:
             let approvals = question.documents.filter { $0.kind == "ethics" }
             if approvals.isEmpty {
@@ -54,9 +98,11 @@ extension PolicySet {
                 ruling.refuse(.placeNotAllowed, modifier, "the data may not be used in this country")
             }
         case .timeLimit(let months):
-            guard let term = question.termMonths else { return missing("termMonths") }
-            if term > months {
-                ruling.refuse(.termTooLong, modifier, "the data may be used for at most \(months) months")
+            if question.breakGlass == nil {
+                guard let term = question.termMonths else { return missing("termMonths") }
+                if term > months {
+                    ruling.refuse(.termTooLong, modifier, "the data may be used for at most \(months) months")
+                }
             }
             ruling.oblige(.monthsMax, modifier, String(months))
         case .users(let allowed):

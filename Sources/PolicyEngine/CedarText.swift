@@ -10,6 +10,7 @@ package enum Cedar {
     /// (`approvals`: different people in the policy's roles, without the requester and, unless the policy says
     /// otherwise, without the data set's authors), visas that have not expired as `TYPE by AUTHORITY`, the latest day an
     /// ethics approval holds, months that a grant has been held, and diseases with their kinds.
+    /// `breakGlass` counts the approver's votes for itself.
     package static let schema = """
         entity Person;
         entity Dataset;
@@ -21,11 +22,12 @@ package enum Cedar {
           dataset: String, holder: String, purpose: Purpose, diseasesWithKinds: Set<String>, granted: Long,
           expires: Long, monthsHeld: Long, revoked: Bool, obligations: Set<String>
         };
+        type BreakGlass = { reasoned: Bool, minutes: Long, unreviewed: Long, approvals: Long, rejected: Bool };
         type Device = { pool: String, evidence: Long, rttMicroseconds?: Long };
         action access appliesTo { principal: Person, resource: Dataset, context: {
           now: Long, requester: String, purpose: Purpose, termMonths?: Long, country?: String, institution?: String,
           project?: String, ethicsUntil?: Long, agreements: Set<String>, visas: Set<String>, approvals: Long,
-          rejected: Bool
+          rejected: Bool, breakGlass?: BreakGlass
         } };
         action run appliesTo { principal: Person, resource: Dataset, context: {
           now: Long, requester: String, purpose: Purpose, target: String, grant?: Grant, cohort: Long, device?: Device,
@@ -157,10 +159,14 @@ private struct CedarWriter {
                 demand(
                     modifier, on: [.access], "context.agreements.contains(\(quoted(modifier.value.code.rawValue)))")
             case .ethicsApproval:
-                demand(modifier, on: [.access], "context has ethicsUntil && context.ethicsUntil > context.now")
+                demand(
+                    modifier, on: [.access],
+                    orInEmergency("context has ethicsUntil && context.ethicsUntil > context.now"))
             case .regions(let allowed): demand(modifier, on: [.access], listed("country", allowed))
             case .timeLimit(let months):
-                demand(modifier, on: [.access], "context has termMonths && context.termMonths <= \(months)")
+                demand(
+                    modifier, on: [.access],
+                    orInEmergency("context has termMonths && context.termMonths <= \(months)"))
             case .users(let allowed):
                 demand(
                     modifier, on: [.access, .run], "\(set(allowed.map(\.text))).contains(context.requester)")
@@ -171,16 +177,31 @@ private struct CedarWriter {
         }
         demand(
             policy.permission, on: [.access],
-            "if context has termMonths then 1 <= context.termMonths && context.termMonths <= 1200 else true")
+            "if context has termMonths then 1 <= context.termMonths && context.termMonths <= 1200"
+                + " else context has breakGlass")
         if let visas = policy.access.visas {
             for type in visas.value.types {
                 let good = visas.value.by.map { "\(type) by \($0)" }
-                demand(visas, on: [.access], "\(set(good)).containsAny(context.visas)")
+                demand(visas, on: [.access], orInEmergency("\(set(good)).containsAny(context.visas)"))
             }
         }
         let approvals = policy.access.approvals
-        demand(approvals, on: [.access], "!context.rejected && context.approvals >= \(approvals.value.required)")
+        demand(
+            approvals, on: [.access],
+            orInEmergency("!context.rejected && context.approvals >= \(approvals.value.required)"))
+        if let clause = policy.breakGlass, clause.value.allowed {
+            demand(
+                clause, on: [.access],
+                "if context has breakGlass then context.breakGlass.reasoned && 1 <= context.breakGlass.minutes"
+                    + " && context.breakGlass.minutes <= \(clause.value.minutesMax)"
+                    + " && context.breakGlass.unreviewed == 0 && context.breakGlass.approvals >= 1"
+                    + " && !context.breakGlass.rejected else true")
+        } else {
+            demand(approvals, on: [.access], "!(context has breakGlass)")
+        }
     }
+
+    private func orInEmergency(_ condition: String) -> String { "context has breakGlass || (\(condition))" }
 
     private func listed(_ name: String, _ allowed: [String]) -> String {
         "context has \(name) && \(set(allowed)).contains(context.\(name))"

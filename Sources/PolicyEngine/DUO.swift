@@ -1,6 +1,6 @@
 /// The terms of the Data Use Ontology (release 2021-02-23) that a policy or a request may name.
 ///
-/// Text: DUO, CC BY 4.0, https://github.com/EBISPOT/DUO. Japanese labels: NBDC's translation where there is one.
+/// Text: DUO, CC BY 4.0, https://github.com/EBISPOT/DUO. Japanese labels: NBDC's translation where there is one, else ours.
 package enum DUO: String, CaseIterable, Sendable {
     case noRestriction = "DUO:0000004"
     case health = "DUO:0000006"
@@ -37,7 +37,8 @@ package enum DUO: String, CaseIterable, Sendable {
 
     package var shorthand: String { entry.shorthand }
     package var label: String { entry.label }
-    package var labelJapanese: String? { entry.japanese }
+    /// NBDC's translation, and ours of the terms that it has none for.
+    package var labelJapanese: String { entry.japanese }
 
     /// Terms that exist but cannot be used: the two abstract classes, and terms that DUO has withdrawn.
     static func unusable(_ code: String) -> String? {
@@ -49,7 +50,7 @@ package enum DUO: String, CaseIterable, Sendable {
         }
     }
 
-    private var entry: (shorthand: String, label: String, japanese: String?) {
+    private var entry: (shorthand: String, label: String, japanese: String) {
         switch self {
         case .noRestriction: ("NRES", "no restriction", "制限なし")
         case .health: ("HMB", "health or medical or biomedical research", "健康/医療/生物医学研究")
@@ -57,7 +58,7 @@ package enum DUO: String, CaseIterable, Sendable {
         case .ancestry: ("POA", "population origins or ancestry research only", "集団の起源や祖先研究")
         case .general: ("GRU", "general research use", "一般研究利用")
         case .researchType: ("RS", "research specific restrictions", "特定の研究に限定")
-        case .noMethods: ("NMDS", "no general methods research", nil)
+        case .noMethods: ("NMDS", "no general methods research", "手法開発研究の禁止")
         case .geneticOnly: ("GSO", "genetic studies only", "遺伝学研究限定")
         case .notForProfitNonCommercial: ("NPUNCU", "not for profit, non commercial use only", "営利目的利用禁止")
         case .publication: ("PUB", "publication required", "公開必須")
@@ -70,10 +71,10 @@ package enum DUO: String, CaseIterable, Sendable {
         case .projects: ("PS", "project specific restriction", "プロジェクトの限定")
         case .institutions: ("IS", "institution specific restriction", "機関の限定")
         case .returnResults: ("RTN", "return to database or resource", "DB/リソースへの還元")
-        case .clinicalCare: ("CC", "clinical care use", nil)
-        case .noAncestry: ("NPOA", "population origins or ancestry research prohibited", nil)
-        case .notForProfit: ("NPU", "not for profit organisation use only", nil)
-        case .nonCommercial: ("NCU", "non-commercial use only", nil)
+        case .clinicalCare: ("CC", "clinical care use", "診療での利用可")
+        case .noAncestry: ("NPOA", "population origins or ancestry research prohibited", "集団の起源や祖先研究の禁止")
+        case .notForProfit: ("NPU", "not for profit organisation use only", "非営利団体の利用に限定")
+        case .nonCommercial: ("NCU", "non-commercial use only", "商用利用禁止")
         }
     }
 }
@@ -93,26 +94,42 @@ package struct Disease: Hashable, Sendable, Comparable {
     package static func < (left: Self, right: Self) -> Bool { left.code < right.code }
 }
 
+/// A disease that is among its own ancestors.
+struct DiseaseCircle: Error { let disease: Disease }
+
 /// Which disease is a kind of which, as far as the policy files say (`diseases.yaml`). Without it only equal ids match.
 package struct DiseaseTree: Sendable {
     private let parents: [Disease: [Disease]]
 
-    /// `nil` when a disease is among its own ancestors.
-    init?(parents: [Disease: [Disease]]) {
+    static let none = DiseaseTree()
+
+    private init() { parents = [:] }
+
+    init(parents: [Disease: [Disease]]) throws(DiseaseCircle) {
         // Kahn's topological sort: take away diseases that no other one left is a kind of, until none is left.
         var children: [Disease: Int] = [:]
         for parent in parents.values.joined() { children[parent, default: 0] += 1 }
         var leaves = parents.keys.filter { children[$0] == nil }
-        var sorted = 0
+        var left = Set(parents.keys)
         while let leaf = leaves.popLast() {
-            sorted += 1
+            left.remove(leaf)
             for parent in parents[leaf] ?? [] {
                 children[parent]! -= 1
                 if children[parent] == 0, parents[parent] != nil { leaves.append(parent) }
             }
         }
-        guard sorted == parents.count else { return nil }
         self.parents = parents
+        // What is left is in a circle or above one.
+        if let first = left.sorted().first(where: { isOwnAncestor($0) }) { throw DiseaseCircle(disease: first) }
+    }
+
+    private func isOwnAncestor(_ disease: Disease) -> Bool {
+        (parents[disease] ?? []).contains { isKind($0, of: disease) }
+    }
+
+    /// Does every kind of a disease here count as one in `other`, too?
+    func isWithin(_ other: DiseaseTree) -> Bool {
+        parents.allSatisfy { child, above in above.allSatisfy { other.isKind(child, of: $0) } }
     }
 
     /// Is `disease` the same as `general` or a kind of it? The other way round does not count: data for type 2

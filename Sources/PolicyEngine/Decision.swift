@@ -26,6 +26,34 @@ extension Decision {
         case refuse
     }
 
+    /// The lattice of answers, mildest first: deciding the same question, a stricter policy never answers below a milder.
+    package enum Answer: String, Sendable, CaseIterable, Comparable {
+        case permit
+        case permitWithObligations = "permit-with-obligations"
+        case needsHuman = "needs-human"
+        case refuse
+
+        package static func < (left: Self, right: Self) -> Bool { left.rank < right.rank }
+
+        /// From 0, the mildest.
+        package var rank: Int {
+            switch self {
+            case .permit: 0
+            case .permitWithObligations: 1
+            case .needsHuman: 2
+            case .refuse: 3
+            }
+        }
+    }
+
+    package var answer: Answer {
+        switch self {
+        case .permit(let permit): permit.obligations.isEmpty ? .permit : .permitWithObligations
+        case .needsHuman: .needsHuman
+        case .refuse: .refuse
+        }
+    }
+
     /// As records write it.
     package var verdict: Verdict {
         switch self {
@@ -115,6 +143,11 @@ package struct Reason: Hashable, Sendable, CustomStringConvertible {
         case reviewRejected = "review.rejected"
         case figureShown = "figure.shown"
         case figureHidden = "figure.hidden"
+        case emergencyNotAllowed = "emergency.not-allowed"
+        case emergencyReason = "emergency.reason"
+        case emergencyTooLong = "emergency.too-long"
+        case emergencyUnreviewed = "emergency.unreviewed"
+        case emergencyApproved = "emergency.approved"
     }
 
     package let code: Code
@@ -151,6 +184,8 @@ package struct Obligation: Hashable, Sendable {
         case monthsMax = "months-max"
         /// Device hours the grant may use.
         case hoursMax = "hours-max"
+        /// Somebody else looks at this emergency access afterwards; until then there is no second one.
+        case review
         /// Round every figure shown to multiples of this many thousandths.
         case roundThousandths = "round-thousandths"
     }
@@ -177,10 +212,12 @@ struct Ruling {
     private let file: String
     /// What "nothing said" points at.
     private let permission: Clause<DUO>
-    private var permits: [Reason] = []
-    private var waits: [Reason] = []
-    private var refusals: [Reason] = []
-    private var obligations: [Obligation] = []
+    private(set) var permits: [Reason] = []
+    private(set) var waits: [Reason] = []
+    private(set) var refusals: [Reason] = []
+    private(set) var obligations: [Obligation] = []
+    /// Names of facts that a rule needed and the question does not say.
+    private(set) var missing: [String] = []
 
     /// `owner` is the data set that the rules are of.
     init(owner: String, file: String, permission: Clause<DUO>) {
@@ -205,6 +242,12 @@ struct Ruling {
         obligations.append(Obligation(code: code, rule: rule(clause), value: value))
     }
 
+    /// Refuses because the question does not say a fact that this rule needs.
+    mutating func lacks<Value>(_ fact: String, _ clause: Clause<Value>, _ text: String? = nil) {
+        if !missing.contains(fact) { missing.append(fact) }
+        refuse(.factMissing, clause, text ?? "the request does not say '\(fact)', which this rule needs")
+    }
+
     /// Refuses unless the fact is known and is `expected`.
     mutating func demand<Value>(
         _ fact: Bool?, _ expected: Bool, named name: String, else code: Reason.Code, _ clause: Clause<Value>,
@@ -212,12 +255,19 @@ struct Ruling {
     ) {
         switch fact {
         case expected: break
-        case nil: refuse(.factMissing, clause, "the request does not say '\(name)', which this rule needs")
+        case nil: lacks(name, clause)
         default: refuse(code, clause, text)
         }
     }
 
-    var decision: Decision {
+    var decision: Decision { decision(refusals: refusals, waits: waits) }
+
+    /// What it would be if the rule of this name had not spoken against it.
+    func decision(without rule: String) -> Decision {
+        decision(refusals: refusals.filter { $0.rule != rule }, waits: waits.filter { $0.rule != rule })
+    }
+
+    private func decision(refusals: [Reason], waits: [Reason]) -> Decision {
         if !refusals.isEmpty { return .refuse(refusals) }
         if !waits.isEmpty { return .needsHuman(waits) }
         guard !permits.isEmpty else {

@@ -125,7 +125,7 @@ extension Policy {
     }
 
     /// GA4GH visas that the requester must hold, each asserted by one of `by`.
-    package struct Visas: Sendable {
+    package struct Visas: Sendable, Equatable {
         package let types: [String]
         package let by: [String]
     }

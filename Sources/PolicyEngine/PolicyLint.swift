@@ -1,31 +1,21 @@
-import Vocabulary
-
 /// Looks at policy files as a careful colleague would: every error that loading would report, and what is allowed but
 /// probably not meant.
 package enum PolicyLint {
     package static func findings(in files: [PolicyFile]) -> [Finding] {
         let draft: PolicyDraft
-        let set: PolicySet
+        let tested: PolicyTests
         do throws(PolicyError) {
             draft = try PolicyDraft(files: files)
-            // Nothing is recorded under this set, so its name does not matter.
-            set = try PolicySet(files: files, hash: { _ in Digest(repeatElement(0, count: Digest.byteCount))! })
+            tested = try PolicyTests(of: files)
         } catch {
             return error.findings
         }
-        var findings: [Finding] = []
+        guard tested.failures.isEmpty else { return tested.failures }
+        var findings = tested.uncovered
         for policy in draft.policies.values.sorted(by: { $0.file < $1.file }) {
             findings += warnings(policy)
-            guard let suite = draft.suites.first(where: { $0.dataset == policy.dataset }) else {
-                findings.append(warning(.testMissing, policy, 1, "no test stands beside this policy"))
-                continue
-            }
-            let hit = suite.run(on: set).reduce(into: Set<String>()) { $0.formUnion($1.rules) }
-            for clause in policy.clauses where !hit.contains("\(policy.dataset.text)/\(clause.path)") {
-                findings.append(warning(.testUncovered, policy, clause.line, "no test reaches '\(clause.path)'"))
-            }
         }
-        return findings
+        return findings.sorted { ($0.file, $0.line, $0.rule.rawValue) < ($1.file, $1.line, $1.rule.rawValue) }
     }
 
     private static func warnings(_ policy: Policy) -> [Finding] {
@@ -66,26 +56,7 @@ package enum PolicyLint {
         return findings
     }
 
-    private static func warning(_ rule: Finding.Rule, _ policy: Policy, _ line: Int, _ message: String) -> Finding {
+    static func warning(_ rule: Finding.Rule, _ policy: Policy, _ line: Int, _ message: String) -> Finding {
         Finding(rule: rule, severity: .warning, file: policy.file, line: line, column: 1, message: message)
-    }
-}
-
-extension Policy {
-    /// Every clause that can decide something, for coverage; the weakest evidence and no minimum refuse nobody.
-    fileprivate var clauses: [(path: String, line: Int)] {
-        func place<Value>(_ clause: Clause<Value>) -> (path: String, line: Int) { (clause.path, clause.line) }
-        var all = [place(permission), place(access.approvals)]
-        all += modifiers.map(place)
-        if permission.value == .disease { all.append(place(diseases)) }
-        if let visas = access.visas { all.append(place(visas)) }
-        if let notices = access.notices { all.append(place(notices)) }
-        all += [place(training.pools), place(training.hoursMax)]
-        if training.evidence.value > .software { all.append(place(training.evidence)) }
-        if let rtt = training.rttMicrosecondsMax { all.append(place(rtt)) }
-        if let targets = training.targets { all.append(place(targets)) }
-        all += [place(release.checks), place(release.reviewers)]
-        if release.cohortMin.value > 0 { all.append(place(release.cohortMin)) }
-        return all
     }
 }

@@ -63,11 +63,11 @@ struct PolicyReader {
             parents[child] = above
         }
         guard findings.count == before else { return nil }
-        guard let tree = DiseaseTree(parents: parents) else {
-            add(.diseaseCircle, place, "a disease is among its own ancestors")
+        do throws(DiseaseCircle) { return try DiseaseTree(parents: parents) } catch {
+            let line = pairs.first { $0.key.text == error.disease.code }?.key ?? place
+            add(.diseaseCircle, line, "\(error.disease.code) is among its own ancestors")
             return nil
         }
-        return tree
     }
 
     // MARK: - The sections of a policy

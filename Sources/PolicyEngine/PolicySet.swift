@@ -28,12 +28,17 @@ package struct PolicySet: Sendable {
     /// Reads and tests the files. `hash` is SHA-256: this module has no cryptography of its own.
     package init(files: [PolicyFile], hash: ([UInt8]) -> Digest) throws(PolicyError) {
         let draft = try PolicyDraft(files: files)
-        policies = draft.policies
-        diseases = draft.diseases
-        manifest = Self.manifest(of: files, hash: hash)
-        bundleHash = hash(manifest.canonical)
+        self.init(draft, manifest: Self.manifest(of: files, hash: hash), hash: hash)
         let failures = draft.suites.flatMap { suite in suite.run(on: self) }.compactMap(\.finding)
         guard failures.isEmpty else { throw PolicyError(findings: failures) }
+    }
+
+    /// What the files say, before their tests have passed.
+    init(_ draft: PolicyDraft, manifest: JSON, hash: ([UInt8]) -> Digest) {
+        policies = draft.policies
+        diseases = draft.diseases
+        self.manifest = manifest
+        bundleHash = hash(manifest.canonical)
     }
 
     /// What a bundle's hash is taken of; the files need not be read for it.
@@ -46,27 +51,41 @@ package struct PolicySet: Sendable {
         ])
     }
 
-    package func decide(_ question: Question) -> Decision {
+    package func decide(_ question: Question) -> Decision { judge(question).decision }
+
+    func judge(_ question: Question) -> Judgement {
         switch question {
-        case .access(let question): decide(question)
-        case .run(let question): decide(question)
-        case .progress(let question): decide(question)
-        case .release(let question): decide(question)
+        case .access(let question): judge(question)
+        case .run(let question): judge(question)
+        case .progress(let question): judge(question)
+        case .release(let question): judge(question)
         }
     }
 
-    /// Applies a data set's rules to a question; a data set without a policy is refused.
-    func ruling(on dataset: DatasetID, _ apply: (Policy, inout Ruling) -> Void) -> Decision {
-        guard let policy = policies[dataset] else {
-            return .refuse([
+    /// Applies a data set's rules to a question.
+    func judgement(on dataset: DatasetID, _ apply: (Policy, inout Ruling) -> Void) -> Judgement {
+        guard let policy = policies[dataset] else { return .unknown(dataset) }
+        var ruling = Ruling(owner: policy.dataset.text, file: policy.file, permission: policy.permission)
+        apply(policy, &ruling)
+        return .ruled(policy, ruling)
+    }
+}
+
+/// What a set has to say about a question; a data set without a policy is refused.
+enum Judgement {
+    case unknown(DatasetID)
+    case ruled(Policy, Ruling)
+
+    var decision: Decision {
+        switch self {
+        case .ruled(_, let ruling): ruling.decision
+        case .unknown(let dataset):
+            .refuse([
                 Reason(
                     code: .datasetUnknown, rule: dataset.text, file: "", line: 0,
                     text: "no policy speaks of this data set, so nobody may use it")
             ])
         }
-        var ruling = Ruling(owner: policy.dataset.text, file: policy.file, permission: policy.permission)
-        apply(policy, &ruling)
-        return ruling.decision
     }
 }
 
@@ -74,7 +93,7 @@ package struct PolicySet: Sendable {
 struct PolicyDraft {
     private(set) var policies: [DatasetID: Policy] = [:]
     private(set) var suites: [TestSuite] = []
-    private(set) var diseases = DiseaseTree(parents: [:])!
+    private(set) var diseases = DiseaseTree.none
     private static let policiesMax = 10_000
 
     init(files: [PolicyFile]) throws(PolicyError) {

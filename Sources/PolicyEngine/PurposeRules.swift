@@ -135,7 +135,7 @@ struct PurposeRules {
         switch modifier.value {
         case .researchTypes(let allowed):
             if purpose.researchTypes.isEmpty {
-                ruling.refuse(.factMissing, modifier, "the request does not say 'researchTypes', which this rule needs")
+                ruling.lacks("researchTypes", modifier)
             } else if !purpose.researchTypes.allSatisfy(allowed.contains) {
                 ruling.refuse(.purposeResearchType, modifier, "the data serve other types of research only")
             }

@@ -7,6 +7,27 @@ package enum Question: Sendable, Equatable {
     case run(RunQuestion)
     case progress(ProgressQuestion)
     case release(ReleaseQuestion)
+
+    /// What is asked, as inputs write it.
+    package enum Kind: String, CaseIterable, Sendable { case access, run, progress, release }
+
+    package var kind: Kind {
+        switch self {
+        case .access: .access
+        case .run: .run
+        case .progress: .progress
+        case .release: .release
+        }
+    }
+
+    package var dataset: DatasetID {
+        switch self {
+        case .access(let question): question.dataset
+        case .run(let question): question.dataset
+        case .progress(let question): question.dataset
+        case .release(let question): question.dataset
+        }
+    }
 }
 
 /// What data are wanted for. A fact that is not known is `nil`; a rule that needs it then refuses.
@@ -83,6 +104,20 @@ package struct AccessQuestion: Sendable, Equatable {
         }
     }
 
+    /// Emergency access, in the place of approvals and papers that nobody has the time for.
+    package struct BreakGlass: Sendable, Equatable {
+        package let reason: String
+        package let minutes: Int
+        /// Earlier emergency accesses to the data set that nobody has looked at afterwards.
+        package let unreviewed: Int
+
+        package init(reason: String, minutes: Int, unreviewed: Int) {
+            self.reason = reason
+            self.minutes = minutes
+            self.unreviewed = unreviewed
+        }
+    }
+
     package var now: Timestamp
     package var dataset: DatasetID
     package var requester: PersonID
@@ -100,11 +135,13 @@ package struct AccessQuestion: Sendable, Equatable {
     /// Who brought the data set in.
     package var authors: [PersonID]
     package var votes: [Vote]
+    package var breakGlass: BreakGlass?
 
     package init(
         now: Timestamp, dataset: DatasetID, requester: PersonID, purpose: Purpose, termMonths: Int? = nil,
         country: String? = nil, institution: String? = nil, project: String? = nil, documents: [Document] = [],
-        agreements: [String] = [], visas: [Visa] = [], authors: [PersonID], votes: [Vote] = []
+        agreements: [String] = [], visas: [Visa] = [], authors: [PersonID], votes: [Vote] = [],
+        breakGlass: BreakGlass? = nil
     ) {
         self.now = now
         self.dataset = dataset
@@ -119,6 +156,7 @@ package struct AccessQuestion: Sendable, Equatable {
         self.visas = visas
         self.authors = authors
         self.votes = votes
+        self.breakGlass = breakGlass
     }
 }
 

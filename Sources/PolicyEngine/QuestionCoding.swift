@@ -51,6 +51,12 @@ extension AccessQuestion {
             "visas": .array(
                 visas.map { object(["type": .string($0.type), "by": .string($0.by), "expires": $0.expires.json]) }),
             "authors": .array(authors.map(\.json)), "votes": .array(votes.map(\.json)),
+            "breakGlass": breakGlass.map {
+                object([
+                    "reason": .string($0.reason), "minutes": .integer(Int64($0.minutes)),
+                    "unreviewed": .integer(Int64($0.unreviewed)),
+                ])
+            },
         ])
     }
 
@@ -58,7 +64,8 @@ extension AccessQuestion {
         self.init(
             now: try facts.timestamp("now"), dataset: try facts.identifier("dataset"),
             requester: try facts.identifier("requester"), purpose: try Purpose(facts.object("purpose")),
-            termMonths: try facts.integerIfPresent("termMonths", in: 1...1200), country: try facts.countryIfPresent("country"),
+            termMonths: try facts.integerIfPresent("termMonths", in: 1...1200),
+            country: try facts.countryIfPresent("country"),
             institution: try facts.nameIfPresent("institution"), project: try facts.nameIfPresent("project"),
             documents: try facts.objects("documents") { document throws(QuestionError) in
                 Document(
@@ -69,7 +76,12 @@ extension AccessQuestion {
             visas: try facts.objects("visas") { visa throws(QuestionError) in
                 Visa(type: try visa.text("type"), by: try visa.text("by"), expires: try visa.timestamp("expires"))
             },
-            authors: try facts.identifiers("authors"), votes: try facts.objects("votes", Vote.init))
+            authors: try facts.identifiers("authors"), votes: try facts.objects("votes", Vote.init),
+            breakGlass: try facts.objectIfPresent("breakGlass") { emergency throws(QuestionError) in
+                BreakGlass(
+                    reason: try emergency.text("reason"), minutes: try emergency.integer("minutes"),
+                    unreviewed: try emergency.integer("unreviewed"))
+            })
     }
 }
 

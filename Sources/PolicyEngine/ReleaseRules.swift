@@ -2,8 +2,10 @@ import Vocabulary
 
 extension PolicySet {
     /// May the researcher see this kind of figure of a run that is not released? A permit may oblige to round it.
-    package func decide(_ question: ProgressQuestion) -> Decision {
-        ruling(on: question.dataset) { policy, ruling in
+    package func decide(_ question: ProgressQuestion) -> Decision { judge(question).decision }
+
+    func judge(_ question: ProgressQuestion) -> Judgement {
+        judgement(on: question.dataset) { policy, ruling in
             let progress = policy.progress
             let clause =
                 switch question.figure {
@@ -26,8 +28,10 @@ extension PolicySet {
     }
 
     /// May this candidate leave the vault?
-    package func decide(_ question: ReleaseQuestion) -> Decision {
-        ruling(on: question.dataset) { policy, ruling in
+    package func decide(_ question: ReleaseQuestion) -> Decision { judge(question).decision }
+
+    func judge(_ question: ReleaseQuestion) -> Judgement {
+        judgement(on: question.dataset) { policy, ruling in
             let release = policy.release
             if question.cohort < release.cohortMin.value {
                 ruling.refuse(

@@ -2,8 +2,10 @@ import Vocabulary
 
 extension PolicySet {
     /// May this run start on this device, under this grant, at this moment?
-    package func decide(_ question: RunQuestion) -> Decision {
-        ruling(on: question.dataset) { policy, ruling in
+    package func decide(_ question: RunQuestion) -> Decision { judge(question).decision }
+
+    func judge(_ question: RunQuestion) -> Judgement {
+        judgement(on: question.dataset) { policy, ruling in
             PurposeRules(policy, diseases).judge(question.purpose, &ruling)
             if let grant = question.grant {
                 judge(grant, policy, question, &ruling)
@@ -92,7 +94,7 @@ extension PolicySet {
     private static func judgeDevice(_ policy: Policy, _ question: RunQuestion, _ ruling: inout Ruling) {
         let training = policy.training
         guard let device = question.device else {
-            ruling.refuse(.factMissing, training.pools, "the run names no device")
+            ruling.lacks("device", training.pools, "the run names no device")
             return
         }
         if !training.pools.value.contains(device.pool) {
@@ -110,7 +112,7 @@ extension PolicySet {
                     ruling.refuse(.deviceRoundTrip, limit, "the device is more than \(limit.value) µs away")
                 }
             } else {
-                ruling.refuse(.factMissing, limit, "the round trip to the device is not known")
+                ruling.lacks("device.rttMicroseconds", limit, "the round trip to the device is not known")
             }
         }
         ruling.permit(.deviceAccepted, training.pools, "the device is acceptable")

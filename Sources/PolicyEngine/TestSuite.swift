@@ -11,6 +11,8 @@ package struct TestSuite: Sendable {
         let verdict: Decision.Verdict
         /// Codes that must be among the reasons.
         let reasons: [Reason.Code]
+        /// Codes that must be among the obligations.
+        let obligations: [Obligation.Code]
     }
 
     package struct Result: Sendable {
@@ -39,6 +41,13 @@ package struct TestSuite: Sendable {
             } else if !absent.isEmpty {
                 message =
                     "expected the reason \(absent[0].rawValue), got \(decision.reasonCodes.joined(separator: ", "))"
+            }
+            if message == nil,
+                let lacking = test.obligations.first(where: { !decision.obligations.map(\.code).contains($0) })
+            {
+                message =
+                    "expected the obligation \(lacking.rawValue), got "
+                    + "(\(decision.obligations.map(\.code.rawValue).joined(separator: ", ")))"
             }
             return Result(
                 name: test.name, passed: message == nil,
@@ -88,7 +97,8 @@ struct TestReader {
         {
             guard
                 let parts = reader.fields(
-                    element, at: "tests[\(index)]", required: ["name", "ask", "expect"], optional: ["with", "reasons"]),
+                    element, at: "tests[\(index)]", required: ["name", "ask", "expect"],
+                    optional: ["with", "reasons", "obligations"]),
                 let name = parts["name"].flatMap({ reader.text($0, "name") }),
                 let askPlace = parts["ask"], let ask = reader.text(askPlace, "ask"),
                 let verdict = reader.choice(Decision.Verdict.self, parts["expect"])
@@ -102,6 +112,10 @@ struct TestReader {
             for place in parts["reasons"].flatMap({ reader.sequence($0, "reasons") }) ?? [] {
                 if let code = reader.choice(Reason.Code.self, place) { reasons.append(code) }
             }
+            var obligations: [Obligation.Code] = []
+            for place in parts["obligations"].flatMap({ reader.sequence($0, "obligations") }) ?? [] {
+                if let code = reader.choice(Obligation.Code.self, place) { obligations.append(code) }
+            }
             var input = JSON.object(["dataset": .string(policy.dataset.text)])
             if let base = defaults?[ask] { input = input.overlaid(by: base.json) }
             if let with = parts["with"] { input = input.overlaid(by: with.json) }
@@ -110,7 +124,7 @@ struct TestReader {
                 tests.append(
                     TestSuite.Test(
                         name: name, line: element.line, question: try Question(input: input), verdict: verdict,
-                        reasons: reasons))
+                        reasons: reasons, obligations: obligations))
             } catch {
                 reader.add(.valueType, element, error.description)
             }

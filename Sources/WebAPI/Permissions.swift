@@ -24,6 +24,7 @@ package enum Route: String, CaseIterable, Sendable {
     case apiRequestTimeline = "GET /api/v1/requests/:request/timeline"
     case apiRequestReview = "POST /api/v1/requests/:request/reviews"
     case apiRequestResume = "POST /api/v1/requests/:request/resume"
+    case apiEmergencyReview = "POST /api/v1/requests/:request/emergency-review"
     case apiReviews = "GET /api/v1/reviews"
     case apiGrants = "GET /api/v1/grants"
     case apiGrant = "GET /api/v1/grants/:grant"
@@ -48,7 +49,20 @@ package enum Route: String, CaseIterable, Sendable {
     case apiAuditExport = "POST /api/v1/audit/exports"
     case apiPolicies = "GET /api/v1/policies"
     case apiPolicyLint = "POST /api/v1/policies/lint"
-    case apiPolicyActivate = "POST /api/v1/policies/activate"
+    case apiPolicyTest = "POST /api/v1/policies/test"
+    case apiPolicyDecide = "POST /api/v1/policies/decide"
+    case apiPolicyMatrix = "GET /api/v1/policies/matrix"
+    case apiPolicyCedar = "GET /api/v1/policies/cedar"
+    case apiPolicyCompare = "POST /api/v1/policies/compare"
+    case apiPolicyPropose = "POST /api/v1/policies/bundles"
+    case apiPolicyBundles = "GET /api/v1/policies/bundles"
+    case apiPolicyBundle = "GET /api/v1/policies/bundles/:bundle"
+    case apiPolicyFiles = "GET /api/v1/policies/bundles/:bundle/files"
+    case apiPolicySign = "POST /api/v1/policies/bundles/:bundle/signatures"
+    case apiPolicyActivate = "POST /api/v1/policies/bundles/:bundle/activate"
+    case apiPolicyReturn = "POST /api/v1/policies/bundles/:bundle/return"
+    case apiPolicyKey = "POST /api/v1/policies/keys"
+    case apiPolicyKeyRevoke = "POST /api/v1/policies/keys/revoke"
     case apiPeople = "GET /api/v1/people"
     case apiPerson = "GET /api/v1/people/:person"
     case apiPersonAdd = "PUT /api/v1/people/:person"
@@ -154,6 +168,8 @@ extension Route {
         case .apiRequestResume: Rule(.roles(Self.reviewers.union([.researcher, .operatorRole])), .request, Self.form)
         case .apiRequestFile: Rule(.roles([.researcher]), .request, Self.form)
         case .apiRequestReview: Rule(.roles(Self.reviewers), .review, Self.form)
+        case .apiEmergencyReview:
+            Rule(.roles([.complianceOfficer, .securityOfficer, .dac, .dataCustodian]), .review, Self.form)
         case .apiRuns, .apiRun, .apiRunTimeline, .apiRunEvents, .apiRunPlan, .apiRunTimes, .apiRunReport, .apiReleases:
             Rule(.signedIn, .read)
         case .apiRunStart: Rule(.roles([.researcher]), .run, Self.text)
@@ -166,8 +182,13 @@ extension Route {
         case .apiAuditSearch: Rule(.roles([.complianceOfficer]), .audit, Self.form)
         case .apiAuditExport: Rule(.roles([.complianceOfficer]), .audit, Self.form)
         case .apiPolicies: Rule(.signedIn, .read)
-        case .apiPolicyLint: Rule(.roles(Self.stewards), .policy, Self.files)
-        case .apiPolicyActivate: Rule(.roles([.policyAdministrator]), .policy, Self.files)
+        case .apiPolicyLint, .apiPolicyTest, .apiPolicyDecide: Rule(.roles(Self.policyReaders), .policy, Self.files)
+        case .apiPolicyMatrix, .apiPolicyCedar, .apiPolicyBundles, .apiPolicyBundle, .apiPolicyFiles:
+            Rule(.roles(Self.policyReaders), .policy)
+        case .apiPolicyCompare: Rule(.roles([.policyAdministrator, .complianceOfficer]), .policy, Self.files)
+        case .apiPolicyPropose: Rule(.roles([.policyAdministrator]), .policy, Self.files)
+        case .apiPolicyActivate, .apiPolicyReturn: Rule(.roles([.policyAdministrator]), .policy, Self.form)
+        case .apiPolicySign, .apiPolicyKey, .apiPolicyKeyRevoke: Rule(.roles(Self.policySigners), .policy, Self.form)
         // Everybody but those who look after people sees only themselves.
         case .apiPeople, .apiPerson: Rule(.signedIn, .read)
         case .apiPersonAdd: Rule(.roles([.operatorRole]), .administer, Self.form)
@@ -204,7 +225,9 @@ extension Route {
     private static let reviewers: Set<Role> = [
         .dac, .dataCustodian, .outputChecker, .securityOfficer, .complianceOfficer,
     ]
-    private static let stewards: Set<Role> = [.policyAdministrator, .dataCustodian, .dac]
+    /// Whose signatures make policies, and who may look at all of them.
+    private static let policySigners: Set<Role> = [.policyAdministrator, .dataCustodian, .dac, .securityOfficer]
+    private static let policyReaders = policySigners.union([.complianceOfficer])
     private static let form = Rule.Body.collected(bytesMax: 64 << 10)
     private static let text = Rule.Body.collected(bytesMax: 1 << 20)
     private static let files = Rule.Body.collected(bytesMax: Limits.jsonBytesMax)

@@ -7,7 +7,7 @@ import WebAPI
 struct RequestCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "request", abstract: "Access requests: file, review, list.",
-        subcommands: [File.self, Review.self, Resume.self, List.self, Show.self])
+        subcommands: [File.self, Review.self, Resume.self, List.self, Show.self, EmergencyReview.self])
 
     struct File: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -46,6 +46,29 @@ struct RequestCommand: AsyncParsableCommand {
                     try await desk.json(
                         .apiRequestReview, ["request": request.text],
                         body: ["verdict": .string(verdict.rawValue), "comment": .string(comment)]))
+            }
+        }
+    }
+
+    struct EmergencyReview: AsyncParsableCommand {
+        enum Finding: String, CaseIterable, ExpressibleByArgument { case justified, unjustified }
+
+        static let configuration = CommandConfiguration(
+            commandName: "emergency-review",
+            abstract: "Say what you found when you looked at an emergency access afterwards.",
+            discussion: "Until somebody has, there is no second emergency access to the data set.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The request's id.") var request: RequestID
+        @Argument(help: "justified or unjustified.") var finding: Finding
+        @Option(help: "What you found, in a sentence.") var comment: String
+
+        func run() async throws {
+            try await options.withDesk(as: actor) { desk in
+                let answer = try await desk.json(
+                    .apiEmergencyReview, ["request": request.text],
+                    body: ["justified": .bool(finding == .justified), "comment": .string(comment)])
+                return Answer(answer, ["The emergency access of \(request) is reviewed: \(finding.rawValue)."])
             }
         }
     }

@@ -13,7 +13,7 @@ struct Serve: AsyncParsableCommand {
         discussion: """
             Settings come from flags, the environment and a profile; `sekisho config show` tells which. SIGTERM or \
             SIGINT stops it: it takes no new connections, ends the requests it has, gives its devices back scrubbed \
-            and exits. A second one exits at once.
+            and exits. A second one exits at once. Without valid policies in force it does not start.
             """)
     @OptionGroup var flags: ServiceFlags
     @Option(help: "Write the port here once the service listens.") var portFile: String?
@@ -27,6 +27,7 @@ struct Serve: AsyncParsableCommand {
         let logger = Logger(label: "sekisho") { LogLines(label: $0, level: level, clock: SystemClock()) }
         let gateway = try await Gateway(home: home, key: try unsealing(settings))
         do {
+            try await gateway.requirePolicies()
             for finding in await gateway.findings { logger.warning("mended", metadata: ["finding": "\(finding)"]) }
             try await serve(gateway, settings, logger)
         } catch {

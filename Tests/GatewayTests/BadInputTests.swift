@@ -83,7 +83,7 @@ import Vocabulary
             for (text, place) in cases {
                 try enclave.write(policy: text)
                 try await expectNothing(enclave, .refused, place, "\(text)") {
-                    _ = try await enclave.gateway.activatePolicies(
+                    _ = try await enclave.gateway.proposePolicies(
                         PolicyFolder(enclave.policies), by: enclave.administrator)
                 }
             }
@@ -92,12 +92,12 @@ import Vocabulary
                 policy: "version: 1\ntests:\n  - { name: \"a sentence\", ask: progress, expect: permit }\n",
                 name: "clinic.test.yaml")
             try await expectNothing(enclave, .refused, "clinic.test.yaml:3:", "a failing test") {
-                _ = try await enclave.gateway.activatePolicies(
+                _ = try await enclave.gateway.proposePolicies(
                     PolicyFolder(enclave.policies), by: enclave.administrator)
             }
             try FileManager.default.removeItem(at: enclave.policies)
             try await expectNothing(enclave, .notFound, "policy folder", "no folder") {
-                _ = try await enclave.gateway.activatePolicies(
+                _ = try await enclave.gateway.proposePolicies(
                     PolicyFolder(enclave.policies), by: enclave.administrator)
             }
             #expect(try await enclave.gateway.activePolicies().hash == hash)
@@ -140,7 +140,7 @@ import Vocabulary
                 )
             }
             try await expectNothing(enclave, .refused, "role", "policies") {
-                _ = try await gateway.activatePolicies(PolicyFolder(enclave.policies), by: enclave.researcher)
+                _ = try await gateway.proposePolicies(PolicyFolder(enclave.policies), by: enclave.researcher)
             }
             try await expectNothing(enclave, .refused, "role", "consent") {
                 try await gateway.setConsent(

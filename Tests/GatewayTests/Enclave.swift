@@ -76,7 +76,8 @@ final class Enclave: Sendable {
         try await addPeople()
         try await gateway.initialisePKI(by: operatorPerson)
         try write(policy: policy)
-        _ = try await gateway.activatePolicies(PolicyFolder(policies), by: administrator)
+        try await makePolicyKeys()
+        try await activatePolicies()
         try FileManager.default.createDirectory(at: data, withIntermediateDirectories: true)
         try Clinic.write(into: data)
         try await importData()
@@ -92,6 +93,39 @@ final class Enclave: Sendable {
             // Nobody can have added the first one.
             try await gateway.addPerson(person, roles: [role], by: number == 0 ? nil : operatorPerson)
         }
+    }
+
+    // MARK: - Policies
+
+    /// Those who sign policies here, with keys of their own.
+    var signers: [PersonID] { [administrator, reviewer, custodian] }
+
+    func policyKey(of person: PersonID) -> URL { folder.appendingPathComponent("policy-\(person).key") }
+
+    func makePolicyKeys() async throws {
+        for person in signers {
+            let key = try PolicyKeyFile.generate(at: policyKey(of: person))
+            try await gateway.setPolicyKey(key, by: person)
+        }
+    }
+
+    @discardableResult
+    func sign(_ proposal: PolicyProposal, by person: PersonID) async throws -> PolicyProposal {
+        let files = try await gateway.policyFiles(of: proposal.number, by: person)
+        let signature = try PolicyKeyFile.sign(proposal.statement, of: files, with: policyKey(of: person))
+        return try await gateway.signPolicies(proposal.number, signature: signature, by: person)
+    }
+
+    /// Proposes the folder's files, has them signed by as many as it takes, and activates them.
+    @discardableResult
+    func activatePolicies() async throws -> PolicyProposal {
+        try await activate(gateway.proposePolicies(PolicyFolder(policies), by: administrator))
+    }
+
+    @discardableResult
+    func activate(_ proposal: PolicyProposal) async throws -> PolicyProposal {
+        for person in signers.prefix(proposal.signaturesNeeded) { try await sign(proposal, by: person) }
+        return try await gateway.activatePolicies(proposal.number, by: administrator)
     }
 
     func write(policy: String, name: String = "clinic.yaml") throws {

@@ -50,7 +50,7 @@ import Vocabulary
         try await withEnclave { enclave in
             let run = try await enclave.request(try await enclave.grant())
             try enclave.write(policy: Clinic.policy.replacing("test:clinic", with: "test:other"))
-            _ = try await enclave.gateway.activatePolicies(PolicyFolder(enclave.policies), by: enclave.administrator)
+            try await enclave.activatePolicies()
             try await expect(enclave, run, Self.requested + ["run.decided refused [dataset.unknown]"])
         }
     }
@@ -61,7 +61,7 @@ import Vocabulary
             let grant = try await enclave.grant()
             let run = try await enclave.request(grant)
             try enclave.write(policy: Clinic.policy.replacing("campus", with: "elsewhere"))
-            _ = try await enclave.gateway.activatePolicies(PolicyFolder(enclave.policies), by: enclave.administrator)
+            try await enclave.activatePolicies()
             try await expect(enclave, run, Self.requested + ["run.decided failed [no-device]"], end: .failed)
         }
     }
@@ -83,7 +83,7 @@ import Vocabulary
             let run = try await enclave.request(try await enclave.grant())
             try await enclave.advance(run, to: .open)
             try enclave.write(policy: Clinic.policy.replacing("test:clinic", with: "test:other"))
-            _ = try await enclave.gateway.activatePolicies(PolicyFolder(enclave.policies), by: enclave.administrator)
+            try await enclave.activatePolicies()
             try await expect(
                 enclave, run,
                 Self.requested + ["run.decided done", "run.opened intent", "run.opened refused [dataset.unknown]"])

@@ -128,7 +128,10 @@ import Vocabulary
                 steps.filter { $0.part == part }.map { "\($0.hit.record.eventName) \($0.hit.record.outcomeName)" }
             }
             #expect(events(.data) == ["dataset.imported intent", "dataset.imported done"])
-            #expect(events(.policy) == ["policy.activated done"])
+            #expect(
+                events(.policy) == [
+                    "policy.proposed done", "policy.signed done", "policy.signed done", "policy.activated done",
+                ])
             #expect(events(.access).first == "request.filed done" && events(.access).last == "grant.issued done")
             #expect(events(.device).contains("node.added done"))
             #expect(events(.run) == wholeRun)

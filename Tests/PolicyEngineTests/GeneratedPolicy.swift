@@ -45,6 +45,11 @@ struct GeneratedPolicy {
             Bool.random(using: &random)
             ? "\n  targets: { label: [\(permission == "DUO:0000004" ? "DUO:0000042" : permission)], age: [DUO:0000042] }"
             : ""
+        // Its approver is one of those whose votes the questions hold.
+        let emergency = [
+            "modifiers_follow: true", "break_glass: { allowed: false }",
+            "break_glass: { allowed: true, minutes_max: 60, approver: \(approvals[1]) }",
+        ].randomElement(using: &random)!
         let level = ["software", "tpm", "hw-tee"].randomElement(using: &random)!
         yaml = """
             version: 1
@@ -57,13 +62,14 @@ struct GeneratedPolicy {
               approvals: { required: \(required), roles: [\(approvals.joined(separator: ", "))], author_may_approve: \(authorMayApprove) }\(visas)
             training:
               device: { pools: [campus-a], evidence: \(level), hours_max: 72\(rtt) }\(targets)
+            \(emergency)
             progress: { losses: \(Bool.random(using: &random)), metrics: true, cohort_min: 20, round_thousandths: 10 }
             release: { cohort_min: 10, checks: [artefact, cohort], reviewers: \(reviewers), roles: [\(approvals[0])] }
 
             """.replacing("modifiers_follow: true\n", with: "")
         facts = [
             "approvalRoles": .array(approvals.map(JSON.string)), "authorMayApprove": .bool(authorMayApprove),
-            "releaseRoles": [.string(approvals[0])],
+            "releaseRoles": [.string(approvals[0])], "breakGlassApprover": .string(approvals[1]),
             "diseases": [
                 "MONDO:0000002": ["MONDO:0000001"], "MONDO:0000003": ["MONDO:0000002"],
             ],
@@ -150,6 +156,12 @@ struct GeneratedPolicy {
             [visa("so", future)], [[], [visa("self", future)], [visa("so", past)], [visa("so", PolicyFixture.now)]],
             &random)
         question.votes = votes(using: &random)
+        if Int.random(in: 0..<4, using: &random) == 0 {
+            question.breakGlass = AccessQuestion.BreakGlass(
+                reason: rarely("the patient bleeds", ["", "         now", "urgent!!!"], &random),
+                minutes: rarely(30, [0, -1, 60, 61, Int(JSON.integerMax)], &random),
+                unreviewed: rarely(0, [1, -1], &random))
+        }
         return question
     }
 

@@ -233,7 +233,14 @@ import Vocabulary
     @Test("diseases that are their own ancestors are refused")
     func diseaseCircle() throws {
         let circle = "version: 1\nparents:\n  MONDO:0000001: [MONDO:0000002]\n  MONDO:0000002: [MONDO:0000001]\n"
-        #expect(throws: PolicyError.self) { try Fixture.set(Fixture.text(), diseases: circle) }
+        let files = { (text: String) in
+            Fixture.files(Fixture.text()) + [PolicyFile(name: "diseases.yaml", bytes: Array(text.utf8))]
+        }
+        let found = try #require(refusal(files(circle)))
+        #expect(found.map { "\($0.rule.rawValue) \($0.line):\($0.column)" } == ["disease.circle 3:3"])
+        // The first line is above the circle, not in it.
+        let above = circle.replacing("parents:\n", with: "parents:\n  MONDO:0000000: [MONDO:0000001]\n")
+        #expect(try #require(refusal(files(above))).map(\.line) == [4])
         let itself = "version: 1\nparents:\n  MONDO:0000001: [MONDO:0000001]\n"
         #expect(throws: PolicyError.self) { try Fixture.set(Fixture.text(), diseases: itself) }
         let diamond = """

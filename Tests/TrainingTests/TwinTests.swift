@@ -79,6 +79,39 @@ import Vocabulary
         #expect(large > twin.layout.entries.count, "differences that are all nothing prove nothing")
     }
 
+    /// What the enclave computes of the weights that leave comes to the figures that the device gave for them.
+    private static func checkInference(_ spec: ModelSpec, _ image: LocalImage, _ model: TrainedModel) throws {
+        let layout = ReferenceTwin.Layout(spec, image.shape)
+        let values = try TrainingTests.values(model, layout)
+        var weights: [String: [Float]] = [:]
+        for (index, entry) in layout.entries.enumerated() {
+            let first = layout.entries[..<index].reduce(0) { $0 + $1.count }
+            weights[entry.name] = values[first..<first + entry.count].map(\.1)
+        }
+        let holds = Set(image.shape.recipe.sections)
+        let rows = Inference.Rows(
+            rowPointers: image.plain.rowPointers, columns: image.plain.columns,
+            features: holds.contains(.features) ? image.plain.features : [],
+            aggregate: holds.contains(.aggregate) ? image.plain.aggregate : [],
+            scale: holds.contains(.scale) ? image.plain.scale : [])
+        let outputs = try Inference(spec: spec, shape: image.shape, weights: weights).outputs(rows)
+        let classes = image.shape.classes
+        for (split, figures) in [(Split.train, model.best.train), (.test, model.best.test)] {
+            var (correct, labelled) = (0, 0)
+            for row in 0..<image.shape.nodes where image.plain.split[row] == split.rawValue {
+                let label = Int(image.plain.labels[row])
+                guard label >= 0 else { continue }
+                let own = outputs[row * classes..<(row + 1) * classes]
+                labelled += 1
+                if own.max() == own[own.startIndex + label] { correct += 1 }
+            }
+            #expect(UInt64(labelled) == figures.labelled)
+            #expect(abs(correct - Int(figures.correct)) <= 3, "\(split): \(correct), \(figures.correct)")
+        }
+        weights["layers.1.bias"]?.removeLast()
+        #expect(throws: TrainingError.self) { try Inference(spec: spec, shape: image.shape, weights: weights) }
+    }
+
     @Test("the device's programs train as the twin does", arguments: Kind.all, [UInt64(1), 2])
     func device(kind: Kind, seed: UInt64) async throws {
         var random = SeededRandom(seed: seed)
@@ -117,6 +150,7 @@ import Vocabulary
             }
         }
         let values = try TrainingTests.values(model, twin.layout)
+        if kind.task == .classification { try Self.checkInference(spec, image, model) }
         var compared = 0
         for (index, value) in values {
             // As in TrainingTests: where a gradient is rounding noise, so is Adam's direction.

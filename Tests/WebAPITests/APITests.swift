@@ -10,15 +10,17 @@ import Yams
 /// The API as its callers meet it: over TLS, with tokens.
 @Suite struct APITests {
     /// A door with the API behind it and policies in force.
-    private func withAPI(_ body: (OpenDoor) async throws -> Void) async throws {
+    func withAPI(_ body: (OpenDoor) async throws -> Void) async throws {
         try await withOpenDoor(register: { APIRoutes.register($0) }) { door in
-            _ = try await door.gateway.activatePolicies(
-                PolicyFolder([("clinic.yaml", Clinic.policy)]), by: OpenDoor.person(.policyAdministrator))
+            try await bringIntoForce(
+                PolicyFolder([("clinic.yaml", Clinic.policy)]), door.gateway,
+                signedBy: [OpenDoor.person(.dac), OpenDoor.person(.dataCustodian), OpenDoor.person(.securityOfficer)],
+                administrator: OpenDoor.person(.policyAdministrator), keys: door.folder)
             try await body(door)
         }
     }
 
-    private static let json = [("Content-Type", "application/json")]
+    static let json = [("Content-Type", "application/json")]
 
     // MARK: - The description
 

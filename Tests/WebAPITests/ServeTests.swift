@@ -145,14 +145,20 @@ import Vocabulary
             home: home, key: .keyFile(key), origin: "sekisho.test/trail", anchor: nil,
             auditors: [folder.appendingPathComponent("auditor.key.pub")],
             recovery: folder.appendingPathComponent("recovery.key.pub"))
-        try await body(Home(path: home.path, key: key, token: try await Self.token(home, key)), folder)
+        try await body(Home(path: home.path, key: key, token: try await Self.token(home, key, folder)), folder)
     }
 
     /// The gateway that makes it lets go of the home before the program takes it.
-    private static func token(_ home: URL, _ key: URL) async throws -> String {
+    private static func token(_ home: URL, _ key: URL, _ folder: URL) async throws -> String {
         let gateway = try await Gateway(home: home, key: .keyFile(key))
         let person = try PersonID("p-operator")
         try await gateway.addPerson(person, roles: [.operatorRole], by: nil)
+        let signers = [try PersonID("p-steward"), try PersonID("p-custodian")]
+        try await gateway.addPerson(signers[0], roles: [.policyAdministrator], by: person)
+        try await gateway.addPerson(signers[1], roles: [.dataCustodian], by: person)
+        try await bringIntoForce(
+            PolicyFolder([("clinic.yaml", Clinic.policy)]), gateway, signedBy: signers, administrator: signers[0],
+            keys: folder)
         let text = try await gateway.createToken(
             for: person, scopes: [.read, .observe], validSeconds: 3600, by: person
         ).text

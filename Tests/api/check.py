@@ -84,7 +84,13 @@ class Enclave:
         for number, (person, role) in enumerate(PEOPLE.items()):
             self.embedded("olga" if number else None, "person", "add", person, "--role", role)
         self.embedded("olga", "pki", "init")
-        self.embedded("pia", "policy", "activate", self.work / "data" / "policies")
+        bundle = self.embedded("pia", "policy", "propose", self.work / "data" / "policies")["number"]
+        for person in ("dai", "chika"):
+            key = self.work / f"policy-{person}.key"
+            self.run("policy", "keygen", "--out", key)
+            self.embedded(person, "policy", "key", f"{key}.pub")
+            self.embedded(person, "policy", "sign", bundle, "--key", key)
+        self.embedded("pia", "policy", "activate", bundle)
         data = self.work / "data"
         self.embedded(
             "mika", "dataset", "import", clinic.DATASET, "--nodes", data / "nodes.tsv", "--edges", data / "edges.tsv",
@@ -187,7 +193,7 @@ def journey(enclave):
     assert ask("chika", "release", "review", "first", "approve")["end"] == "released"
     taken = ask("alice", "release", "take", "first", "--out", enclave.work / "taken")
     assert sorted(file["name"] for file in taken) == [
-        "figures.json", "model-card.json", "model-card.md", "model.safetensors"], taken
+        "figures.json", "model-card.json", "model-card.md", "model.safetensors", "release.json"], taken
     for file in taken:
         assert (enclave.work / "taken" / file["name"]).stat().st_size == file["bytes"]
     ask("alice", "run", "report", "first", "--out", enclave.work / "report.html", parse=False)

@@ -89,7 +89,13 @@ class Service:
             self.sekisho("person", "password", person, "--file", folder / "password", "--as", "olga")
         self.sekisho("pki", "init", "--as", "olga")
         self.start_node("campus-1")
-        self.sekisho("policy", "activate", ROOT / "policies", "--as", "pia")
+        bundle = json.loads(self.sekisho("policy", "propose", ROOT / "policies", "--as", "pia", "--json"))["number"]
+        for person in ("dai", "chika"):
+            key = folder / f"policy-{person}.key"
+            self.sekisho("policy", "keygen", "--out", key)
+            self.sekisho("policy", "key", f"{key}.pub", "--as", person)
+            self.sekisho("policy", "sign", bundle, "--key", key, "--as", person)
+        self.sekisho("policy", "activate", bundle, "--as", "pia")
         write_data(folder / "data")
         self.sekisho("dataset", "import", DATASET, "--nodes", folder / "data/nodes.tsv", "--edges",
                      folder / "data/edges.tsv", "--features", folder / "data/features.npy", "--consent",

@@ -222,11 +222,12 @@ struct FHIRAuditEvent {
             case "credential.issued", "credential.revoked":
                 (type, action) = (dcm("110113", "Security Alert"), "U")
                 subtype = dcm("110137", "User Security Attributes Changed")
-            case "policy.activated", "configuration.stated", "clock.checked", "pki.initialised", "node.enrolled",
-                "node.added", "node.quarantined", "node.reinstated", "window.refused":
+            case "policy.proposed", "policy.signed", "policy.activated", "configuration.stated", "clock.checked",
+                "pki.initialised", "node.enrolled", "node.added", "node.quarantined", "node.reinstated",
+                "window.refused":
                 (type, action) = (dcm("110113", "Security Alert"), event == "window.refused" ? "E" : "U")
                 subtype = dcm("110128", "Network Configuration")
-                if event == "policy.activated" || event.hasPrefix("c") {
+                if event.hasPrefix("policy.") || event.hasPrefix("c") {
                     subtype = dcm("110129", "Security Configuration")
                 }
                 if event == "window.refused" || event == "node.quarantined" {
@@ -238,7 +239,7 @@ struct FHIRAuditEvent {
             case "release.taken": (type, action) = (dcm("110106", "Export"), "R")
             case "gateway.recovered": (type, action) = (dcm("110100", "Application Activity"), "E")
             case "consent.changed": (type, action) = (life("amend", "Amend (Update) Record Lifecycle Event"), "U")
-            case "request.reviewed", "release.reviewed", "release.checked":
+            case "request.reviewed", "emergency.reviewed", "release.reviewed", "release.checked":
                 (type, action) = (life("verify", "Verify Record Lifecycle Event"), "E")
             case "run.opened": (type, action) = (life("extract", "Extract Record Lifecycle Event"), "R")
             case "subject.shred-requested", "subject.shredded", "device.scrubbed":

@@ -6,7 +6,7 @@ import Vocabulary
 /// The API of the whole journey: what each call does. It knows nothing of HTTP, so that a command over an embedded
 /// gateway gets the very same answers as one over the network.
 package struct API: Sendable {
-    private let gateway: Gateway
+    let gateway: Gateway
     /// Where an export lies while it is sent.
     private let scratch: URL
 
@@ -35,7 +35,7 @@ package struct API: Sendable {
         case .apiDatasets, .apiDataset, .apiDatasetImport, .apiConsentChange, .apiSubjectHistory:
             try await datasets(call, caller.person)
         case .apiRequests, .apiRequestFile, .apiRequest, .apiRequestTimeline, .apiRequestReview, .apiRequestResume,
-            .apiReviews:
+            .apiReviews, .apiEmergencyReview:
             try await requests(call, caller.person)
         case .apiGrants, .apiGrant: try await grants(call, caller.person)
         case .apiRuns, .apiRunStart, .apiRun, .apiRunTimeline, .apiRunEvents, .apiRunPlan, .apiRunTimes, .apiRunReport,
@@ -44,7 +44,13 @@ package struct API: Sendable {
         case .apiReleases, .apiRelease, .apiReleaseReview, .apiReleaseTake: try await releases(call, caller.person)
         case .apiAuditRecords, .apiAuditSearch, .apiAuditRecord, .apiAuditTrace, .apiAuditExport:
             try await audit(call, caller.person)
-        case .apiPolicies, .apiPolicyLint, .apiPolicyActivate: try await policies(call, caller.person)
+        case .apiPolicies, .apiPolicyLint, .apiPolicyTest, .apiPolicyDecide, .apiPolicyMatrix, .apiPolicyCedar,
+            .apiPolicyCompare:
+            try await policyQuestions(call, caller.person)
+        case .apiPolicyPropose, .apiPolicyBundles, .apiPolicyBundle, .apiPolicyFiles, .apiPolicySign,
+            .apiPolicyActivate,
+            .apiPolicyReturn, .apiPolicyKey, .apiPolicyKeyRevoke:
+            try await policyBundles(call, caller.person)
         case .apiPeople, .apiPerson, .apiPersonAdd, .apiTokens, .apiTokenCreate, .apiTokenRevoke:
             try await people(call, caller)
         case .apiNodes, .apiNodeAdd, .apiNodeReinstate: try await nodes(call, caller.person)
@@ -70,7 +76,7 @@ extension Problem {
 
 extension APICall {
     /// The identifier that the path names. A name that none can have is one that nothing has.
-    fileprivate func id<Noun>(_ name: String) throws(Problem) -> Identifier<Noun> {
+    func id<Noun>(_ name: String) throws(Problem) -> Identifier<Noun> {
         guard let text = path[name], let id = try? Identifier<Noun>(text) else {
             throw .notFound("nothing here has such a name")
         }
@@ -78,10 +84,10 @@ extension APICall {
     }
 
     /// For calls that ask nothing but their path.
-    fileprivate func expectNoQuery() throws(Problem) { try Fields(query: query).finish() }
+    func expectNoQuery() throws(Problem) { try Fields(query: query).finish() }
 
     /// For calls whose path says it all; an empty object is no body either.
-    fileprivate func expectNothingMore() throws(Problem) {
+    func expectNothingMore() throws(Problem) {
         try expectNoQuery()
         try Fields(body: body).finish()
     }
@@ -189,6 +195,17 @@ extension API {
             try await gateway.review(id, verdict, comment: comment, ifStill: call.ifRevision, by: person)
             _ = try await gateway.advance(id)
             return try await request(id, person)
+        case .apiEmergencyReview:
+            try query.finish()
+            let id: RequestID = try call.id("request")
+            var fields = try Fields(body: call.body)
+            guard let justified = fields.json("justified")?.boolValue else {
+                throw Fields.fault("justified", "is not true or false")
+            }
+            let comment = try fields.text("comment", lengthMax: 4096)
+            try fields.finish()
+            try await gateway.reviewEmergency(id, justified: justified, comment: comment, by: person)
+            return APIReply(json: ["request": .string(id.text), "justified": .bool(justified)])
         case .apiRequestResume:
             try call.expectNothingMore()
             let id: RequestID = try call.id("request")
@@ -435,44 +452,9 @@ extension API {
     }
 }
 
-// MARK: - Policies, people, nodes
+// MARK: - People, nodes
 
 extension API {
-    private func policies(_ call: APICall, _ person: PersonID) async throws -> APIReply {
-        try call.expectNoQuery()
-        guard call.route != .apiPolicies else {
-            let active = try await gateway.activePolicies()
-            return APIReply(
-                json: [
-                    "policy": .string(active.hash.hex),
-                    "datasets": .array(active.datasets.map { .string($0.text) }),
-                ])
-        }
-        var fields = try Fields(body: call.body)
-        guard let files = fields.json("files")?.arrayValue, !files.isEmpty else {
-            throw Fields.fault("files", "is not a list of files with name and content")
-        }
-        try fields.finish()
-        let folder = try PolicyFolder(
-            files.map { file in
-                var fields = try Fields(body: file)
-                let name = try fields.text("name", lengthMax: Limits.identifierBytesMax)
-                let content = try fields.text("content", lengthMax: Limits.yamlBytesMax, lengthMin: 0)
-                try fields.finish()
-                return (name, content)
-            })
-        if call.route == .apiPolicyActivate {
-            return APIReply(json: ["policy": .string(try await gateway.activatePolicies(folder, by: person).hex)])
-        }
-        let findings = folder.lint()
-        let policies = findings.contains(where: \.isError) ? nil : try? folder.test()
-        return APIReply(
-            json: [
-                "findings": .array(findings.map { ["finding": .string($0.words), "error": .bool($0.isError)] }),
-                "policies": policies.map { .integer(Int64($0)) } ?? .null,
-            ])
-    }
-
     private func people(_ call: APICall, _ caller: APICaller) async throws -> APIReply {
         let person = caller.person
         var query = try Fields(query: call.query)

@@ -39,6 +39,8 @@ struct Fields {
         .invalid("'\(name)' \(reason). Nothing was done.", [Problem.FieldFault(name, reason)])
     }
 
+    func holds(_ name: String) -> Bool { left[name] != nil }
+
     mutating func json(_ name: String) -> JSON? {
         left.removeValue(forKey: name)
     }

@@ -100,6 +100,14 @@ def context(given, policy):
             )
         excluded = [given["requester"]] + ([] if policy["authorMayApprove"] else given["authors"])
         approvals, rejected = tally(given["votes"], policy["approvalRoles"], excluded)
+        if "breakGlass" in given:
+            emergency = given["breakGlass"]
+            granted, refused = tally(given["votes"], [policy["breakGlassApprover"]], excluded)
+            facts["breakGlass"] = {
+                "reasoned": sum(not c.isspace() for c in emergency["reason"]) >= 10,
+                "minutes": emergency["minutes"], "unreviewed": emergency["unreviewed"],
+                "approvals": granted, "rejected": refused,
+            }
         return facts | {
             "agreements": given["agreements"],
             "visas": [
@@ -164,4 +172,5 @@ def main(folder):
     print(f"agreed: {permits} of {questions} permitted")
 
 
-main(pathlib.Path(sys.argv[1]))
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))

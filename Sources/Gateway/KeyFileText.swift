@@ -1,0 +1,31 @@
+import Foundation
+import Sealing
+import Vocabulary
+
+/// Private keys in files: one line, a word that says what it is and the secret in hexadecimal, for its owner only.
+enum KeyFileText {
+    /// Writes a file that was not there before.
+    static func write(_ word: String, _ secret: borrowing SecretBytes, to file: URL) throws {
+        let descriptor = open(file.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw GatewayError(.unavailable, "the key file cannot be written") }
+        defer { close(descriptor) }
+        let isWritten = secret.withBytes { bytes in
+            var text = Array(word.utf8) + Array(Hex.encode(bytes).utf8) + [UInt8(ascii: "\n")]
+            defer { wipe(&text) }
+            return Glibc.write(descriptor, text, text.count) == text.count && fsync(descriptor) == 0
+        }
+        guard isWritten else { throw GatewayError(.unavailable, "the key file cannot be written") }
+    }
+
+    /// Reads 32 bytes that `write` wrote under the same word.
+    static func read(_ word: String, _ file: URL, madeBy command: String) throws -> SecretBytes {
+        var text = try GatewayFile.bytes(file, role: "private key file")
+        defer { wipe(&text) }
+        let length = word.utf8.count
+        guard text.starts(with: word.utf8), text.count == length + 65, text.last == UInt8(ascii: "\n"),
+            var secret = Hex.decode(String(decoding: text[length..<text.count - 1], as: UTF8.self))
+        else { throw GatewayError(.usage, "a private key file is not what `\(command)` writes") }
+        defer { wipe(&secret) }
+        return SecretBytes(copying: secret)
+    }
+}

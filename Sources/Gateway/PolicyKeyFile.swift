@@ -1,0 +1,53 @@
+package import Foundation
+import PolicyEngine
+import Sealing
+package import Vocabulary
+
+/// The key with which one person signs policies. It is made and used where that person works; the gateway knows only
+/// its public half.
+package enum PolicyKeyFile {
+    private static let publicWord = "sekisho-policy-public-key-v1 "
+    private static let privateWord = "sekisho-policy-private-key-v1 "
+
+    /// Writes the private key to `file` and the public one beside it as `FILE.pub`.
+    package static func generate(at file: URL) throws -> String {
+        guard !FileManager.default.fileExists(atPath: file.path) else {
+            throw GatewayError(.usage, "the key file is there already; a key is never overwritten")
+        }
+        let key = SigningKey.generate()
+        let publicKey = Hex.encode(key.verifyingKey.bytes)
+        try GatewayFile.write(
+            Array("\(publicWord)\(publicKey)\n".utf8), to: file.appendingPathExtension("pub"), role: "public key")
+        try key.withSeed { try KeyFileText.write(privateWord, $0, to: file) }
+        return publicKey
+    }
+
+    /// The public key in hexadecimal.
+    package static func readPublic(_ file: URL) throws -> String {
+        let text = try GatewayFile.read(file, role: "public key file")
+        guard !text.hasPrefix(privateWord) else {
+            throw GatewayError(.usage, "this is a private key; name the .pub file beside it")
+        }
+        guard text.hasPrefix(publicWord), text.hasSuffix("\n"),
+            let bytes = Hex.decode(String(text.dropFirst(publicWord.count).dropLast())),
+            VerifyingKey(bytes: bytes) != nil
+        else { throw GatewayError(.usage, "a public key file is not what `sekisho policy keygen` writes") }
+        return Hex.encode(bytes)
+    }
+
+    /// Signs a statement as the gateway shows it, in hexadecimal.
+    ///
+    /// - Parameter files: the files that the signer has looked at; a statement of any others is not signed.
+    package static func sign(_ statement: JSON, of files: PolicyFolder, with file: URL) throws -> String {
+        guard let statement = PolicyStatement(json: statement) else {
+            throw GatewayError(.integrity, "what is to be signed is not a statement that this program knows")
+        }
+        guard files.hash == statement.bundle else {
+            throw GatewayError(
+                .refused, "the files here are not the ones that are proposed, so nothing was signed; read those first")
+        }
+        let key = try SigningKey(
+            seed: KeyFileText.read(privateWord, file, madeBy: "sekisho policy keygen"))
+        return Hex.encode(key.sign(statement.signedBytes))
+    }
+}
