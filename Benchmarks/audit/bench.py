@@ -150,6 +150,9 @@ if options.records:
     row("verify, entries/s", round(speed), None, 500_000, speed >= 500_000)
     speed = size / statistics.median(v["processor"] for v in verified)
     row("verify, entries a processor second", round(speed), None, 500_000, speed >= 500_000)
+    opened = [trail("open", big) for _ in range(3)]
+    speed = size / statistics.median(o["seconds"] for o in opened)
+    row("verify with an auditor's key: every entry opened and chained, entries/s", round(speed), None, None, True)
     row("peak memory of filling, MiB", round(filled["peak_kib"] / 1024), None, "does not grow with the log", True)
     row("peak memory of verifying, MiB", round(verified[0]["peak_kib"] / 1024), None, "does not grow", True)
     part = os.path.join(options.folder, "part")
@@ -161,6 +164,9 @@ if options.records:
         shutil.rmtree(target, ignore_errors=True)
         took.append(trail("export", part, target)["seconds"])
         seals.append(trail("seal", part, sealed)["seconds"])
+    checked = statistics.median(trail("check", part, target)["seconds"] for _ in range(3))
+    row("verify an export of 100,000 records with its manifest, entries/s", round(100_000 / checked), None, 500_000,
+        100_000 / checked >= 500_000)
     took, seals = statistics.median(took), statistics.median(seals)
     exported = sum(
         os.path.getsize(os.path.join(root, name)) for root, _, names in os.walk(target) for name in names)

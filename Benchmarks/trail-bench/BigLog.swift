@@ -46,11 +46,15 @@ struct BigLog {
         )
     }
 
-    func verify() throws {
+    /// - Parameter opens: whether every entry is also opened with the auditor's key, its content read and its chain
+    ///   checked.
+    func verify(opens: Bool = false) throws {
         let start = nanoseconds()
         let report = try LogVerifier(
-            disk: world.disk(readOnly: true), folder: "", identity: world.identity, auditor: nil
+            disk: world.disk(readOnly: true), folder: "", identity: world.identity,
+            auditor: opens ? world.auditor : nil
         ).verify()
+        precondition(report.opened == (opens ? Int(report.entries) : 0), "the auditor reads everything or nothing")
         print(
             "{\"size\": \(report.head?.size ?? 0), \"seconds\": \(seconds(start)), \"processor\": \(processorSeconds), \"peak_kib\": \(peakKibibytes)}"
         )
@@ -61,6 +65,16 @@ struct BigLog {
         try ExportWriter(of: world.disk(readOnly: true), choice: .whole).write(
             into: FolderSink(FolderDisk(target)), scope: "whole", at: BenchClock().now())
         print("{\"seconds\": \(seconds(start)), \"processor\": \(processorSeconds), \"peak_kib\": \(peakKibibytes)}")
+    }
+
+    /// An export as an auditor without a key verifies it: every file against the manifest, then the log.
+    func check(_ export: String) throws {
+        let start = nanoseconds()
+        let report = try AuditExport(FolderDisk(export, readOnly: true)).verify(
+            trusting: world.identity, auditor: nil)
+        print(
+            "{\"size\": \(report.entries), \"seconds\": \(seconds(start)), \"processor\": \(processorSeconds), \"peak_kib\": \(peakKibibytes)}"
+        )
     }
 
     /// The same export as one sealed file, every byte through `age`.

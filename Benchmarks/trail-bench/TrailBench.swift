@@ -21,6 +21,8 @@ enum TrailBench {
             case ("fill", 3): try BigLog(arguments[1]).fill(number(arguments[2]))
             case ("recover", 2): try BigLog(arguments[1]).recover()
             case ("verify", 2): try BigLog(arguments[1]).verify()
+            case ("open", 2): try BigLog(arguments[1]).verify(opens: true)
+            case ("check", 3): try BigLog(arguments[1]).check(arguments[2])
             case ("export", 3): try BigLog(arguments[1]).export(to: arguments[2])
             case ("seal", 3): try BigLog(arguments[1]).seal(to: arguments[2])
             default: usage()
@@ -44,7 +46,8 @@ enum TrailBench {
             """
             usage: trail-bench life FOLDER | write FOLDER THREADS RECORDS | erased FOLDER
                    trail-bench appends FOLDER WRITERS RUNS MILLISECONDS | heads FOLDER MILLISECONDS
-                   trail-bench fill FOLDER RECORDS | recover FOLDER | verify FOLDER | export FOLDER TARGET
+                   trail-bench fill FOLDER RECORDS | recover FOLDER | verify FOLDER | open FOLDER
+                   trail-bench export FOLDER TARGET | check FOLDER TARGET
                    trail-bench seal FOLDER TARGET-FILE
             """)
         exit(2)

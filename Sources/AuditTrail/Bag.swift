@@ -72,24 +72,42 @@ package enum Bag {
     private static let lineBytesMax = 4096
     private static let foldersDeepMax = 16
 
-    /// Every file is named in its manifest with its hash, and no other file lies there. Reads one file at a time.
+    /// Every file is named in its manifest with its hash, and no other file lies there. Reads a few files at a time.
     static func verify(_ disk: any Disk) throws {
         try checkTags(disk)
         var lines = try ManifestReader(disk)
+        var named: [NamedFile] = []
         try walk(payloadFolder, disk, depth: 0) { path in
-            guard let (digest, named) = try lines.next() else {
-                throw LogError(.wrongEntry, "\(path) is not in the manifest")
-            }
-            guard named == path else {
-                throw isBefore(named, path)
-                    ? LogError(.incomplete, "\(named) is missing")
+            let line = try lines.next()
+            guard line?.path == path else {
+                // What comes before in the manifest is told first.
+                try check(named, disk)
+                throw line.map { isBefore($0.path, path) } ?? false
+                    ? LogError(.incomplete, "\(line!.path) is missing")
                     : LogError(.wrongEntry, "\(path) is not in the manifest")
             }
-            guard SHA512.hash(try file(path, disk)) == digest else {
-                throw LogError(.wrongEntry, "\(path) does not fit the manifest")
-            }
+            named.append(line!)
+            guard named.count == checkedTogether else { return }
+            try check(named, disk)
+            named.removeAll(keepingCapacity: true)
         }
-        if let (_, named) = try lines.next() { throw LogError(.incomplete, "\(named) is missing") }
+        try check(named, disk)
+        if let line = try lines.next() { throw LogError(.incomplete, "\(line.path) is missing") }
+    }
+
+    private typealias NamedFile = (digest: [UInt8], path: String)
+    private static let checkedTogether = 128
+
+    /// Holds files to their hashes, on all cores.
+    private static func check(_ named: [NamedFile], _ disk: any Disk) throws {
+        try InOrder.run(named.count) { number in
+            Result { try SHA512.hash(file(named[number].path, disk)) == named[number].digest }
+        } take: { number, fits in
+            guard try fits.get() else {
+                throw LogError(.wrongEntry, "\(named[number].path) does not fit the manifest")
+            }
+            return true
+        }
     }
 
     private static func checkTags(_ disk: any Disk) throws {

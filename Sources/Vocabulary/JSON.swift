@@ -239,7 +239,11 @@ private struct JSONReader {
     private mutating func string() throws(JSONError) -> String {
         let start = at
         at += 1
-        var out: [UInt8] = []
+        // Most strings have no escapes and are taken as they lie there.
+        while at < bytes.count, bytes[at] >= 0x20, bytes[at] != UInt8(ascii: "\""), bytes[at] != UInt8(ascii: "\\") {
+            at += 1
+        }
+        var out = Array(bytes[start + 1..<at])
         while true {
             guard at < bytes.count else { throw JSONError(offset: start, reason: "a string is not closed") }
             let byte = bytes[at]
@@ -263,11 +267,17 @@ private struct JSONReader {
 
     private mutating func escape(into out: inout [UInt8]) throws(JSONError) {
         guard at < bytes.count else { throw error("an escape is not finished") }
-        let simple: [UInt8: UInt8] = [
-            UInt8(ascii: "\""): 0x22, UInt8(ascii: "\\"): 0x5C, UInt8(ascii: "/"): 0x2F, UInt8(ascii: "b"): 0x08,
-            UInt8(ascii: "f"): 0x0C, UInt8(ascii: "n"): 0x0A, UInt8(ascii: "r"): 0x0D, UInt8(ascii: "t"): 0x09,
-        ]
-        if let plain = simple[bytes[at]] {
+        let plain: UInt8? =
+            switch bytes[at] {
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): bytes[at]
+            case UInt8(ascii: "b"): 0x08
+            case UInt8(ascii: "f"): 0x0C
+            case UInt8(ascii: "n"): 0x0A
+            case UInt8(ascii: "r"): 0x0D
+            case UInt8(ascii: "t"): 0x09
+            default: nil
+            }
+        if let plain {
             out.append(plain)
             at += 1
             return
