@@ -36,8 +36,8 @@ package struct AuditExport {
         guard try statedIdentity() == identity else {
             throw LogError(.wrongOrigin, "the export is of another log than the one you trust")
         }
-        try checkNames()
         let scope = try scope()
+        try checkNames(scope.part)
         let report: LogReport
         if case .chosen = scope.part {
             report = try verifySelection(identity, auditor, visit)
@@ -50,6 +50,7 @@ package struct AuditExport {
         guard report.entries == scope.entries, report.head?.size == scope.size, report.head?.root == scope.root else {
             throw LogError(.incomplete, "the export has not the entries that it says it has")
         }
+        try checkCounts(scope, eras: Set(report.eras.map(\.number)).count)
         return report
     }
 
@@ -71,15 +72,45 @@ package struct AuditExport {
     package func names(in folder: String) throws -> [String] { try disk.names(in: Bag.payload + folder) }
     package func file(_ path: String) throws -> [UInt8] { try Bag.file(Bag.payload + path, disk) }
 
-    /// Nothing lies in the payload that an export does not have.
-    private func checkNames() throws {
+    /// Nothing lies in the payload that an export of this kind does not have.
+    private func checkNames(_ part: ExportScope.Part) throws {
         let known = [
             TrailFiles.identity, TrailFiles.periods, "VERIFY.md", Self.scopeFile, EraKeyFile.folder,
-            TrailFiles.logFolder, "slice",
-            Self.documentsFolder, Self.policiesFolder,
+            part == .chosen ? "slice" : TrailFiles.logFolder, Self.documentsFolder, Self.policiesFolder,
         ]
         if let other = try names(in: "").first(where: { !known.contains($0) }) {
-            throw LogError(.wrongEntry, "data/\(other) is not part of an export")
+            throw LogError(.wrongEntry, "data/\(other) is not part of an export of this kind")
+        }
+    }
+
+    /// Every file that must be there was read; as many are there, so there is no other.
+    private func checkCounts(_ scope: ExportScope, eras: Int) throws {
+        func check(_ folder: String, _ expected: Int) throws {
+            guard try fileCount(in: folder) == expected else {
+                throw LogError(.wrongEntry, "data/\(folder) has files that are not part of the log")
+            }
+        }
+        try check(EraKeyFile.folder, eras)
+        guard scope.part != .chosen else { return }
+        var tiles = 0
+        var nodes = scope.size
+        while nodes > 0 {
+            tiles += Int((nodes + Tile.width - 1) / Tile.width)
+            nodes /= Tile.width
+        }
+        let range = if case .range(let range) = scope.part { range } else { 0..<scope.size }
+        if !range.isEmpty { tiles += Int((range.upperBound - 1) / Tile.width - range.lowerBound / Tile.width) + 1 }
+        try check("\(TrailFiles.logFolder)/tile", tiles)
+        let log = try names(in: TrailFiles.logFolder)
+        guard Set(log).isSubset(of: ["checkpoint", "checkpoints", "tile"]) else {
+            throw LogError(.wrongEntry, "data/\(TrailFiles.logFolder) has files that are not part of the log")
+        }
+    }
+
+    private func fileCount(in folder: String) throws -> Int {
+        try names(in: folder).reduce(0) { count, name in
+            let path = "\(folder)/\(name)"
+            return try count + (names(in: path).isEmpty ? 1 : fileCount(in: path))
         }
     }
 

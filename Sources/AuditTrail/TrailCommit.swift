@@ -102,7 +102,7 @@ extension Trail {
         while !leads {
             if batch.waitForNews() { break }
             // Whoever led before has stopped with this batch unwritten.
-            leads = lock.held { batch.outcome == nil && claimLead() }
+            leads = lock.held { !batch.hasEnded && claimLead() }
         }
         if leads {
             lock.held {
@@ -176,8 +176,11 @@ extension Trail {
             state.head = head
             state.anchored = anchored
         }
-        batch.finish(.success(()), headFailure: anchorFailure)
         if let anchorFailure, anchorFailure.code != .full { stop(anchorFailure) }
+        // Those who waited want the lock next.
+        lock.release()
+        batch.finish(.success(()), headFailure: anchorFailure)
+        lock.acquire()
     }
 
     private func signHead(over range: CompactRange, and leaves: [Batch.Leaf]) throws(LogError) -> SignedCheckpoint {

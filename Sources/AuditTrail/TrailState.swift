@@ -155,7 +155,7 @@ final class Batch: @unchecked Sendable {
     private(set) var leaves: [Leaf] = []
     /// Whether somebody waits for a signed head over everything in it.
     var wantsHead = false
-    /// Set once, before those who wait are told.
+    /// Set once, before those who wait are told; read by them and by the leader only.
     private(set) var outcome: Result<Void, TrailError>?
     private(set) var headFailure: TrailError?
 
@@ -197,10 +197,15 @@ final class Batch: @unchecked Sendable {
         return all
     }
 
+    /// Tells those who wait. The trail's lock need not be held.
     func finish(_ outcome: Result<Void, TrailError>, headFailure: TrailError? = nil) {
-        self.outcome = outcome
-        self.headFailure = headFailure
-        mutex.held { isFinished = true }
+        mutex.held {
+            self.outcome = outcome
+            self.headFailure = headFailure
+            isFinished = true
+        }
         news.wakeAll()
     }
+
+    var hasEnded: Bool { mutex.held { isFinished } }
 }

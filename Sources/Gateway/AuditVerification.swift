@@ -46,9 +46,15 @@ package struct AuditVerification: Sendable {
         }
         var hits: [AuditHit] = []
         try ExportAtHand(folder, trail: trail, key: key).verify { record in
-            let found = CaseRecord(
-                index: record.index, leafHash: record.leafHash, time: record.time, key: "", core: record.core,
-                payload: .object([:]))
+            guard
+                let found = CaseRecord(
+                    index: record.index, leafHash: record.leafHash, time: record.time, key: "", core: record.core,
+                    payload: .object([:]))
+            else {
+                throw GatewayError(
+                    .integrity,
+                    "entry \(record.index) tells of an event that is not known here; use the Sekisho that wrote it")
+            }
             let run = record.text("run").flatMap { try? RunID($0) }
             let request = record.core["detail"]?["request"]?.stringValue.flatMap { try? RequestID($0) }
             let id: CaseID = run.map { .run($0) } ?? request.map { .request($0) } ?? .gateway

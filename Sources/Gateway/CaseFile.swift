@@ -38,9 +38,24 @@ package struct CaseRecord: Sendable, Equatable {
     package let key: String
     package let core: JSON
     package let payload: JSON
+    package let event: AuditEvent
+    package let outcome: AuditOutcome
 
-    package var event: AuditEvent { AuditEvent(rawValue: core["event"]!.stringValue!)! }
-    package var outcome: AuditOutcome { AuditOutcome(rawValue: core["outcome"]!.stringValue!)! }
+    /// `nil` where the core's event or outcome is not one that is known here.
+    init?(index: UInt64, leafHash: Digest, time: Timestamp, key: String, core: JSON, payload: JSON) {
+        guard let event = core["event"]?.stringValue.flatMap(AuditEvent.init),
+            let outcome = core["outcome"]?.stringValue.flatMap(AuditOutcome.init)
+        else { return nil }
+        self.index = index
+        self.leafHash = leafHash
+        self.time = time
+        self.key = key
+        self.core = core
+        self.payload = payload
+        self.event = event
+        self.outcome = outcome
+    }
+
     /// As the record spells them.
     package var eventName: String { event.rawValue }
     package var outcomeName: String { outcome.rawValue }
@@ -66,6 +81,10 @@ package struct CaseFile: Sendable {
     package let id: CaseID
     package private(set) var records: [CaseRecord] = []
     private var positions: [String: Int] = [:]
+    /// How many epochs a run has behind it. Counted here, as the records of a long run are many and asked about often.
+    private(set) var epochs = 0
+    /// The first record that stops a run.
+    private(set) var stop: CaseRecord?
 
     init(id: CaseID) { self.id = id }
 
@@ -76,5 +95,7 @@ package struct CaseFile: Sendable {
     mutating func append(_ record: CaseRecord) {
         positions[record.key] = records.count
         records.append(record)
+        if record.event == .trainingEpoch { epochs += 1 }
+        if stop == nil, RunCase.stops(record) { stop = record }
     }
 }

@@ -109,9 +109,11 @@ final class Ledger {
         } catch { throw GatewayError(trail: error) }
         try insertPending(prepared, id, recordKey, time, payload)
         let appended = try append(prepared, isHeaded: Self.shown.contains(event.name))
-        let record = CaseRecord(
-            index: appended.index, leafHash: prepared.leafHash, time: time, key: recordKey, core: prepared.core,
-            payload: payload)
+        guard
+            let record = CaseRecord(
+                index: appended.index, leafHash: prepared.leafHash, time: time, key: recordKey, core: prepared.core,
+                payload: payload)
+        else { throw Self.damaged }
         try settle(record, of: id)
         add(record, to: id)
         return record
@@ -261,15 +263,11 @@ extension Ledger {
                 [UInt8](sealed.dropFirst(nonceBytes)), key: key, nonce: [UInt8](sealed.prefix(nonceBytes)),
                 aad: Self.aad(leafHash, id, recordKey, time)),
             let body = try? JSON(parsing: opened), let core = body["core"], let payload = body["payload"],
-            core["event"]?.stringValue.flatMap(AuditEvent.init) != nil,
-            core["outcome"]?.stringValue.flatMap(AuditOutcome.init) != nil
-        else { throw Self.damaged }
-        return (
-            id,
-            CaseRecord(
+            let record = CaseRecord(
                 index: UInt64(index), leafHash: leafHash, time: Timestamp(milliseconds: time), key: recordKey,
                 core: core, payload: payload)
-        )
+        else { throw Self.damaged }
+        return (id, record)
     }
 
     /// Records that answer a search, newest first; each is opened and held against the question.

@@ -54,7 +54,7 @@ package struct RunCase: Sendable {
     /// A stage said no or broke; a scrub without proof is told by its record but does not stop the run.
     var stopped: Bool { stop != nil }
 
-    private static func stops(_ record: CaseRecord) -> Bool {
+    static func stops(_ record: CaseRecord) -> Bool {
         (record.outcome == .refused || record.outcome == .failed)
             && ![AuditEvent.deviceScrubbed, .windowRefused, .releaseReviewed, .runClosed, .progressShown].contains(
                 record.event)
@@ -81,7 +81,7 @@ package struct RunCase: Sendable {
     }
 
     /// The record of the stage that said no or broke.
-    var stop: CaseRecord? { file.records.first(where: Self.stops) }
+    var stop: CaseRecord? { file.stop }
 
-    var epochsRecorded: Int { file.records.count { $0.event == .trainingEpoch } }
+    var epochsRecorded: Int { file.epochs }
 }

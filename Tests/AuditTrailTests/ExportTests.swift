@@ -211,8 +211,10 @@ struct ExportTests {
             }
             var doubled = bag.contents
             doubled[one + ".copy"] = bag.contents[one]
-            #expect(throws: (any Error).self, "\(one)") {
-                try AuditExport(MemoryDisk(doubled)).verify(trusting: world.identity, auditor: nil)
+            for contents in [doubled, rebagged(doubled, entries: nil)] {
+                #expect(throws: (any Error).self, "\(one)") {
+                    try AuditExport(MemoryDisk(contents)).verify(trusting: world.identity, auditor: nil)
+                }
             }
         }
     }

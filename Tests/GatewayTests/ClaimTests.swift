@@ -66,7 +66,7 @@ import Vocabulary
                 files += 1
                 let bytes = try Bytes(of: file)
                 for word in words where bytes.contains(word) {
-                    let isManifest = name.hasPrefix("manifest") && policies.contains(word)
+                    let isManifest = name.hasPrefix("manifest") && (policies.contains(word) || word.hasSuffix(".yaml"))
                     // What the export states of itself: its scope, one run or data set by name.
                     let isScope = name == "data/scope.json" || name == "bag-info.txt"
                     #expect(isManifest || isScope, "\(word) in \(place.lastPathComponent)/\(name)")

@@ -35,13 +35,12 @@ import Vocabulary
             try disk.fill()
 
             // What is there of the segment is used up; then every record is one too many, that of a reader too.
-            let long = String(repeating: "a", count: 250)
-            let question: JSON = [
-                "reason": .string(long), "purpose": .string(long), "who": "nobody", "limit": 1,
-            ]
-            var answer = try await service.ask("POST", "/api/v1/audit/search", as: auditor, question)
+            let names = ["who", "dataset", "version", "run", "request", "device", "reason", "purpose"]
+            var question: [String: JSON] = ["limit": 1]
+            for name in names { question[name] = .string(String(repeating: "a", count: 128)) }
+            var answer = try await service.ask("POST", "/api/v1/audit/searches", as: auditor, .object(question))
             for _ in 0..<20_000 where answer.status == 200 {
-                answer = try await service.ask("POST", "/api/v1/audit/search", as: auditor, question)
+                answer = try await service.ask("POST", "/api/v1/audit/searches", as: auditor, .object(question))
             }
             #expect(answer.status == 503 && answer.code == "trail-full", "\(answer)")
             for (method, path, person, body) in [
@@ -107,7 +106,11 @@ import Vocabulary
             await enclave.gateway.close()
             enclave.drop()
             let service = try await Served(enclave)
-            let strace = try Strace(failing: service.processIdentifier)
+            let wal = enclave.home.appendingPathComponent("trail/wal")
+            let segments = try FileManager.default.contentsOfDirectory(atPath: wal.path).map {
+                wal.appendingPathComponent($0).path
+            }
+            let strace = try Strace(failing: service.processIdentifier, at: segments)
             let run: JSON = ["grant": .string(grant.text), "specification": .string(Clinic.specification())]
             // The first to be refused is the one whose record failed; all others are told the same.
             for _ in 0..<3 {
@@ -151,13 +154,14 @@ private final class Strace {
     private let process = Process()
     private let pipe = Pipe()
 
-    /// Returns once every thread of the process is watched.
-    init(failing processIdentifier: Int32) throws {
+    /// Syncs of these files fail. Returns once every thread of the process is watched.
+    init(failing processIdentifier: Int32, at paths: [String]) throws {
         process.executableURL = URL(fileURLWithPath: Self.program)
-        process.arguments = [
-            "-f", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO", "-p",
-            "\(processIdentifier)",
-        ]
+        process.arguments =
+            [
+                "-f", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO", "-p",
+                "\(processIdentifier)",
+            ] + paths.flatMap { ["-P", $0] }
         process.standardError = pipe
         try process.run()
         var said = ""
@@ -169,10 +173,13 @@ private final class Strace {
         pipe.fileHandleForReading.readabilityHandler = { _ = $0.availableData }
     }
 
+    /// Whom it watched goes on by itself. Its signals are blocked, as those of the thread are that started it.
     func end() {
-        process.interrupt()
+        kill(process.processIdentifier, SIGKILL)
         process.waitUntilExit()
     }
+
+    deinit { end() }
 }
 
 /// `sekisho serve` over an enclave's home, and a client that trusts its certificate.
