@@ -84,7 +84,8 @@ replays = [ours("replay", options.recorded) for _ in range(min(options.rounds, 3
 for name, what in (("same", "the same policy"), ("candidate", "a candidate")):
     seconds = statistics.median(r[f"{name}_milliseconds"] for r in replays) / 1000
     fine = seconds <= 10 and (replays[0][f"{name}_differences"] == 0) == (name == "same")
-    row(f"replay of {options.recorded} recorded decisions under {what}, s "
+    processor = statistics.median(r[f"{name}_processor_milliseconds"] for r in replays) / 1000
+    row(f"replay of {options.recorded} recorded decisions under {what}, s, {processor:.1f} of one processor "
         f"({replays[0][f'{name}_differences']} differ)", round(seconds, 2), None, "≤ 10", fine)
 loaded = statistics.median(ours("load", options.datasets)["milliseconds"] for _ in range(3)) / 1000
 row(f"reading {options.datasets} policies, s", round(loaded, 2), None, None, True)

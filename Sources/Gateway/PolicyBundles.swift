@@ -139,9 +139,13 @@ extension Gateway {
                 $0.detail = [
                     "statement": statement.json, "number": .integer(Int64(statement.number)),
                     "signatures_needed": .integer(Int64(statement.signaturesNeeded)),
+                    "datasets": .integer(Int64(set.policies.count)),
+                ]
+                // There may be more of both than a record of the trail has room for.
+                $0.payload = [
+                    "changes": .array((change?.steps ?? []).map(\.json)),
                     "datasets": .array(set.policies.keys.sorted().map { .string($0.text) }),
                 ]
-                $0.payload = ["changes": .array((change?.steps ?? []).map(\.json))]
             }, in: .gateway, key: "policy-proposed.\(statement.number)")
         return try policyProposal(statement.number)
     }
@@ -195,7 +199,7 @@ extension Gateway {
                 $0.policy = set.bundleHash
                 $0.detail = [
                     "number": .integer(Int64(number)),
-                    "datasets": .array(set.policies.keys.sorted().map { .string($0.text) }),
+                    "datasets": .integer(Int64(set.policies.count)),
                     "signed_by": .array(proposal.signatures.map { .string($0.person.text) }),
                 ]
             }, in: .gateway, key: "policy-activated.\(number)")
@@ -338,7 +342,7 @@ extension Gateway {
             signatures: signatures(of: statement.number).compactMap { signed in
                 signed.actor.map { PolicyProposal.Signature(person: $0, time: signed.time) }
             }, signaturesNeeded: statement.signaturesNeeded, activated: activation?.time, state: state,
-            datasets: record.detail["datasets"]?.arrayValue?.compactMap(\.stringValue) ?? [],
+            datasets: record.payload["datasets"]?.arrayValue?.compactMap(\.stringValue) ?? [],
             changes: record.payload["changes"]?.arrayValue ?? [], statement: json)
     }
 }

@@ -240,6 +240,19 @@ import Vocabulary
         }
     }
 
+    @Test("a bundle of a thousand data sets is proposed, signed and activated")
+    func many() async throws {
+        try await withEnclave(hasNode: false) { enclave in
+            let files = (0..<1000).map { number in
+                ("set-\(number).yaml", Clinic.policy.replacing("test:clinic", with: "test:set-\(number)"))
+            }
+            let proposal = try await enclave.gateway.proposePolicies(PolicyFolder(files), by: enclave.administrator)
+            #expect(proposal.datasets.count == 1000 && proposal.changes.count == 1001)
+            try await enclave.activate(proposal)
+            #expect(try await enclave.gateway.activePolicies().datasets.count == 1000)
+        }
+    }
+
     // MARK: - Questions
 
     @Test("a dry run decides as the policies in force do, records nothing, and is for those who look after policies")
