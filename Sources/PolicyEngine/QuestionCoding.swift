@@ -79,7 +79,7 @@ extension AccessQuestion {
             authors: try facts.identifiers("authors"), votes: try facts.objects("votes", Vote.init),
             breakGlass: try facts.objectIfPresent("breakGlass") { emergency throws(QuestionError) in
                 BreakGlass(
-                    reason: try emergency.text("reason"), minutes: try emergency.integer("minutes"),
+                    reason: try emergency.text("reason"), minutes: try emergency.integer("minutes", in: 1...1440),
                     unreviewed: try emergency.integer("unreviewed"))
             })
     }
@@ -288,20 +288,20 @@ struct Facts {
         return text
     }
 
-    mutating func integer(_ name: String) throws(QuestionError) -> Int {
+    mutating func integer(
+        _ name: String, in range: ClosedRange<Int> = -Int(JSON.integerMax)...Int(JSON.integerMax)
+    ) throws(QuestionError) -> Int {
         guard let number = try take(name).integerValue else { throw wrong(name, "must be an integer") }
+        guard range.contains(Int(number)) else {
+            throw wrong(name, "must be from \(range.lowerBound) to \(range.upperBound)")
+        }
         return Int(number)
     }
 
     mutating func integerIfPresent(
         _ name: String, in range: ClosedRange<Int> = 0...Int(JSON.integerMax)
     ) throws(QuestionError) -> Int? {
-        guard members[name] != nil else { return nil }
-        let number = try integer(name)
-        guard range.contains(number) else {
-            throw wrong(name, "must be from \(range.lowerBound) to \(range.upperBound)")
-        }
-        return number
+        members[name] == nil ? nil : try integer(name, in: range)
     }
 
     /// ISO 3166-1, two capital letters.

@@ -41,6 +41,15 @@ struct Fields {
 
     func holds(_ name: String) -> Bool { left[name] != nil }
 
+    /// Each is right by itself, and both cannot be meant.
+    static func contradiction(_ name: String, _ other: String) -> Problem {
+        var problem = Problem(
+            status: 422, code: "invalid", title: "This makes no sense as asked",
+            detail: "'\(name)' and '\(other)' are two answers to one question. Nothing was done.")
+        problem.fields = [Problem.FieldFault(name, "is not given beside '\(other)'")]
+        return problem
+    }
+
     mutating func json(_ name: String) -> JSON? {
         left.removeValue(forKey: name)
     }

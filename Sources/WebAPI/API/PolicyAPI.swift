@@ -151,7 +151,7 @@ extension Fields {
     fileprivate mutating func source(_ name: String, files: String? = nil) throws -> PolicySource {
         let number = try optionalNumber(name, in: 1...1_000_000_000).map(Int.init)
         if let files, holds(files) {
-            guard number == nil else { throw Fields.fault(files, "and '\(name)' are two answers to one question") }
+            guard number == nil else { throw Fields.contradiction(files, name) }
             return .files(try policyFiles(files))
         }
         return number.map(PolicySource.bundle) ?? .active
