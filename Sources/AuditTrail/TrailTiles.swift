@@ -26,7 +26,10 @@ extension Trail {
     }
 
     /// Writes every full tile that is held in memory, then lets go of it. `publishLock` is held.
-    func storeFullTiles() throws(TrailError) {
+    ///
+    /// - Returns: whether all are on the disk; on a full one the rest stays held.
+    @discardableResult
+    func storeFullTiles() throws(TrailError) -> Bool {
         let tiles = lock.held { state.tree.fullTiles }
         var stored: [Tile.Kind: Tile] = [:]
         var failure: TrailError?
@@ -50,12 +53,14 @@ extension Trail {
         // The write-ahead log has it all; what is held stays held until there is space.
         if let failure, failure.code != .full { throw failure }
         if failure != nil, lock.held({ state.tree.heldLeaves }) > Self.heldOnFullDiskMax { throw Self.full }
+        return failure == nil
     }
 
     private static let heldOnFullDiskMax = 1 << 20
 
     func storeTiles(upTo head: SignedCheckpoint) throws(TrailError) {
-        try storeFullTiles()
+        // A head whose tiles are not all there must not be published: nobody could verify it.
+        guard try storeFullTiles() else { throw Self.full }
         let edge = Tile.edge(size: head.size)
         for tile in edge where tile.kind != .entries { try store(tile) }
         let old = lock.held { state.published }

@@ -23,7 +23,7 @@ package struct AuditVerification: Sendable {
         _ folder: URL, trail: String?, key: URL?, trust: URL? = nil, allowsOpenRun: Bool = false
     ) throws -> AuditVerification {
         let export = try ExportAtHand(folder, trail: trail, key: key, trust: trust)
-        let report = try export.verify { _ in }
+        let report = try export.verify { _, _ in }
         if export.scope.name == "run", export.isKeyGiven, !allowsOpenRun,
             let open = report.eras.first(where: { $0.run != nil && !$0.isComplete })
         {
@@ -45,7 +45,7 @@ package struct AuditVerification: Sendable {
                 .usage, "an export names persons by pseudonym only; `sekisho subject pseudonym` tells it")
         }
         var hits: [AuditHit] = []
-        try ExportAtHand(folder, trail: trail, key: key).verify { record in
+        try ExportAtHand(folder, trail: trail, key: key).verify { record, _ in
             guard
                 let found = CaseRecord(
                     index: record.index, leafHash: record.leafHash, time: record.time, key: "", core: record.core,
@@ -76,7 +76,7 @@ package struct AuditVerification: Sendable {
         }
         var documents = AuditDocuments(export.subject)
         do {
-            try export.verify { try documents.add($0, put: put) }
+            try export.verify { if $1 { try documents.add($0, put: put) } }
             try documents.finish(put: put)
         } catch {
             try? FileManager.default.removeItem(at: out)
@@ -182,9 +182,10 @@ private struct ExportAtHand {
         } catch { throw Self.refusal(error) }
     }
 
-    /// - Parameter visit: called with each record that documents tell, before the export as a whole is verified.
+    /// - Parameter visit: called with each record and whether documents tell it, before the export as a whole is
+    ///   verified.
     @discardableResult
-    func verify(_ visit: (DocumentRecord) throws -> Void) throws -> LogReport {
+    func verify(_ visit: (DocumentRecord, _ isTold: Bool) throws -> Void) throws -> LogReport {
         do {
             return try check(visit)
         } catch { throw Self.refusal(error) }
@@ -199,7 +200,7 @@ private struct ExportAtHand {
         }
     }
 
-    private func check(_ visit: (DocumentRecord) throws -> Void) throws -> LogReport {
+    private func check(_ visit: (DocumentRecord, _ isTold: Bool) throws -> Void) throws -> LogReport {
         var made: Set<String> = []
         var documents = AuditDocuments(subject)
         var policies: Set<String> = []
@@ -216,11 +217,12 @@ private struct ExportAtHand {
                 closed += 1
                 return
             }
-            guard DocumentRecord.isTold(entry.header, core: core) else { return }
             let record = DocumentRecord(
                 index: entry.index, time: entry.header.time, leafHash: entry.leafHash, core: core)
+            let isTold = DocumentRecord.isTold(entry.header, core: core)
+            try visit(record, isTold)
+            guard isTold else { return }
             if let policy = record.text("policy") { policies.insert(policy) }
-            try visit(record)
             if scope.hasDocuments, closed == 0 { try documents.add(record, put: compare) }
         }
         guard auditor == nil || report.opened > 0 else {

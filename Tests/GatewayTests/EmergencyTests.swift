@@ -87,7 +87,7 @@ import Vocabulary
             for (form, code) in [
                 (Self.form(reason: "urgent"), "emergency.reason"),
                 (Self.form(reason: "            "), "emergency.reason"),
-                (Self.form(minutes: 61), "emergency.too-long"), (Self.form(minutes: 0), "emergency.too-long"),
+                (Self.form(minutes: 61), "emergency.too-long"), (Self.form(minutes: 1440), "emergency.too-long"),
                 (Self.form().replacing("DUO:0000042", with: "DUO:0000043"), "purpose.clinical"),
             ] {
                 let request = try await gateway.fileRequest(form, by: enclave.researcher)
