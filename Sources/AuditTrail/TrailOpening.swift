@@ -119,11 +119,13 @@ extension Trail {
     private func rebuild() throws(TrailError) {
         try publishLock.held { () throws(TrailError) in
             let head = try head()
+            let before = lock.held { state.published }
             try storeTiles(upTo: head)
             if lock.held({ state.publishedNote == nil || state.published < head.size }) {
                 lock.held { state.published = min(state.published, head.size - 1) }
                 try store(head, keeps: true)
             }
+            try removeEdge(of: before, under: head)
         }
     }
 

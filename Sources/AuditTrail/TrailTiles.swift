@@ -17,8 +17,10 @@ extension Trail {
                 let head = try head()
                 let isNew = lock.held { state.published } < head.size
                 guard isNew || keeps else { return }
+                let before = lock.held { state.published }
                 if isNew { try storeTiles(upTo: head) }
                 try store(head, keeps: keeps)
+                if isNew { try removeEdge(of: before, under: head) }
             } catch  where error.code == .full {
                 return
             }
@@ -61,10 +63,12 @@ extension Trail {
     func storeTiles(upTo head: SignedCheckpoint) throws(TrailError) {
         // A head whose tiles are not all there must not be published: nobody could verify it.
         guard try storeFullTiles() else { throw Self.full }
-        let edge = Tile.edge(size: head.size)
-        for tile in edge where tile.kind != .entries { try store(tile) }
-        let old = lock.held { state.published }
-        let kept = Set(edge)
+        for tile in Tile.edge(size: head.size) where tile.kind != .entries { try store(tile) }
+    }
+
+    /// Removes the partial tiles of an older head once nobody is told of it any more.
+    func removeEdge(of old: UInt64, under head: SignedCheckpoint) throws(TrailError) {
+        let kept = Set(Tile.edge(size: head.size))
         for tile in Tile.edge(size: old) where !kept.contains(tile) {
             try io { () throws(DiskError) in try disk.remove(TrailFiles.log(tile.path)) }
         }
@@ -87,20 +91,23 @@ extension Trail {
     }
 
     func store(_ head: SignedCheckpoint, keeps: Bool) throws(TrailError) {
-        try io { () throws(DiskError) in
-            if keeps, try disk.byteCount(of: TrailFiles.checkpoint(head.size)) == nil {
-                try disk.replace(TrailFiles.checkpoint(head.size), with: head.note, durable: true)
-            }
-            if lock.held({ state.published < head.size }) {
+        if lock.held({ state.published < head.size }) {
+            try io { () throws(DiskError) in
                 try disk.replace(TrailFiles.checkpoint, with: head.note, durable: true)
             }
+            lock.held {
+                state.published = head.size
+                state.publishedNote = head.note
+            }
         }
-        lock.held {
-            if keeps { state.lastKept = clock.now() }
-            guard state.published < head.size else { return }
-            state.published = head.size
-            state.publishedNote = head.note
+        // After the other: no kept head may be larger than the published one.
+        guard keeps else { return }
+        try io { () throws(DiskError) in
+            if try disk.byteCount(of: TrailFiles.checkpoint(head.size)) == nil {
+                try disk.replace(TrailFiles.checkpoint(head.size), with: head.note, durable: true)
+            }
         }
+        lock.held { state.lastKept = clock.now() }
     }
 
     /// Puts a head with cosignatures in the place of the same head without.

@@ -287,6 +287,19 @@ struct TrailFaultTests {
         #expect(events.suffix(3) == ["run.closed", "trail.resumed", "gateway.recovered"])
     }
 
+    @Test("whichever write of a publication finds the disk full, what is published verifies", arguments: 1...12)
+    func fullForOneWrite(number: Int) throws {
+        let plan = FaultPlan()
+        let world = TrailFixture(plan: plan)
+        let trail = try world.create()
+        for _ in 0..<100 { _ = try trail.record(TrailRecord(.progressShown, .done), in: .gateway) }
+        try trail.publish()
+        for _ in 0..<500 { _ = try trail.record(TrailRecord(.progressShown, .done), in: .gateway) }
+        plan.fail(atCall: plan.calls + number, with: .error(.noSpace))
+        try trail.publish()
+        try world.verify(world.auditor)
+    }
+
     @Test("a full disk that gets space again goes on without a restart")
     func fullAndBack() throws {
         let plan = FaultPlan()
