@@ -79,7 +79,8 @@ extension AccessQuestion {
             authors: try facts.identifiers("authors"), votes: try facts.objects("votes", Vote.init),
             breakGlass: try facts.objectIfPresent("breakGlass") { emergency throws(QuestionError) in
                 BreakGlass(
-                    reason: try emergency.text("reason"), minutes: try emergency.integer("minutes", in: 1...1440),
+                    reason: try emergency.text("reason", scalarsMax: 4096),
+                    minutes: try emergency.integer("minutes", in: 1...1440),
                     unreviewed: try emergency.integer("unreviewed"))
             })
     }
@@ -262,8 +263,11 @@ struct Facts {
         return value
     }
 
-    mutating func text(_ name: String) throws(QuestionError) -> String {
+    mutating func text(_ name: String, scalarsMax: Int = .max) throws(QuestionError) -> String {
         guard let text = try take(name).stringValue else { throw wrong(name, "must be a string") }
+        guard text.unicodeScalars.count <= scalarsMax else {
+            throw wrong(name, "must be at most \(scalarsMax) characters")
+        }
         return text
     }
 

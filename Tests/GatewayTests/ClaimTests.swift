@@ -106,7 +106,9 @@ import Vocabulary
             }
             // A witness's key for a log's, a log's for a witness's, one letter changed, another log's.
             try await refused(trail: witness, as: .usage, "the trail's identity is not of the form")
-            try await refused(trail: String(enclave.trail.dropLast()) + (enclave.trail.hasSuffix("A") ? "B" : "A"), as: .usage, "the trail's identity")
+            try await refused(
+                trail: String(enclave.trail.dropLast()) + (enclave.trail.hasSuffix("A") ? "B" : "A"), as: .usage,
+                "the trail's identity")
             let stranger = try TrailIdentity(origin: "sekisho.test/trail", key: SigningKey.generate().verifyingKey)
             try await refused(trail: "\(stranger)", as: .integrity, "another log than the one you trust")
             try await refused(trust: "log \(witness)\nquorum none\n", as: .usage, "line 1 of the trust file")
