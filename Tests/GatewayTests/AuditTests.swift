@@ -101,7 +101,8 @@ import Vocabulary
                     _ = try await gateway.export(ExportRequest(.run(run), to: file), by: enclave.auditor)
                 }?.code == .usage)
             let bytes = try Data(contentsOf: file)
-            for word in [run.text, "rin", "run.decided", Clinic.dataset.text] {
+            // Long enough not to be in ciphertext by chance.
+            for word in ["\"\(run)\"", "\"rin\"", "run.decided", Clinic.dataset.text] {
                 #expect(bytes.range(of: Data(word.utf8)) == nil, "\(word) in clear")
             }
             let folder = enclave.folder.appendingPathComponent("opened")
