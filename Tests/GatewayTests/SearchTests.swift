@@ -89,7 +89,7 @@ import Vocabulary
             let file = enclave.home.appendingPathComponent("gateway.db")
             for name in ["gateway.db", "gateway.db-wal"] {
                 let bytes = (try? Data(contentsOf: enclave.home.appendingPathComponent(name))) ?? Data()
-                for word in ["P:3", "consent.changed", "withdrawn"] {
+                for word in ["\"P:3\"", "consent.changed", "withdrawn"] {
                     #expect(bytes.range(of: Data(word.utf8)) == nil, "\(word) in \(name)")
                 }
             }
