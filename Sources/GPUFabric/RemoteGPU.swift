@@ -424,12 +424,13 @@ private final class Attachment: Sendable {
     func fail(_ error: FabricError) {
         let (isFirst, server) = state.withLock { state in
             guard state.phase != .ended else { return (false, WindowServer?.none) }
+            // Before anybody can see the failure, so that whoever is told of it finds the node out of the pool.
+            pool.quarantine(session.node.id, code: error.code.rawValue, index: error.index, fence: session.fence)
             state.phase = .ended
             state.failure = error
             return (true, state.server)
         }
         guard isFirst else { return }
-        pool.quarantine(session.node.id, code: error.code.rawValue, index: error.index, fence: session.fence)
         server?.close()
         clientHolder.withLock { $0 }?.close(error)
     }
