@@ -255,5 +255,12 @@ private final class Handles: Sendable {
 
     func drop(_ path: String) { written.withLock { $0[path] = nil } }
 
-    deinit { lock.withLock { if $0 >= 0 { close($0) } } }
+    deinit {
+        lock.withLock { descriptor in
+            guard descriptor >= 0 else { return }
+            // By name, not by closing: a child that is just being started has the same open file until its `exec`.
+            flock(descriptor, LOCK_UN)
+            close(descriptor)
+        }
+    }
 }

@@ -112,7 +112,12 @@ final class HomeLock: Sendable {
         }
     }
 
-    deinit { if descriptor >= 0 { close(descriptor) } }
+    deinit {
+        guard descriptor >= 0 else { return }
+        // By name, not by closing: a child that is just being started has the same open file until its `exec`.
+        flock(descriptor, LOCK_UN)
+        close(descriptor)
+    }
 }
 
 /// Files that people name on the command line, read with a bound and written so that no half file is ever seen.

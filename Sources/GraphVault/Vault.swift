@@ -279,5 +279,10 @@ private struct FolderLock: ~Copyable, Sendable {
         }
     }
 
-    deinit { if descriptor >= 0 { close(descriptor) } }
+    deinit {
+        guard descriptor >= 0 else { return }
+        // By name, not by closing: a child that is just being started has the same open file until its `exec`.
+        flock(descriptor, LOCK_UN)
+        close(descriptor)
+    }
 }
