@@ -18,6 +18,25 @@ package struct ExportRequest: Sendable, Equatable {
         case dataset(DatasetID)
         /// The runs whose image held a person, and the records of that person's consent.
         case subject(String, DatasetID)
+
+        /// The last instant that RFC 3339 can write.
+        private static let endOfTime = Timestamp(milliseconds: 253_402_300_799_999)
+
+        /// What somebody names: a run, a data set, a person of one, a period as a search has it; nothing is everything.
+        /// `nil` where that is more than one of them. Throws for a period that cannot be read.
+        package init?(run: RunID?, dataset: DatasetID?, subject: String?, from: String?, to: String?) throws {
+            switch (run, dataset, subject, from != nil || to != nil) {
+            case (nil, nil, nil, false): self = .whole
+            case (let run?, nil, nil, false): self = .run(run)
+            case (nil, let dataset?, nil, false): self = .dataset(dataset)
+            case (nil, let dataset?, let subject?, false): self = .subject(subject, dataset)
+            case (nil, nil, nil, true):
+                let period = try AuditQuery(
+                    parsing: [("from", from), ("to", to)].compactMap { name, value in value.map { (name, $0) } })
+                self = .range(from: period.from ?? Timestamp(milliseconds: 0), to: period.to ?? Self.endOfTime)
+            default: return nil
+            }
+        }
     }
 
     package var scope: Scope

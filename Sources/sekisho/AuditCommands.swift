@@ -176,23 +176,13 @@ struct AuditCommand: AsyncParsableCommand {
             }
         }
 
-        /// The last instant that RFC 3339 can write.
-        private static let endOfTime = Timestamp(milliseconds: 253_402_300_799_999)
-
         private func scope() throws -> ExportRequest.Scope {
-            let period = from != nil || to != nil
-            switch (run, dataset, subject, period) {
-            case (nil, nil, nil, false): return .whole
-            case (let run?, nil, nil, false): return .run(run)
-            case (nil, let dataset?, nil, false): return .dataset(dataset)
-            case (nil, let dataset?, let subject?, false): return .subject(subject, dataset)
-            case (nil, nil, nil, true):
-                let query = try AuditQuery(
-                    parsing: [("from", from), ("to", to)].compactMap { name, value in value.map { (name, $0) } })
-                return .range(from: query.from ?? Timestamp(milliseconds: 0), to: query.to ?? Self.endOfTime)
-            default:
+            guard
+                let scope = try ExportRequest.Scope(run: run, dataset: dataset, subject: subject, from: from, to: to)
+            else {
                 throw ValidationError("choose one: --run, --dataset, --subject with --dataset, or --from and --to")
             }
+            return scope
         }
     }
 

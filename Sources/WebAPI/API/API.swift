@@ -427,9 +427,6 @@ extension API {
             detail: "\(why.prefix(1).uppercased())\(why.dropFirst()) Nothing was done.")
     }
 
-    /// The last instant that RFC 3339 can write.
-    private static let endOfTime = Timestamp(milliseconds: 253_402_300_799_999)
-
     /// What to export: one of a run, a data set, a person of one, a period; else everything.
     private static func scope(_ fields: inout Fields) throws -> ExportRequest.Scope {
         let run: RunID? = try fields.optionalID("run")
@@ -437,18 +434,10 @@ extension API {
         let subject = try fields.optionalText("subject", lengthMax: Limits.identifierBytesMax)
         let from = try fields.optionalText("from", lengthMax: 64)
         let to = try fields.optionalText("to", lengthMax: 64)
-        switch (run, dataset, subject, from != nil || to != nil) {
-        case (nil, nil, nil, false): return .whole
-        case (let run?, nil, nil, false): return .run(run)
-        case (nil, let dataset?, nil, false): return .dataset(dataset)
-        case (nil, let dataset?, let subject?, false): return .subject(subject, dataset)
-        case (nil, nil, nil, true):
-            let query = try AuditQuery(
-                parsing: [("from", from), ("to", to)].compactMap { name, value in value.map { (name, $0) } })
-            return .range(from: query.from ?? Timestamp(milliseconds: 0), to: query.to ?? endOfTime)
-        default:
-            throw senseless("An export is of one run, one data set, one subject of a data set, or from and to.")
-        }
+        guard
+            let scope = try ExportRequest.Scope(run: run, dataset: dataset, subject: subject, from: from, to: to)
+        else { throw senseless("An export is of one run, one data set, one subject of a data set, or from and to.") }
+        return scope
     }
 }
 
