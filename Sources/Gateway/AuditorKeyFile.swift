@@ -10,15 +10,9 @@ package enum AuditorKeyFile {
 
     /// Writes the private key to `file` and the public one beside it as `FILE.pub`.
     package static func generate(at file: URL) throws -> String {
-        guard !FileManager.default.fileExists(atPath: file.path) else {
-            throw GatewayError(.usage, "the key file is there already; a key is never overwritten")
-        }
         let key = WrappingKey.generate()
-        let publicKey = Hex.encode(key.publicKey.bytes)
-        try GatewayFile.write(
-            Array("\(publicWord)\(publicKey)\n".utf8), to: file.appendingPathExtension("pub"), role: "public key")
-        try key.withSecret { try KeyFileText.write(privateWord, $0, to: file) }
-        return publicKey
+        let publicKey = key.publicKey.bytes
+        return try key.withSecret { try KeyFileText.writePair((publicWord, privateWord), publicKey, $0, to: file) }
     }
 
     /// The private key in the form that `age` programs read, for `age -d -i FILE`; written where the auditor works.

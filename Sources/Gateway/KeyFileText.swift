@@ -4,8 +4,26 @@ import Vocabulary
 
 /// Private keys in files: one line, a word that says what it is and the secret in hexadecimal, for its owner only.
 enum KeyFileText {
+    /// Writes a key to a file that was not there before, and its public half beside it as `FILE.pub`.
+    ///
+    /// - Parameter words: what each half's line begins with.
+    /// - Returns: the public half in hexadecimal.
+    static func writePair(
+        _ words: (publicHalf: String, privateHalf: String), _ publicKey: [UInt8], _ secret: borrowing SecretBytes,
+        to file: URL
+    ) throws -> String {
+        guard !FileManager.default.fileExists(atPath: file.path) else {
+            throw GatewayError(.usage, "the key file is there already; a key is never overwritten")
+        }
+        let text = Hex.encode(publicKey)
+        try GatewayFile.write(
+            Array("\(words.publicHalf)\(text)\n".utf8), to: file.appendingPathExtension("pub"), role: "public key")
+        try write(words.privateHalf, secret, to: file)
+        return text
+    }
+
     /// Writes a file that was not there before.
-    static func write(_ word: String, _ secret: borrowing SecretBytes, to file: URL) throws {
+    private static func write(_ word: String, _ secret: borrowing SecretBytes, to file: URL) throws {
         let descriptor = open(file.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw GatewayError(.unavailable, "the key file cannot be written") }
         defer { close(descriptor) }

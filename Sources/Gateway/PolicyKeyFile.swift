@@ -11,15 +11,9 @@ package enum PolicyKeyFile {
 
     /// Writes the private key to `file` and the public one beside it as `FILE.pub`.
     package static func generate(at file: URL) throws -> String {
-        guard !FileManager.default.fileExists(atPath: file.path) else {
-            throw GatewayError(.usage, "the key file is there already; a key is never overwritten")
-        }
         let key = SigningKey.generate()
-        let publicKey = Hex.encode(key.verifyingKey.bytes)
-        try GatewayFile.write(
-            Array("\(publicWord)\(publicKey)\n".utf8), to: file.appendingPathExtension("pub"), role: "public key")
-        try key.withSeed { try KeyFileText.write(privateWord, $0, to: file) }
-        return publicKey
+        let publicKey = key.verifyingKey.bytes
+        return try key.withSeed { try KeyFileText.writePair((publicWord, privateWord), publicKey, $0, to: file) }
     }
 
     /// The public key in hexadecimal.
