@@ -15,6 +15,7 @@ let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
 let asn1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
+let jwt = Target.Dependency.product(name: "JWTKit", package: "jwt-kit")
 let mustache = Target.Dependency.product(name: "Mustache", package: "swift-mustache")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
@@ -72,6 +73,7 @@ let package = Package(
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/vapor/jwt-kit", from: "5.7.1"),
     ],
     targets: [
         // C: system libraries through header-only shims, and the portable kernels.
@@ -91,6 +93,7 @@ let package = Package(
         room("TrainingPlanner", ["Vocabulary"]),
         room("StrictYAML", ["Vocabulary", yams]),
         room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
+        room("Passports", ["Vocabulary", "StrictYAML", jwt]),
 
         // Parts.
         room("GraphVault", ["Vocabulary", "Sealing", "TransparencyLog", "DurableFiles", grdb]),
@@ -108,7 +111,8 @@ let package = Package(
             "Gateway",
             [
                 "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-                "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache, httpClient,
+                "Passports", "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache,
+                httpClient,
                 nioCore, nioHTTP1,
             ]),
 

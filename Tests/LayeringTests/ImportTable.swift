@@ -35,6 +35,8 @@ let rooms: [Room] = [
     // Policies and specifications are read by one strict reader, which alone meets the YAML library.
     Room("StrictYAML", ["Vocabulary"], packages: ["Yams"]),
     Room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
+    // GA4GH Passports: visas are checked here, with keys that the caller fetched; jwt-kit verifies signatures only.
+    Room("Passports", ["Vocabulary", "StrictYAML"], packages: ["JWTKit"], standard: ["FoundationEssentials"]),
     // Both ends of the fabric meet in their transport: sockets, the control connection and the sealed lanes.
     Room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"], standard: acting),
     // Parts.
@@ -55,7 +57,7 @@ let rooms: [Room] = [
         "Gateway",
         [
             "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-            "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
+            "Passports", "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
             // The trail's witnesses are asked over HTTP.
         ], packages: ["GRDB", "Mustache", "AsyncHTTPClient", "NIOCore", "NIOHTTP1"], standard: acting),
     // Doors.
