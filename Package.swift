@@ -116,7 +116,8 @@ let package = Package(
             "Gateway",
             [
                 "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-                "Passports", "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache,
+                "Passports", "StrictYAML", "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb,
+                mustache,
                 httpClient,
                 nioCore, nioHTTP1,
             ]),

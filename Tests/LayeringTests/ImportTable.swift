@@ -61,7 +61,8 @@ let rooms: [Room] = [
         "Gateway",
         [
             "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-            "Passports", "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
+            // The inventory of nodes is read by the reader of policies and specifications.
+            "Passports", "StrictYAML", "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
             // The trail's witnesses are asked over HTTP.
         ], packages: ["GRDB", "Mustache", "AsyncHTTPClient", "NIOCore", "NIOHTTP1"], standard: acting),
     // Doors.
