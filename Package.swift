@@ -11,6 +11,7 @@ let strict: [SwiftSetting] = [
 ]
 
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let cryptoExtras = Target.Dependency.product(name: "CryptoExtras", package: "swift-crypto")
 let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
@@ -171,7 +172,7 @@ let package = Package(
 
         // Tests.
         .target(
-            name: "TestSupport", dependencies: ["Vocabulary", "Sealing", "DurableFiles"], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["Vocabulary", "Sealing", "DurableFiles", crypto], path: "Tests/TestSupport",
             swiftSettings: strict),
         tests("LayeringTests", []),
         tests("VocabularyTests", ["Vocabulary"]),
@@ -189,6 +190,7 @@ let package = Package(
         tests("TrainingPlannerTests", ["TrainingPlanner", "Vocabulary"]),
         tests("StrictYAMLTests", ["StrictYAML", "Vocabulary"]),
         tests("PolicyEngineTests", ["PolicyEngine", "Vocabulary"], beside: ["peers"]),
+        tests("PassportsTests", ["Passports", "Vocabulary", crypto, cryptoExtras]),
         tests("GraphVaultTests", ["GraphVault", "TransparencyLog", "Sealing", "Vocabulary"]),
         tests("AuditTrailTests", ["AuditTrail", "TransparencyLog", "DurableFiles", "Sealing", "Vocabulary"]),
         tests("DeviceNodeTests", ["DeviceNode", "CKernels", "FabricProtocol", "Sealing", "Vocabulary"]),

@@ -109,6 +109,7 @@ extension Gateway {
     /// receipt, lease granted by the device on the same receipt.
     func attach(_ run: RunCase) async throws {
         typealias Key = RunCase.Key
+        try await requireSameCohort(run)
         let node: AttestedNode
         let kept = attestedNodes.removeValue(forKey: run.id)
         if let kept, run.file[Key.leasing] == nil, isFresh(run) {
@@ -116,6 +117,11 @@ extension Gateway {
         } else {
             kept?.giveUp()
             node = try await attestAgain(for: run, stage: .attach)
+        }
+        // Whoever revoked the access meanwhile need not wait for a lease.
+        guard try !stopIfEnded(run.id) else {
+            node.giveUp()
+            throw CancellationError()
         }
         // After a crash the run's own intent names a fence that the device may have seen; a new intent, on the
         // gateway's own case, names a higher one.
@@ -205,6 +211,10 @@ extension Gateway {
         } catch let error as VaultError {
             node.giveUp()
             throw StageFailure.failed(stage, error.code.rawValue, error.publicDescription)
+        }
+        if try stage != .scrub && runCase(run.id).stopped {
+            node.giveUp()
+            throw CancellationError()
         }
         try recordKeyRelease(node, run)
         do throws(FabricError) {
@@ -459,6 +469,8 @@ extension Gateway {
     }
 
     private func record(_ report: EpochReport, of run: RunID, _ spec: ModelSpec, labelled: [Int]) throws {
+        // An epoch that ended while its run was being stopped is none of the run's.
+        guard try !runCase(run).stopped else { throw CancellationError() }
         let epochs = spec.epochs
         func parts(_ share: Double) -> JSON { .integer(Int64((share * 1e6).rounded())) }
         try ledger.record(
@@ -470,7 +482,7 @@ extension Gateway {
                     "test_ppm": parts(spec.score(of: report.test)),
                 ]
             }, in: .run(run), key: RunCase.Key.epoch(report.epoch))
-        guard try !runCase(run).stopped else { throw CancellationError() }
+        guard try !stopIfEnded(run) else { throw CancellationError() }
         feed.publish(
             .epoch(
                 EpochProgress(

@@ -38,6 +38,10 @@ package struct API: Sendable {
             .apiReviews, .apiEmergencyReview:
             try await requests(call, caller.person)
         case .apiGrants, .apiGrant: try await grants(call, caller.person)
+        case .apiGrantReach, .apiGrantRevoke, .apiPersonAccess, .apiPersonAccessRevoke, .apiPersonAccessRestore:
+            try await access(call, caller.person)
+        case .apiPassport, .apiPassportPresent, .apiPassportIssuers, .apiPassportTrust, .apiIdentityLink:
+            try await passports(call, caller.person)
         case .apiRuns, .apiRunStart, .apiRun, .apiRunTimeline, .apiRunEvents, .apiRunPlan, .apiRunTimes, .apiRunReport,
             .apiRunCancel, .apiRunResume:
             try await runs(call, caller.person)
@@ -297,10 +301,11 @@ extension API {
         let grant: GrantID = try fields.id("grant")
         let wanted: RunID? = try fields.optionalID("id")
         let deviceMemory = try fields.optionalNumber("device_memory", in: 1...JSON.integerMax)
+        let hours = try fields.optionalNumber("hours", in: 1...876_600)
         try fields.finish()
         let id = try await gateway.requestRun(
             specification: specification, grant: grant, id: wanted, deviceMemory: deviceMemory.map(Int.init),
-            once: call.onceKey, by: person)
+            hours: hours.map(Int.init), once: call.onceKey, by: person)
         var reply = try await run(id, person, status: 201)
         reply.location = APICall(.apiRun, path: ["run": id.text]).target
         return reply

@@ -63,6 +63,9 @@ extension ReviewEntry {
         case .request(let id):
             members["kind"] = "request"
             members["request"] = .string(id.text)
+        case .emergency(let id):
+            members["kind"] = "emergency"
+            members["request"] = .string(id.text)
         case .release(let id):
             members["kind"] = "release"
             members["run"] = .string(id.text)
@@ -77,7 +80,8 @@ extension GrantEntry {
             "grant": .string(grant.id.text), "request": .string(grant.request.text),
             "dataset": .string(grant.dataset.text), "researcher": .string(grant.researcher.text),
             "granted": .time(grant.granted), "expires": .time(grant.expires), "expired": .bool(isExpired),
-            "purpose": .strings(purpose),
+            "purpose": .strings(purpose), "origin": .string(grant.origin.rawValue),
+            "revocation": revocation?.json ?? .null,
             "obligations": .array(obligations.map { ["code": .string($0.code), "value": .string($0.value)] }),
         ]
     }

@@ -72,6 +72,7 @@ enum FieldName {
         "ethicsDigest": "request-new.digest", "ethicsExpires": "request-new.expires", "verdict": "review.verdict",
         "comment": "review.comment", "grant": "run-new.grant", "specification": "run-new.specification",
         "id": "run-new.id", "memory": "run-new.memory", "range": "export.range",
+        "reason": "access.reason", "finding": "emergency.finding", "passport": "passport.text",
     ]
 }
 

@@ -37,6 +37,7 @@ package struct Site: PageWriter {
         registerRuns(routes)
         registerReleases(routes)
         registerAudit(routes)
+        registerAccess(routes)
     }
 
     private static func registerFiles(_ routes: Routes) {
@@ -71,7 +72,7 @@ package struct Site: PageWriter {
 
 /// What was just done, told once at the top of the page that follows; a closed list, because it travels in the address.
 enum Done: String {
-    case filed, reviewed, started, cancelled, released
+    case filed, reviewed, started, cancelled, released, revoked, presented
 
     var key: String {
         switch self {
@@ -80,6 +81,8 @@ enum Done: String {
         case .started: "run.started"
         case .cancelled: "run.cancelled"
         case .released: "release.reviewed"
+        case .revoked: "access.done"
+        case .presented: "passport.done"
         }
     }
 
@@ -127,7 +130,8 @@ extension Site {
     private static func navigation(_ identity: Identity, _ words: Words, _ path: String?) -> [[String: Any]] {
         let all: [(Route, String)] = [
             (.requestsPage, words("frame.requests")), (.reviewsPage, words("frame.reviews")),
-            (.runsPage, words("frame.runs")), (.auditPage, words("frame.audit")),
+            (.runsPage, words("frame.runs")), (.passportPage, words("frame.passport")),
+            (.auditPage, words("frame.audit")),
         ]
         return all.filter { !$0.0.rule.roles.isDisjoint(with: identity.roles) }.map { route, name in
             ["href": route.path, "name": name, "isHere": path?.hasPrefix(route.path) ?? false]
