@@ -19,6 +19,24 @@ package struct PassCost: Hashable, Sendable {
 
     init(title: String) { self.title = title }
 
+    var untitled: PassCost {
+        var cost = PassCost(title: "")
+        cost.computeSeconds = computeSeconds
+        (cost.fetchedBytes, cost.storedBytes) = (fetchedBytes, storedBytes)
+        (cost.ssdReadBytes, cost.ssdWrittenBytes) = (ssdReadBytes, ssdWrittenBytes)
+        cost.commands = commands
+        return cost
+    }
+
+    /// So many bytes cross less.
+    mutating func spare(_ bytes: (fetched: Int, stored: Int), onSSD: Bool) {
+        fetchedBytes -= bytes.fetched
+        storedBytes -= bytes.stored
+        guard onSSD else { return }
+        ssdReadBytes -= bytes.fetched
+        ssdWrittenBytes -= bytes.stored
+    }
+
     /// Seconds of each resource, and of the pass: resources overlap, so the slowest one counts.
     package func seconds(_ budget: Budget) -> PassSeconds {
         let sealing = Double(fetchedBytes + storedBytes) / budget.link.sealBytesPerSecond

@@ -12,12 +12,14 @@ struct Search {
     private var evaluations = 0
     /// The last decision that was worked out for each number of rows, for the reasons.
     private var looked: [Int: Decision] = [:]
-    /// Bounds planning time; the order of trials puts the promising ones first.
-    private static let evaluationsMax = 150
+    /// Bounds planning time, since each trial's grows with the values and the passes; the order of trials puts the
+    /// promising ones first.
+    private let evaluationsMax: Int
 
     init(_ analysis: Analysis, _ budget: Budget) {
         self.analysis = analysis
         self.budget = budget
+        evaluationsMax = min(max(25_000 / (analysis.values.count * analysis.slots), 40), 150)
         tables = Dictionary(
             uniqueKeysWithValues: Self.chunkRows(analysis.graph.image).map {
                 ($0, ChunkTable(analysis.graph, chunkRows: $0))
@@ -69,9 +71,9 @@ struct Search {
             return explained(least)
         }
         var improves = true
-        while improves, evaluations < Self.evaluationsMax {
+        while improves, evaluations < evaluationsMax {
             improves = false
-            for neighbour in neighbours(chosen.layout.decision) where evaluations < Self.evaluationsMax {
+            for neighbour in neighbours(chosen.layout.decision) where evaluations < evaluationsMax {
                 guard let filled = fill(neighbour, below: chosen.seconds) else { continue }
                 chosen = filled
                 improves = true
@@ -237,7 +239,9 @@ struct Search {
         // Buffers leave gaps in the arena, so the first filling may turn out a little too large.
         for _ in 0..<6 {
             guard empty.leastBytes <= room else { break }
-            let knapsack = Knapsack(empty, budget, room: room)
+            var knapsack = Knapsack(empty, budget, room: room)
+            // Exchanges take time, and never gain that much.
+            if knapsack.estimate < limit * 1.25 { knapsack.exchange() }
             looked[decision.chunkRows] = knapsack.filled
             // Its sum is as good as the candidate's own, and much sooner there.
             guard knapsack.estimate < limit else { return nil }
@@ -369,7 +373,7 @@ extension Analysis {
 /// Which of the values that could move stay, and with how many chunks: those first that save most seconds for each byte
 /// they take, then whatever exchange of two makes the epoch shorter.
 private struct Knapsack {
-    private(set) var filled: Decision
+    private let decision: Decision
     private let budget: Budget
     private let chunks: Int
     private let items: [Item]
@@ -391,16 +395,23 @@ private struct Knapsack {
         /// Only whole or not at all.
         let isWhole: Bool
         /// By pass: sealed bytes that no longer cross, and slots that are no longer needed.
-        let saved: [(pass: Int, fetched: Int, stored: Int, slotBytes: Int)]
-        var movedBytes: Int { saved.reduce(0) { $0 + $1.fetched + $1.stored } }
+        let saved: [Saving]
+    }
+
+    private struct Saving {
+        let pass: Int
+        let fetched: Int
+        let stored: Int
+        let slotBytes: Int
     }
 
     init(_ empty: Search.Candidate, _ budget: Budget, room: Int) {
-        filled = empty.layout.decision
+        decision = empty.layout.decision
         self.budget = budget
         let layout = empty.layout
         chunks = layout.chunks
-        costs = empty.costs
+        // Without their titles, since they are changed often.
+        costs = empty.costs.map(\.untitled)
         seconds = costs.map { $0.seconds(budget).pass }
         free = empty.memory.usageByPass.map { room - $0 }
         items = layout.values.indices.compactMap { Self.item($0, layout, empty.memory) }
@@ -408,10 +419,14 @@ private struct Knapsack {
         levels = Array(repeating: 0, count: items.count)
         estimate = seconds.reduce(0, +)
         fill()
-        exchange()
+    }
+
+    var filled: Decision {
+        var filled = decision
         for (item, level) in zip(items, levels) where level > 0 {
             filled.ways[item.value] = level == chunks ? .device : .moved(residentChunks: level)
         }
+        return filled
     }
 
     /// Bytes that an item takes in a pass with so many chunks.
@@ -444,27 +459,21 @@ private struct Knapsack {
     private func gain(_ index: Int, _ level: Int) -> Double {
         var gain = 0.0
         for saving in items[index].saved {
+            let moved = less(saving, index, level)
             var cost = costs[saving.pass]
-            change(&cost, saving, index, to: level)
+            cost.spare(moved, onSSD: isOnSSD[index])
             gain += seconds[saving.pass] - cost.seconds(budget).pass
-            let share = Double(level - levels[index]) / Double(chunks)
-            gain += 1e-15 * share * Double(saving.fetched + saving.stored)
+            gain += 1e-15 * Double(moved.fetched + moved.stored)
         }
         return gain
     }
 
-    private func change(
-        _ cost: inout PassCost, _ saving: (pass: Int, fetched: Int, stored: Int, slotBytes: Int), _ index: Int,
-        to level: Int
-    ) {
-        let fetched = saving.fetched * level / chunks - saving.fetched * levels[index] / chunks
-        let stored = saving.stored * level / chunks - saving.stored * levels[index] / chunks
-        cost.fetchedBytes -= fetched
-        cost.storedBytes -= stored
-        if isOnSSD[index] {
-            cost.ssdReadBytes -= fetched
-            cost.ssdWrittenBytes -= stored
-        }
+    /// Bytes that cross less in a pass with so many chunks.
+    private func less(_ saving: Saving, _ index: Int, _ level: Int) -> (fetched: Int, stored: Int) {
+        (
+            saving.fetched * level / chunks - saving.fetched * levels[index] / chunks,
+            saving.stored * level / chunks - saving.stored * levels[index] / chunks
+        )
     }
 
     private mutating func set(_ index: Int, _ level: Int) {
@@ -472,7 +481,8 @@ private struct Knapsack {
         let item = items[index]
         for pass in item.passes { free[pass] += bytes(item, levels[index], in: pass) - bytes(item, level, in: pass) }
         for saving in item.saved {
-            change(&costs[saving.pass], saving, index, to: level)
+            let moved = less(saving, index, level)
+            costs[saving.pass].spare(moved, onSSD: isOnSSD[index])
             estimate -= seconds[saving.pass]
             seconds[saving.pass] = costs[saving.pass].seconds(budget).pass
             estimate += seconds[saving.pass]
@@ -499,10 +509,10 @@ private struct Knapsack {
     }
 
     /// Takes chunks from one for another, and fills up what that leaves, as long as it helps.
-    private mutating func exchange() {
+    mutating func exchange() {
         var improves = true
         var rounds = 0
-        while improves, rounds < 3 {
+        while improves, rounds < 2 {
             improves = false
             rounds += 1
             for from in items.indices where levels[from] > 0 {
@@ -534,7 +544,7 @@ private struct Knapsack {
         let section = layout.values[value].section
         let storage = layout.storage[value]
         guard section != nil || (storage.spilled != nil && storage.sliceWidth == 0) else { return nil }
-        var saved: [(pass: Int, fetched: Int, stored: Int, slotBytes: Int)] = []
+        var saved: [Saving] = []
         let moved =
             section == nil
             ? layout.chunks * Planner.sealed(layout.stride(width: layout.values[value].width))
@@ -562,7 +572,10 @@ private struct Knapsack {
             let slots =
                 (memory.local[number][value] ?? [])
                 + (memory.sliceColumns[number][value] ?? [])
-            saved.append((number, fetched, stored, slots.reduce(0) { $0 + memory.items[$1].bytes }))
+            saved.append(
+                Saving(
+                    pass: number, fetched: fetched, stored: stored,
+                    slotBytes: slots.reduce(0) { $0 + memory.items[$1].bytes }))
         }
         let isSource = !layout.analysis.gatheredIn[value].isEmpty
         return Item(
