@@ -46,12 +46,15 @@ extension Gateway {
         // Data that no policy speaks of any more have no pool; the decision refuses them with its reason.
         guard let training = try policies().policies[run.dataset]?.training else { return nil }
         let fabric = try fabric()
+        // A run that takes its own device again after a restart does not wait in line for it.
+        let hasNode = fabric.nodes.contains { training.pools.value.contains($0.node.pool) && $0.quarantine == nil }
+        if only == nil, hasNode, let busy = try hindrance(of: run, pools: training.pools.value) { throw busy }
         let fence = nextFence()
         let lease = try LeaseID("lease-\(fence)")
         var isBusy = false
         for status in fabric.nodes
         where training.pools.value.contains(status.node.pool) && status.quarantine == nil
-            && (only == nil || only == status.node.id)
+            && (only.map { $0 == status.node.id } ?? !isDrained(status.node.id))
         {
             do throws(FabricError) {
                 let node = try await fabric.attest(status.node.id, lease: lease, fence: fence)
@@ -64,6 +67,7 @@ extension Gateway {
                     continue
                 }
                 deviceRefusals[run.id] = nil
+                leaveLine(run.id)
                 return AcceptedNode(node: node, pool: status.node.pool, evidence: evidence, rttMicroseconds: rtt)
             } catch {
                 if error.code == .notFree { isBusy = true }
@@ -76,11 +80,12 @@ extension Gateway {
                 if error.refusal?.code == .staleFence { return nil }
             }
         }
-        if isBusy { throw GatewayError(.busy, "every device that this run may use is busy; the run waits for one") }
+        if isBusy { throw try busy(run.id) }
+        leaveLine(run.id)
         return nil
     }
 
-    private func recordQuarantine(of node: NodeID, _ error: FabricError) throws {
+    func recordQuarantine(of node: NodeID, _ error: FabricError) throws {
         try ledger.record(
             Event(.nodeQuarantined, .done).with {
                 $0.device = node
@@ -574,6 +579,7 @@ extension Gateway {
             let certificate = try await session.gpu.scrub()
             sessions[run.id] = nil
             session.spills.remove()
+            wakeLine()
             try ledger.record(
                 Event(.deviceScrubbed, .done).with {
                     $0.device = certificate.node

@@ -34,6 +34,8 @@ package actor Gateway {
     /// Runs that an advance of this process is working on.
     var advancing: Set<RunID> = []
     var attestedNodes: [RunID: AttestedNode] = [:]
+    /// Runs that found every device busy, with the pools they may use.
+    var deviceWaits: [RunID: Set<String>] = [:]
     /// Why the last device that was asked could not be had.
     var deviceRefusals: [RunID: FabricError] = [:]
     /// How often a run's training is kept, so that a crash does not cost it.

@@ -82,6 +82,12 @@ package enum Route: String, CaseIterable, Sendable {
     case apiNodes = "GET /api/v1/nodes"
     case apiNodeAdd = "PUT /api/v1/nodes/:node"
     case apiNodeReinstate = "POST /api/v1/nodes/:node/reinstate"
+    case apiNode = "GET /api/v1/nodes/:node"
+    case apiNodeDrain = "POST /api/v1/nodes/:node/drain"
+    case apiNodeQuarantine = "POST /api/v1/nodes/:node/quarantine"
+    case apiNodeMeasure = "POST /api/v1/nodes/:node/measure"
+    case apiDeviceLine = "GET /api/v1/device-line"
+    case apiInventory = "PUT /api/v1/inventory"
 
     // Signing in and out.
     case signInPage = "GET /sign-in"
@@ -218,7 +224,11 @@ extension Route {
         case .apiPersonAdd: Rule(.roles([.operatorRole]), .administer, Self.form)
         case .apiTokens: Rule(.signedIn, .read)
         case .apiTokenCreate, .apiTokenRevoke: Rule(.signedIn, .administer, Self.form)
-        case .apiNodes: Rule(.roles([.operatorRole, .securityOfficer, .complianceOfficer]), .administer)
+        case .apiNodes, .apiNode, .apiDeviceLine:
+            Rule(.roles([.operatorRole, .securityOfficer, .complianceOfficer]), .administer)
+        case .apiNodeDrain, .apiNodeMeasure: Rule(.roles([.operatorRole]), .administer, Self.form)
+        case .apiNodeQuarantine: Rule(.roles([.operatorRole, .securityOfficer]), .administer, Self.form)
+        case .apiInventory: Rule(.roles([.operatorRole]), .administer, Self.text)
         case .apiNodeAdd: Rule(.roles([.operatorRole]), .administer, Self.form)
         case .apiNodeReinstate: Rule(.roles([.operatorRole]), .administer, Self.form)
 

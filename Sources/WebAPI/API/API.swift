@@ -57,7 +57,9 @@ package struct API: Sendable {
             try await policyBundles(call, caller.person)
         case .apiPeople, .apiPerson, .apiPersonAdd, .apiTokens, .apiTokenCreate, .apiTokenRevoke:
             try await people(call, caller)
-        case .apiNodes, .apiNodeAdd, .apiNodeReinstate: try await nodes(call, caller.person)
+        case .apiNodes, .apiNodeAdd, .apiNodeReinstate, .apiNode, .apiNodeDrain, .apiNodeQuarantine, .apiNodeMeasure,
+            .apiDeviceLine, .apiInventory:
+            try await nodes(call, caller.person)
         default: throw Problem.notFound("there is nothing at this address")
         }
     }
@@ -446,7 +448,7 @@ extension API {
     }
 }
 
-// MARK: - People, nodes
+// MARK: - People
 
 extension API {
     private func people(_ call: APICall, _ caller: APICaller) async throws -> APIReply {
@@ -488,32 +490,6 @@ extension API {
             try call.expectNothingMore()
             try await gateway.revokeKey(call.id("token"), by: person)
             return APIReply(204, .nothing)
-        }
-    }
-
-    private func nodes(_ call: APICall, _ person: PersonID) async throws -> APIReply {
-        switch call.route {
-        case .apiNodeAdd:
-            try call.expectNoQuery()
-            let node: NodeID = try call.id("node")
-            var fields = try Fields(body: call.body)
-            let address = try fields.text("address", lengthMax: 300)
-            let pool: DatasetID = try fields.id("pool")
-            let measurements = fields.json("measurements") ?? .object([:])
-            try fields.finish()
-            try await gateway.addNode(
-                node, address: address, pool: pool.text, measurements: measurements.canonicalText, by: person)
-            return APIReply(json: ["node": .string(node.text), "pool": .string(pool.text)])
-        case .apiNodeReinstate:
-            try call.expectNothingMore()
-            let node: NodeID = try call.id("node")
-            try await gateway.releaseFromQuarantine(node, by: person)
-            return APIReply(json: ["node": .string(node.text)])
-        default:
-            var query = try Fields(query: call.query)
-            let page = try query.page(order: .oldest)
-            try query.finish()
-            return APIReply(json: try await gateway.nodes(page, by: person).json(\.json))
         }
     }
 }

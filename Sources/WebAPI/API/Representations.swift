@@ -6,9 +6,9 @@ package import Vocabulary
 
 extension JSON {
     fileprivate static func optional(_ text: String?) -> JSON { text.map(JSON.string) ?? .null }
-    fileprivate static func strings(_ texts: [String]) -> JSON { .array(texts.map(JSON.string)) }
+    static func strings(_ texts: [String]) -> JSON { .array(texts.map(JSON.string)) }
     fileprivate static func time(_ time: Timestamp) -> JSON { .string(time.description) }
-    fileprivate static func count(_ number: Int) -> JSON { .integer(Int64(number)) }
+    static func count(_ number: Int) -> JSON { .integer(Int64(number)) }
 }
 
 extension Page {
