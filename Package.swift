@@ -172,7 +172,8 @@ let package = Package(
 
         // Tests.
         .target(
-            name: "TestSupport", dependencies: ["Vocabulary", "Sealing", "DurableFiles", crypto], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["Vocabulary", "Sealing", "DurableFiles", crypto],
+            path: "Tests/TestSupport",
             swiftSettings: strict),
         tests("LayeringTests", []),
         tests("VocabularyTests", ["Vocabulary"]),

@@ -84,7 +84,7 @@ extension Gateway {
                 "no node of pool \(pools.joined(separator: " or ")) can be reached and is accepted; see `sekisho fabric list`"
             )
         }
-        let hours = DeviceHours(of: run, grant.id, in: ledger, now: clock.now())
+        let hours = try deviceHours(of: run, grant, now: clock.now())
         var question = RunQuestion(
             now: clock.now(), run: run.id, dataset: run.dataset, requester: run.researcher, purpose: grant.purpose,
             target: facts.specification.label,

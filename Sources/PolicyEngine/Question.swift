@@ -218,7 +218,8 @@ package struct RunQuestion: Sendable, Equatable {
     /// People whose consent holds, and so whose data the run would see.
     package var cohort: Int
     package var device: Device?
-    /// Device hours that other runs under this grant have used or may still use, begun hours counted whole.
+    /// Device hours that other runs of the same grant, person or project, as the policy counts them, have used or may
+    /// still use; begun hours counted whole.
     package var hoursUsed: Int
     package var hoursAsked: Int
     /// What the requester's passport holds at this moment.

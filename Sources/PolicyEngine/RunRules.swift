@@ -131,7 +131,7 @@ extension PolicySet {
         if overflow || total > limit.value {
             ruling.refuse(
                 .deviceHours, limit,
-                "the grant allows \(limit.value) device hours in all; \(question.hoursUsed) are used or taken and "
+                "each \(policy.training.hoursPer.rawValue) has \(limit.value) device hours in all; \(question.hoursUsed) are used or taken and "
                     + "\(question.hoursAsked) asked for")
         }
         ruling.oblige(.hoursMax, limit, String(limit.value))

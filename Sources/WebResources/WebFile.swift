@@ -11,7 +11,8 @@ package enum WebFile {
 
     /// Mustache templates by the name that others include them by.
     package static let templates: [String: String] = [
-        "access": text(PackageResources.access_mustache), "again": text(PackageResources.again_mustache), "audit": text(PackageResources.audit_mustache),
+        "access": text(PackageResources.access_mustache),
+        "again": text(PackageResources.again_mustache), "audit": text(PackageResources.audit_mustache),
         "badge": text(PackageResources.badge_mustache), "csrf": text(PackageResources.csrf_mustache),
         "export": text(PackageResources.export_mustache), "fault": text(PackageResources.fault_mustache),
         "field": text(PackageResources.field_mustache), "form-page": text(PackageResources.form_page_mustache),
