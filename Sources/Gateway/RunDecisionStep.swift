@@ -78,12 +78,14 @@ extension Gateway {
                 "no node of pool \(pools.joined(separator: " or ")) can be reached and is accepted; see `sekisho fabric list`"
             )
         }
+        let asked = try accessDecided(of: grant)
         let question = RunQuestion(
             now: clock.now(), run: run.id, dataset: run.dataset, requester: run.researcher, purpose: grant.purpose,
             target: facts.specification.label,
             grant: RunQuestion.Grant(
                 id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
-                granted: grant.granted, expires: grant.expires, revoked: false, obligations: grant.obligations),
+                granted: grant.granted, expires: grant.expires, revoked: false, obligations: grant.obligations,
+                country: asked?.country, institution: asked?.institution, project: asked?.project),
             cohort: try await vault.cohort(run.dataset, run.version, permits: try consentsAllowing(grant.purpose))
                 .subjects,
             device: device,
@@ -96,6 +98,14 @@ extension Gateway {
             $0.purpose = grant.purpose.codes.joined(separator: ",")
         }
         try ledger.record(event, in: .run(run.id), key: RunCase.Key.decided)
+    }
+
+    /// What a grant was decided on; `nil` where the record says nothing of it, and what needs it is then refused.
+    private func accessDecided(of grant: Grant) throws -> AccessQuestion? {
+        guard let input = ledger.file(.request(grant.request))[AccessRequest.Key.decided]?.payload["input"],
+            case .access(let question)? = try? Question(input: input)
+        else { return nil }
+        return question
     }
 
     /// Device hours that runs under a grant have used, begun hours counted whole.

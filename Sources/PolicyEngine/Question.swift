@@ -172,10 +172,15 @@ package struct RunQuestion: Sendable, Equatable {
         package let revoked: Bool
         /// What the access decision obliged the holder to.
         package let obligations: [Obligation]
+        /// Where, by whom and in which project the data are used, as the access decision was told.
+        package let country: String?
+        package let institution: String?
+        package let project: String?
 
         package init(
             id: GrantID, dataset: DatasetID, holder: PersonID, purpose: Purpose, granted: Timestamp,
-            expires: Timestamp, revoked: Bool, obligations: [Obligation]
+            expires: Timestamp, revoked: Bool, obligations: [Obligation], country: String? = nil,
+            institution: String? = nil, project: String? = nil
         ) {
             self.id = id
             self.dataset = dataset
@@ -185,6 +190,9 @@ package struct RunQuestion: Sendable, Equatable {
             self.expires = expires
             self.revoked = revoked
             self.obligations = obligations
+            self.country = country
+            self.institution = institution
+            self.project = project
         }
     }
 

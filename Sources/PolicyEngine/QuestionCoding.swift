@@ -97,6 +97,8 @@ extension RunQuestion {
                     "id": $0.id.json, "dataset": $0.dataset.json, "holder": $0.holder.json,
                     "purpose": $0.purpose.json, "granted": $0.granted.json, "expires": $0.expires.json,
                     "revoked": .bool($0.revoked), "obligations": .array($0.obligations.map(\.json)),
+                    "country": $0.country.map { .string($0) }, "institution": $0.institution.map { .string($0) },
+                    "project": $0.project.map { .string($0) },
                 ])
             },
             "device": device.map {
@@ -119,7 +121,9 @@ extension RunQuestion {
                     holder: try grant.identifier("holder"), purpose: try Purpose(grant.object("purpose")),
                     granted: try grant.timestamp("granted"), expires: try grant.timestamp("expires"),
                     revoked: try grant.flag("revoked"),
-                    obligations: try grant.objects("obligations", Obligation.init))
+                    obligations: try grant.objects("obligations", Obligation.init),
+                    country: try grant.countryIfPresent("country"),
+                    institution: try grant.lineIfPresent("institution"), project: try grant.lineIfPresent("project"))
             },
             cohort: try facts.integer("cohort"),
             device: try facts.objectIfPresent("device") { device throws(QuestionError) in

@@ -72,6 +72,10 @@ enum FieldName {
         "ethicsDigest": "request-new.digest", "ethicsExpires": "request-new.expires", "verdict": "review.verdict",
         "comment": "review.comment", "grant": "run-new.grant", "specification": "run-new.specification",
         "id": "run-new.id", "memory": "run-new.memory", "range": "export.range",
+        "requester": "policies.decide-requester", "ethics": "policies.decide-ethics",
+        "agreed": "policies.decide-agreed", "votes": "policies.decide-votes", "question": "policies.question",
+        "signature": "policies.signature", "key": "policies.key", "content": "policies.text",
+        "accept": "take.accept",
     ]
 }
 

@@ -12,6 +12,7 @@ package struct Site: PageWriter {
     private let library: MustacheLibrary
     let sent = SentForms()
     let exports = Exports()
+    let readings = PolicyReadings()
 
     package init() {
         do {
@@ -37,6 +38,7 @@ package struct Site: PageWriter {
         registerRuns(routes)
         registerReleases(routes)
         registerAudit(routes)
+        registerPolicies(routes)
     }
 
     private static func registerFiles(_ routes: Routes) {
@@ -59,7 +61,8 @@ package struct Site: PageWriter {
         if !roles.isDisjoint(with: Route.reviewsPage.rule.roles.subtracting([.complianceOfficer])) {
             return Route.reviewsPage.path
         }
-        return roles.contains(.complianceOfficer) ? Route.auditPage.path : Route.runsPage.path
+        if roles.contains(.complianceOfficer) { return Route.auditPage.path }
+        return roles.contains(.policyAdministrator) ? Route.policiesPage.path : Route.runsPage.path
     }
 
     static func redirect(to path: String) -> Response {
@@ -72,6 +75,8 @@ package struct Site: PageWriter {
 /// What was just done, told once at the top of the page that follows; a closed list, because it travels in the address.
 enum Done: String {
     case filed, reviewed, started, cancelled, released
+    case proposed, signed, activated, keyed
+    case keyEnded = "key-ended"
 
     var key: String {
         switch self {
@@ -80,6 +85,11 @@ enum Done: String {
         case .started: "run.started"
         case .cancelled: "run.cancelled"
         case .released: "release.reviewed"
+        case .proposed: "policies.done.proposed"
+        case .signed: "policies.done.signed"
+        case .activated: "policies.done.activated"
+        case .keyed: "policies.done.keyed"
+        case .keyEnded: "policies.done.key-ended"
         }
     }
 
@@ -128,6 +138,7 @@ extension Site {
         let all: [(Route, String)] = [
             (.requestsPage, words("frame.requests")), (.reviewsPage, words("frame.reviews")),
             (.runsPage, words("frame.runs")), (.auditPage, words("frame.audit")),
+            (.policiesPage, words("frame.policies")),
         ]
         return all.filter { !$0.0.rule.roles.isDisjoint(with: identity.roles) }.map { route, name in
             ["href": route.path, "name": name, "isHere": path?.hasPrefix(route.path) ?? false]

@@ -130,7 +130,7 @@ def context(given, policy):
             "monthsHeld": months_held(granted, now),
             "revoked": grant["revoked"],
             "obligations": [o["code"] for o in grant["obligations"]],
-        }
+        } | {name: grant[name] for name in ("country", "institution", "project") if name in grant}
     if "device" in given:
         device = given["device"]
         facts["device"] = {
