@@ -453,8 +453,12 @@ extension Site {
     }
 
     private static func rule(_ rule: PolicyReading.Rule, _ words: Words) -> [String: Any] {
+        var values = rule.values
+        if let term = rule.term, values["label"] != nil, words.language == .japanese {
+            values["label"] = term.labelJapanese
+        }
         var content: [String: Any] = [
-            "words": words("rule.\(rule.key)", rule.values), "path": rule.path, "line": "\(rule.line)",
+            "words": words("rule.\(rule.key)", values), "path": rule.path, "line": "\(rule.line)",
         ]
         if let term = rule.term {
             content["term"] = ["code": term.code, "label": term.label, "labelJapanese": term.labelJapanese]

@@ -59,7 +59,7 @@ extension Site {
                 "number": "\(index)", "name": file.name, "isNew": file.isNew, "isRemoved": file.isRemoved,
                 "label": words("policies.text-of", ["name": file.name]),
                 "removeLabel": words("policies.remove", ["name": file.name]),
-                "rows": "\(min(max(file.content.split(separator: "\n").count + 2, 4), 40))", "content": file.content,
+                "rows": "\(min(max(file.content.split(separator: "\n").count + 2, 4), 14))", "content": file.content,
                 "marks": Self.marks(marks.filter { $0.file == file.name }, words),
             ]
         }
