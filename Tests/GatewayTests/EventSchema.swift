@@ -85,6 +85,8 @@ struct EventSchema: Sendable {
             return (value.integerValue ?? .max) <= wanted.integerValue! ? nil : "\(place) is too large"
         case "minItems":
             return value.arrayValue!.count >= Int(wanted.integerValue!) ? nil : "\(place) has too few items"
+        case "uniqueItems":
+            return Set(value.arrayValue!).count == value.arrayValue!.count ? nil : "\(place) says something twice"
         case "items":
             for (number, item) in (value.arrayValue ?? []).enumerated() {
                 if let words = objection(to: item, wanted, at: "\(place)[\(number)]") { return words }
