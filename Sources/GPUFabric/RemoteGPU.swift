@@ -12,12 +12,14 @@ package final class AttestedNode: Sendable {
     private let session: AttestedSession
     private let pool: NodePool
     private let timing: LeaseTiming
+    private let tls: TLSContext
     private let taken = Mutex(false)
 
-    init(_ session: AttestedSession, pool: NodePool, timing: LeaseTiming) {
+    init(_ session: AttestedSession, pool: NodePool, timing: LeaseTiming, tls: TLSContext) {
         self.session = session
         self.pool = pool
         self.timing = timing
+        self.tls = tls
     }
 
     deinit { giveUp() }
@@ -64,10 +66,10 @@ package final class AttestedNode: Sendable {
         guard claim() else { throw FabricError(.detached, "the node was leased or given up already") }
         let grant = LeaseGrant(
             lease: lease, run: run, attempt: attempt, ttlMilliseconds: timing.ttlMilliseconds,
-            deviceBytes: session.evidence.deviceBytes, receipt: receipt,
+            lanes: UInt8(timing.lanes), deviceBytes: session.evidence.deviceBytes, receipt: receipt,
             wrappedRunKey: wrappedRunKey)
-        let attachment = Attachment(session, run: run, pool: pool, timing: timing, refused: refused)
-        try await attachment.begin(grant)
+        let attachment = Attachment(session, run: run, pool: pool, timing: timing, tls: tls, refused: refused)
+        try await attachment.lease(grant)
         return RemoteGPU(attachment)
     }
 
@@ -136,7 +138,7 @@ package final class RemoteGPU: Sendable {
     package func ring(_ program: UInt32, _ arguments: [UInt8]) async throws(FabricError) -> [UInt8] {
         let transaction = attachment.nextTransaction()
         let answer = try await attachment.ask(
-            .doorbell(program: program, transaction: transaction, arguments: arguments), seconds: nil)
+            .doorbell(program: program, transaction: transaction, arguments: arguments), isBounded: false)
         guard case .complete(transaction, let result) = answer else { throw attachment.violation() }
         return result
     }
@@ -174,264 +176,5 @@ extension Fabric {
             scrub = .failure(error)
         }
         return AttachmentOutcome(result: result, scrub: scrub, counters: counters)
-    }
-}
-
-/// The state behind a `RemoteGPU`, which its threads share: control channel, lane, renewal.
-private final class Attachment: Sendable {
-    private enum Phase { case asking, open, scrubbing, ended }
-
-    private struct State {
-        var phase = Phase.asking
-        var failure: FabricError?
-        var transaction: UInt64 = 0
-        var isStarted = false
-        var server: WindowServer?
-    }
-
-    let session: AttestedSession
-    private let run: RunID
-    private let pool: NodePool
-    private let timing: LeaseTiming
-    private let refused: @Sendable (WindowRefusal) -> Void
-    private let state = Monitor(State())
-    private let clientHolder = Mutex<ControlClient?>(nil)
-
-    static let laneIndex: UInt16 = 0
-
-    init(
-        _ session: AttestedSession, run: RunID, pool: NodePool, timing: LeaseTiming,
-        refused: @escaping @Sendable (WindowRefusal) -> Void
-    ) {
-        self.session = session
-        self.run = run
-        self.pool = pool
-        self.timing = timing
-        self.refused = refused
-    }
-
-    private var client: ControlClient { clientHolder.withLock { $0! } }
-
-    var failure: FabricError? { state.withLock { $0.failure } }
-    var counters: FabricCounters { state.withLock { $0.server }?.counters ?? FabricCounters() }
-
-    // MARK: Beginning
-
-    /// On a refusal the node is free again; on anything else it is quarantined.
-    func begin(_ grant: LeaseGrant) async throws(FabricError) {
-        let client = ControlClient(session.connection, fence: session.fence) { [weak self] in self?.fail($0) }
-        clientHolder.withLock { $0 = client }
-        client.start()
-        do throws(FabricError) {
-            guard case .done = try await answer(to: grant, client) else { throw violation() }
-        } catch {
-            guard error.code == .refused, failure == nil else {
-                fail(error)
-                throw error
-            }
-            state.withLock { $0.phase = .ended }
-            client.close(error)
-            pool.release(session.node.id)
-            throw error
-        }
-        let opened = await onThread { [self] in Result { () throws(FabricError) in try openLane() } }
-        do throws(FabricError) {
-            let server = try opened.get()
-            state.withLock { $0.server = server }
-        } catch {
-            fail(error)
-            throw error
-        }
-    }
-
-    /// Asks for the lease, and keeps it alive from the moment of the answer, not from when the asking task is resumed:
-    /// where the shared pool is busy, that may be longer than a lease lives.
-    private func answer(to grant: LeaseGrant, _ client: ControlClient) async throws(FabricError) -> ControlMessage {
-        let answer = await withCheckedContinuation { continuation in
-            // A takeover scrubs the lease before first.
-            client.send(.leaseGrant(grant), seconds: timing.scrubSeconds) { [self] answer in
-                if case .success(.done) = answer {
-                    pool.apply(.granted, to: session.node.id)
-                    state.withLock { if $0.phase == .asking { $0.phase = .open } }
-                    startThread { [self] in renew() }
-                }
-                continuation.resume(returning: answer)
-            }
-        }
-        return try answer.get()
-    }
-
-    private func openLane() throws(FabricError) -> WindowServer {
-        let session = session
-        let milliseconds = timing.requestSeconds * 1000
-        let lane = try overTransport { () throws(TransportError) in
-            let socket = try Socket.connect(
-                host: session.node.host, port: session.node.port, milliseconds: milliseconds)
-            let token = session.connection.export(
-                label: LaneRecord.tokenLabel,
-                context: LaneRecord.tokenContext(transcript: session.transcript, lane: Self.laneIndex))
-            try socket.writeAll(Lane.Opening(lane: Self.laneIndex, token: token.withBytes { Array($0) }).bytes)
-            return Lane(
-                socket, index: Self.laneIndex, outgoing: .toNode, control: session.connection,
-                transcript: session.transcript, fence: session.fence)
-        }
-        let server = WindowServer(lane, refused: refused) { [weak self] in self?.laneEnded($0) }
-        try server.start()
-        return server
-    }
-
-    private func renew() {
-        while true {
-            let isOver: Bool? = state.wait(milliseconds: timing.renewMilliseconds) { state in
-                state.phase == .open ? nil : true
-            }
-            guard isOver == nil else { return }
-            client.send(.leaseRenew, seconds: timing.ttlSeconds) { [weak self] answer in
-                switch answer {
-                case .success(.done): self?.state.withLock { $0.server }?.count { $0.renewals += 1 }
-                case .success: _ = self?.violation()
-                case .failure(let error): self?.renewalFailed(error)
-                }
-            }
-        }
-    }
-
-    /// A renewal that crossed the beginning of the scrub is refused, and rightly.
-    private func renewalFailed(_ error: FabricError) {
-        if state.withLock({ $0.phase == .open }) { fail(error) }
-    }
-
-    /// A lane ends when the node closes it: rightly when a scrub begins, and otherwise for a reason that the control
-    /// channel knows, if it is still there.
-    private func laneEnded(_ error: FabricError) {
-        guard error.code == .lost else { return fail(error) }
-        guard state.withLock({ $0.phase != .scrubbing }) else { return }
-        client.send(.leaseRenew, seconds: timing.ttlSeconds) { [weak self] answer in
-            if case .failure(let cause) = answer { self?.fail(cause) } else { self?.fail(error) }
-        }
-    }
-
-    // MARK: Working
-
-    func map(_ windows: [MappedWindow]) throws(FabricError) { try openServer().map(windows) }
-
-    func unmap(_ ids: [UInt16]) { state.withLock { $0.server }?.unmap(ids) }
-
-    func nextTransaction() -> UInt64 {
-        state.withLock { $0.server }?.count { $0.doorbells += 1 }
-        return state.withLock { state in
-            state.transaction += 1
-            return state.transaction
-        }
-    }
-
-    func started() {
-        let isFirst = state.withLock { state in
-            defer { state.isStarted = true }
-            return !state.isStarted && state.phase == .open
-        }
-        if isFirst { pool.apply(.started, to: session.node.id) }
-    }
-
-    func ask(_ message: ControlMessage) async throws(FabricError) -> ControlMessage {
-        try await ask(message, seconds: timing.requestSeconds)
-    }
-
-    func ask(_ message: ControlMessage, seconds: Int?) async throws(FabricError) -> ControlMessage {
-        _ = try openServer()
-        do throws(FabricError) {
-            return try await client.request(message, seconds: seconds)
-        } catch {
-            // The first cause, where there is one: a lost connection may be our own answer to a violation.
-            throw failure ?? error
-        }
-    }
-
-    func ask(_ message: ControlMessage, for expected: ControlMessage) async throws(FabricError) {
-        guard try await ask(message) == expected else { throw violation() }
-    }
-
-    func violation() -> FabricError {
-        let error = FabricError(.protocolViolation, "the node answered wrongly")
-        fail(error)
-        return error
-    }
-
-    private func openServer() throws(FabricError) -> WindowServer {
-        let (server, phase, failure) = state.withLock { ($0.server, $0.phase, $0.failure) }
-        if let failure { throw failure }
-        guard let server, phase == .open else { throw FabricError(.detached, "the attachment has ended") }
-        return server
-    }
-
-    // MARK: Ending
-
-    func scrub() async throws(FabricError) -> ScrubCertificate {
-        let server = try openServer()
-        let mayGo = state.withLock { state in
-            guard state.phase == .open else { return false }
-            state.phase = .scrubbing
-            return true
-        }
-        guard mayGo else { throw FabricError(.detached, "the attachment has ended") }
-        do throws(FabricError) {
-            pool.apply(.drained, .scrubBegan, to: session.node.id)
-            let certificate = try await proveScrub()
-            state.withLock { $0.phase = .ended }
-            pool.apply(.scrubbed, to: session.node.id)
-            server.close()
-            client.close(FabricError(.detached, "the attachment has ended"))
-            return certificate
-        } catch {
-            let cause = failure ?? FabricError(.scrubUnproven, "the scrub is not proved: \(error.publicDescription)")
-            fail(cause)
-            throw cause
-        }
-    }
-
-    private func proveScrub() async throws(FabricError) -> ScrubCertificate {
-        let seed = RandomBytes.array(ScrubPattern.seedBytes)
-        let nonce = RandomBytes.array(ScrubPattern.seedBytes)
-        guard case .scrubProof(let certificate) = try await scrubProof(seed: seed, nonce: nonce) else {
-            throw FabricError(.protocolViolation, "the node answered wrongly")
-        }
-        let session = session
-        let run = run
-        let isGood = await onThread {
-            certificate.cause == .gateway && certificate.seed == seed && certificate.nonce == nonce
-                && certificate.fence == session.fence && certificate.lease == session.lease && certificate.run == run
-                && certificate.isGood(of: session)
-        }
-        guard isGood else { throw FabricError(.scrubUnproven, "the certificate does not fit the memory or the lease") }
-        return certificate
-    }
-
-    /// The challenge follows the fill at once, from the thread that takes the answers: the node waits no longer for it
-    /// than a lease lives.
-    private func scrubProof(seed: [UInt8], nonce: [UInt8]) async throws(FabricError) -> ControlMessage {
-        let client = client
-        let seconds = timing.scrubSeconds
-        let answer = await withCheckedContinuation { continuation in
-            client.send(.scrubBegin(seed: seed), seconds: seconds) { answer in
-                guard case .success(.scrubFilled) = answer else { return continuation.resume(returning: answer) }
-                client.send(.scrubChallenge(nonce: nonce), seconds: seconds) { continuation.resume(returning: $0) }
-            }
-        }
-        return try answer.get()
-    }
-
-    /// Tears everything down, once, and keeps the node out of the pool.
-    func fail(_ error: FabricError) {
-        let (isFirst, server) = state.withLock { state in
-            guard state.phase != .ended else { return (false, WindowServer?.none) }
-            // Before anybody can see the failure, so that whoever is told of it finds the node out of the pool.
-            pool.quarantine(session.node.id, code: error.code.rawValue, index: error.index, fence: session.fence)
-            state.phase = .ended
-            state.failure = error
-            return (true, state.server)
-        }
-        guard isFirst else { return }
-        server?.close()
-        clientHolder.withLock { $0 }?.close(error)
     }
 }
