@@ -75,6 +75,8 @@ package struct Revision: Sendable, Hashable, CustomStringConvertible {
 package struct ReviewEntry: Sendable {
     package enum Subject: Sendable, Equatable {
         case request(RequestID)
+        /// Emergency access that somebody has to look at afterwards.
+        case emergency(RequestID)
         case release(RunID)
     }
 
@@ -96,6 +98,8 @@ package struct GrantEntry: Sendable {
     /// What whoever uses the grant must do: a closed code, and the text, day or number that goes with it.
     package let obligations: [(code: String, value: String)]
     package let isExpired: Bool
+    /// Who took it away and why, if somebody did.
+    package let revocation: Revocation?
 }
 
 /// A run: where it is, who has it now, how it ended.
@@ -162,7 +166,12 @@ extension Gateway {
     /// A request is seen by its requester, by those who open every case, and by the reviewers its policy names.
     private func maySee(_ request: AccessRequest, _ person: PersonRecord) -> Bool {
         if request.requester == person.id || !person.roles.isDisjoint(with: Self.caseReaders) { return true }
-        guard let roles = try? policy(for: request.dataset).access.approvals.value.roles else { return false }
+        guard let access = try? policy(for: request.dataset) else { return false }
+        var roles = access.access.approvals.value.roles
+        // Whoever may approve an emergency, and whoever looks at it afterwards, are not always reviewers of requests.
+        if request.breaksGlass {
+            roles += Self.emergencyReviewers.map(\.rawValue) + (access.breakGlass.map { [$0.value.approver] } ?? [])
+        }
         return person.roles.contains { roles.contains($0.rawValue) }
     }
 
@@ -277,7 +286,7 @@ extension Gateway {
         return try Page(page, of: .reviews, subjects, place: \.0) { _, subject in
             let entry: ReviewEntry? =
                 switch subject {
-                case .request(let id): try review(of: accessRequest(id), by: person)
+                case .request(let id), .emergency(let id): try review(of: accessRequest(id), by: person)
                 case .release(let id): try review(of: runCase(id), by: person)
                 }
             guard let entry, entry.mayReview || !mine else { return nil }
@@ -286,6 +295,7 @@ extension Gateway {
     }
 
     func review(of request: AccessRequest, by person: PersonRecord) throws -> ReviewEntry? {
+        if request.awaitsReview { return emergencyReview(of: request, by: person) }
         guard request.finalDecision == nil, maySee(request, person),
             let missing = try? approvalsMissing(request)
         else { return nil }
@@ -297,6 +307,16 @@ extension Gateway {
                 && (try? reviewingRole(of: person.id, among: missing.roles, notOf: request.requester, "request"))
                     != nil,
             revision: Revision(request.file))
+    }
+
+    private func emergencyReview(of request: AccessRequest, by person: PersonRecord) -> ReviewEntry? {
+        guard maySee(request, person), let granted = request.file[AccessRequest.Key.granted] else { return nil }
+        return ReviewEntry(
+            subject: .emergency(request.id), dataset: request.dataset, owner: request.requester, since: granted.time,
+            missing: ApprovalsMissing(count: 1, roles: Self.emergencyReviewers.map(\.rawValue).sorted()),
+            votes: VoteEntry.read(request.file, .requestReviewed),
+            mayReview: !person.roles.isDisjoint(with: Self.emergencyReviewers)
+                && !request.hasPart(person.id), revision: Revision(request.file))
     }
 
     func review(of run: RunCase, by person: PersonRecord) throws -> ReviewEntry? {
@@ -353,8 +373,9 @@ extension Gateway {
     private func entry(of grant: Grant) -> GrantEntry {
         GrantEntry(
             grant: grant, purpose: grant.purpose.codes,
-            obligations: grant.obligations.map { ($0.code.rawValue, $0.value) }, isExpired: grant.expires <= clock.now()
-        )
+            obligations: grant.obligations.map { ($0.code.rawValue, $0.value) },
+            isExpired: grant.expires <= clock.now(),
+            revocation: revocation(of: grant))
     }
 
     package func runs(

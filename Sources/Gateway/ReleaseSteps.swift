@@ -270,6 +270,9 @@ extension Gateway {
         guard run.isReleased else {
             throw GatewayError(.refused, "run \(id) is not released; its checks and reviewers come first")
         }
+        if let end = try revocation(ofGrantOf: run) {
+            throw GatewayError(.refused, "the access that this run stood on was revoked (\(end.reason.rawValue))")
+        }
         let duties = try releaseDuties(of: run)
         guard duties.items.isEmpty || accepted == duties.hash.hex else {
             throw GatewayError(

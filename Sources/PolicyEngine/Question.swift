@@ -136,6 +136,8 @@ package struct AccessQuestion: Sendable, Equatable {
     package var authors: [PersonID]
     package var votes: [Vote]
     package var breakGlass: BreakGlass?
+    /// The requester's access was taken away after they asked, or is still taken away.
+    package var revoked = false
 
     package init(
         now: Timestamp, dataset: DatasetID, requester: PersonID, purpose: Purpose, termMonths: Int? = nil,
@@ -172,6 +174,8 @@ package struct RunQuestion: Sendable, Equatable {
         package let revoked: Bool
         /// What the access decision obliged the holder to.
         package let obligations: [Obligation]
+        /// An emergency asks for no visas.
+        package let isEmergency: Bool
         /// Where, by whom and in which project the data are used, as the access decision was told.
         package let country: String?
         package let institution: String?
@@ -179,8 +183,8 @@ package struct RunQuestion: Sendable, Equatable {
 
         package init(
             id: GrantID, dataset: DatasetID, holder: PersonID, purpose: Purpose, granted: Timestamp,
-            expires: Timestamp, revoked: Bool, obligations: [Obligation], country: String? = nil,
-            institution: String? = nil, project: String? = nil
+            expires: Timestamp, revoked: Bool, obligations: [Obligation], isEmergency: Bool = false,
+            country: String? = nil, institution: String? = nil, project: String? = nil
         ) {
             self.id = id
             self.dataset = dataset
@@ -190,6 +194,7 @@ package struct RunQuestion: Sendable, Equatable {
             self.expires = expires
             self.revoked = revoked
             self.obligations = obligations
+            self.isEmergency = isEmergency
             self.country = country
             self.institution = institution
             self.project = project
@@ -221,9 +226,11 @@ package struct RunQuestion: Sendable, Equatable {
     /// People whose consent holds, and so whose data the run would see.
     package var cohort: Int
     package var device: Device?
-    /// Device hours that runs under this grant have used, begun hours counted whole.
+    /// Device hours that other runs under this grant have used or may still use, begun hours counted whole.
     package var hoursUsed: Int
     package var hoursAsked: Int
+    /// What the requester's passport holds at this moment.
+    package var visas: [AccessQuestion.Visa] = []
 
     package init(
         now: Timestamp, run: RunID, dataset: DatasetID, requester: PersonID, purpose: Purpose, target: String,

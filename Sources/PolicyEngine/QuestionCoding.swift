@@ -48,15 +48,15 @@ extension AccessQuestion {
                     ])
                 }),
             "agreements": .array(agreements.map { .string($0) }),
-            "visas": .array(
-                visas.map { object(["type": .string($0.type), "by": .string($0.by), "expires": $0.expires.json]) }),
-            "authors": .array(authors.map(\.json)), "votes": .array(votes.map(\.json)),
+            "visas": .array(visas.map(\.json)), "authors": .array(authors.map(\.json)),
+            "votes": .array(votes.map(\.json)),
             "breakGlass": breakGlass.map {
                 object([
                     "reason": .string($0.reason), "minutes": .integer(Int64($0.minutes)),
                     "unreviewed": .integer(Int64($0.unreviewed)),
                 ])
             },
+            "revoked": revoked ? true : nil,
         ])
     }
 
@@ -73,9 +73,7 @@ extension AccessQuestion {
                     expires: try document.timestampIfPresent("expires"))
             },
             agreements: try facts.terms("agreements", of: "DUO"),
-            visas: try facts.objects("visas") { visa throws(QuestionError) in
-                Visa(type: try visa.text("type"), by: try visa.text("by"), expires: try visa.timestamp("expires"))
-            },
+            visas: try facts.objects("visas", Visa.init),
             authors: try facts.identifiers("authors"), votes: try facts.objects("votes", Vote.init),
             breakGlass: try facts.objectIfPresent("breakGlass") { emergency throws(QuestionError) in
                 BreakGlass(
@@ -83,6 +81,17 @@ extension AccessQuestion {
                     minutes: try emergency.integer("minutes", in: 1...1440),
                     unreviewed: try emergency.integer("unreviewed"))
             })
+        revoked = try facts.flagIfPresent("revoked") ?? false
+    }
+}
+
+extension AccessQuestion.Visa {
+    package var json: JSON {
+        object(["type": .string(type), "by": .string(by), "expires": expires.json])
+    }
+
+    fileprivate init(_ facts: inout Facts) throws(QuestionError) {
+        self.init(type: try facts.text("type"), by: try facts.text("by"), expires: try facts.timestamp("expires"))
     }
 }
 
@@ -97,6 +106,7 @@ extension RunQuestion {
                     "id": $0.id.json, "dataset": $0.dataset.json, "holder": $0.holder.json,
                     "purpose": $0.purpose.json, "granted": $0.granted.json, "expires": $0.expires.json,
                     "revoked": .bool($0.revoked), "obligations": .array($0.obligations.map(\.json)),
+                    "emergency": $0.isEmergency ? true : nil,
                     "country": $0.country.map { .string($0) }, "institution": $0.institution.map { .string($0) },
                     "project": $0.project.map { .string($0) },
                 ])
@@ -107,6 +117,7 @@ extension RunQuestion {
                     "rttMicroseconds": $0.rttMicroseconds.map { .integer(Int64($0)) },
                 ])
             },
+            "visas": visas.isEmpty ? nil : .array(visas.map(\.json)),
         ])
     }
 
@@ -122,6 +133,7 @@ extension RunQuestion {
                     granted: try grant.timestamp("granted"), expires: try grant.timestamp("expires"),
                     revoked: try grant.flag("revoked"),
                     obligations: try grant.objects("obligations", Obligation.init),
+                    isEmergency: try grant.flagIfPresent("emergency") ?? false,
                     country: try grant.countryIfPresent("country"),
                     institution: try grant.lineIfPresent("institution"), project: try grant.lineIfPresent("project"))
             },
@@ -133,6 +145,7 @@ extension RunQuestion {
                     rttMicroseconds: try device.integerIfPresent("rttMicroseconds"))
             },
             hoursUsed: try facts.integer("hoursUsed"), hoursAsked: try facts.integer("hoursAsked"))
+        visas = try facts.objectsIfPresent("visas", AccessQuestion.Visa.init)
     }
 }
 
@@ -427,6 +440,12 @@ struct Facts {
         let value = try read(&inner)
         try inner.end()
         return value
+    }
+
+    mutating func objectsIfPresent<Value>(
+        _ name: String, _ read: (inout Facts) throws(QuestionError) -> Value
+    ) throws(QuestionError) -> [Value] {
+        members[name] == nil ? [] : try objects(name, read)
     }
 
     mutating func objects<Value>(

@@ -76,6 +76,7 @@ enum FieldName {
         "agreed": "policies.decide-agreed", "votes": "policies.decide-votes", "question": "policies.question",
         "signature": "policies.signature", "key": "policies.key", "content": "policies.text",
         "accept": "take.accept",
+        "reason": "access.reason", "finding": "emergency.finding", "passport": "passport.text",
     ]
 }
 

@@ -112,13 +112,26 @@ extension Site {
                 "hasObligations": !grant.obligations.isEmpty,
                 "obligations": grant.obligations.map { ["words": Self.obligation($0.code, $0.value, words)] },
             ]
-            if isOwn, !grant.isExpired {
+            if let end = grant.revocation {
+                shown["revoked"] = words(
+                    "access.is-revoked",
+                    [
+                        "reason": words.name("revocation", end.reason.rawValue), "person": end.by.text,
+                        "time": words.minute(end.time),
+                    ])
+            }
+            if isOwn, !grant.isExpired, grant.revocation == nil {
                 shown["startLink"] = "/runs/new?\(Form([(name: "grant", value: grantID.text)]).encoded)"
             }
             content["grant"] = shown
         }
         if let verdict = Self.verdict(records, words) { content["verdict"] = verdict }
-        if review?.mayReview == true {
+        if !isOwn, !Route.accessPage.rule.roles.isDisjoint(with: context.identity?.roles ?? []) {
+            content["accessLink"] = "/access/\(entry.requester)"
+        }
+        if review?.mayReview == true, review?.subject == .emergency(id) {
+            content["emergency"] = Self.emergencyForm(id, typed, words)
+        } else if review?.mayReview == true {
             content["review"] = Self.reviewForm(
                 to: "/requests/\(id)/reviews", typed, verdictFault, commentFault, words, asksWhy: true)
         }

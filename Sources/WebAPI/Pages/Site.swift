@@ -39,6 +39,7 @@ package struct Site: PageWriter {
         registerReleases(routes)
         registerAudit(routes)
         registerPolicies(routes)
+        registerAccess(routes)
     }
 
     private static func registerFiles(_ routes: Routes) {
@@ -74,7 +75,7 @@ package struct Site: PageWriter {
 
 /// What was just done, told once at the top of the page that follows; a closed list, because it travels in the address.
 enum Done: String {
-    case filed, reviewed, started, cancelled, released
+    case filed, reviewed, started, cancelled, released, revoked, presented
     case proposed, signed, activated, keyed
     case keyEnded = "key-ended"
 
@@ -90,6 +91,8 @@ enum Done: String {
         case .activated: "policies.done.activated"
         case .keyed: "policies.done.keyed"
         case .keyEnded: "policies.done.key-ended"
+        case .revoked: "access.done"
+        case .presented: "passport.done"
         }
     }
 
@@ -137,7 +140,8 @@ extension Site {
     private static func navigation(_ identity: Identity, _ words: Words, _ path: String?) -> [[String: Any]] {
         let all: [(Route, String)] = [
             (.requestsPage, words("frame.requests")), (.reviewsPage, words("frame.reviews")),
-            (.runsPage, words("frame.runs")), (.auditPage, words("frame.audit")),
+            (.runsPage, words("frame.runs")), (.passportPage, words("frame.passport")),
+            (.auditPage, words("frame.audit")),
             (.policiesPage, words("frame.policies")),
         ]
         return all.filter { !$0.0.rule.roles.isDisjoint(with: identity.roles) }.map { route, name in
