@@ -82,10 +82,12 @@ extension Gateway {
 
     /// A grant as the run decision sees it now.
     func heldGrant(_ grant: Grant) -> RunQuestion.Grant {
-        RunQuestion.Grant(
+        let asked = accessDecided(of: grant)
+        return RunQuestion.Grant(
             id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
             granted: grant.granted, expires: grant.expires, revoked: revocation(of: grant) != nil,
-            obligations: grant.obligations, isEmergency: grant.origin == .emergency)
+            obligations: grant.obligations, isEmergency: grant.origin == .emergency, country: asked?.country,
+            institution: asked?.institution, project: asked?.project)
     }
 
     /// Stops a run that has lost what it stands on: its grant ended or was revoked, a visa ran out, the hours are used,

@@ -104,6 +104,14 @@ extension Gateway {
         try ledger.record(event, in: .run(run.id), key: RunCase.Key.decided)
     }
 
+    /// What a grant was decided on; `nil` where the record says nothing of it, and what needs it is then refused.
+    func accessDecided(of grant: Grant) -> AccessQuestion? {
+        guard let input = ledger.file(.request(grant.request))[AccessRequest.Key.decided]?.payload["input"],
+            case .access(let question)? = try? Question(input: input)
+        else { return nil }
+        return question
+    }
+
     package func runCase(_ id: RunID) throws -> RunCase {
         let file = ledger.file(.run(id))
         guard !file.records.isEmpty else { throw GatewayError(.notFound, "there is no run \(id)") }

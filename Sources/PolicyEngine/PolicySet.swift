@@ -98,12 +98,16 @@ struct PolicyDraft {
 
     init(files: [PolicyFile]) throws(PolicyError) {
         var findings: [Finding] = []
-        func add(_ rule: Finding.Rule, _ file: String, _ message: String) {
+        func add(_ rule: Finding.Rule, _ file: String, _ message: String, at place: YAMLValue? = nil) {
             findings.append(
-                Finding(rule: rule, severity: .error, file: file, line: 1, column: 1, message: message))
+                Finding(
+                    rule: rule, severity: .error, file: file, line: place?.line ?? 1, column: place?.column ?? 1,
+                    message: message))
         }
         var names: Set<String> = []
         var byFile: [String: Policy] = [:]
+        /// Where each file names its data set.
+        var named: [String: YAMLValue] = [:]
         var tests: [(name: String, root: YAMLValue)] = []
         if files.count > 2 * Self.policiesMax {
             add(.yamlTooMany, "", "more than \(2 * Self.policiesMax) policy files")
@@ -126,6 +130,9 @@ struct PolicyDraft {
                     tests.append((file.name, root))
                 } else if let policy = reader.policy(root) {
                     byFile[file.name] = policy
+                    if case .mapping(let pairs) = root.content {
+                        named[file.name] = pairs.first { $0.key.text == "dataset" }?.value
+                    }
                 }
                 findings += reader.findings
             } catch {
@@ -141,7 +148,7 @@ struct PolicyDraft {
                     same ? .datasetRepeated : .datasetLookAlike, name,
                     same
                         ? "\(other) already speaks of this data set"
-                        : "the data set of \(other) differs from this one only in capital letters")
+                        : "the data set of \(other) differs from this one only in capital letters", at: named[name])
             }
             policies[policy.dataset] = policy
         }

@@ -176,10 +176,15 @@ package struct RunQuestion: Sendable, Equatable {
         package let obligations: [Obligation]
         /// An emergency asks for no visas.
         package let isEmergency: Bool
+        /// Where, by whom and in which project the data are used, as the access decision was told.
+        package let country: String?
+        package let institution: String?
+        package let project: String?
 
         package init(
             id: GrantID, dataset: DatasetID, holder: PersonID, purpose: Purpose, granted: Timestamp,
-            expires: Timestamp, revoked: Bool, obligations: [Obligation], isEmergency: Bool = false
+            expires: Timestamp, revoked: Bool, obligations: [Obligation], isEmergency: Bool = false,
+            country: String? = nil, institution: String? = nil, project: String? = nil
         ) {
             self.id = id
             self.dataset = dataset
@@ -190,6 +195,9 @@ package struct RunQuestion: Sendable, Equatable {
             self.revoked = revoked
             self.obligations = obligations
             self.isEmergency = isEmergency
+            self.country = country
+            self.institution = institution
+            self.project = project
         }
     }
 

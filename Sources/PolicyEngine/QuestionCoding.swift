@@ -107,6 +107,8 @@ extension RunQuestion {
                     "purpose": $0.purpose.json, "granted": $0.granted.json, "expires": $0.expires.json,
                     "revoked": .bool($0.revoked), "obligations": .array($0.obligations.map(\.json)),
                     "emergency": $0.isEmergency ? true : nil,
+                    "country": $0.country.map { .string($0) }, "institution": $0.institution.map { .string($0) },
+                    "project": $0.project.map { .string($0) },
                 ])
             },
             "device": device.map {
@@ -131,7 +133,9 @@ extension RunQuestion {
                     granted: try grant.timestamp("granted"), expires: try grant.timestamp("expires"),
                     revoked: try grant.flag("revoked"),
                     obligations: try grant.objects("obligations", Obligation.init),
-                    isEmergency: try grant.flagIfPresent("emergency") ?? false)
+                    isEmergency: try grant.flagIfPresent("emergency") ?? false,
+                    country: try grant.countryIfPresent("country"),
+                    institution: try grant.lineIfPresent("institution"), project: try grant.lineIfPresent("project"))
             },
             cohort: try facts.integer("cohort"),
             device: try facts.objectIfPresent("device") { device throws(QuestionError) in

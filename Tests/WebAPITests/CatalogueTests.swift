@@ -87,6 +87,9 @@ struct CatalogueTests {
             ("part", ["whole run", "sweeps", "run image", "spilled tensors"]),
             ("run.figure", ["loss", "metric"]), ("picture", ["train", "validation", "test"]),
             ("audit", ["who", "what", "outcome", "dataset", "request", "run", "from", "to"]),
+            ("lint", KnownName.lintRules), ("rule", KnownName.rules), ("answer", KnownName.answers),
+            ("ask", KnownName.questionKinds), ("said", KnownName.ruleParts), ("action", KnownName.matrixActions),
+            ("bundle", KnownName.bundleStates),
             ("problem", problems + problems.map { "\($0).what" }),
         ]
         return Set(families.flatMap { family, names in names.map { "\(family).\($0)" } })

@@ -141,7 +141,7 @@ extension Site {
             done: done, status: status)
     }
 
-    private static func obligation(_ code: String, _ value: String, _ words: Words) -> String {
+    static func obligation(_ code: String, _ value: String, _ words: Words) -> String {
         let key = "obligation.\(code)"
         return words.keys.contains(key) ? words(key, ["value": value]) : code
     }
