@@ -21,6 +21,7 @@ extension Gateway {
             throw GatewayError(.usage, "the model specification is not valid: \(error)")
         }
         let grant = try grant(id)
+        try requireUse(of: grant, by: researcher)
         _ = try fabric()
         guard let version = try await datasets().last(where: { $0.dataset == grant.dataset }) else {
             throw GatewayError(.notFound, "the data set \(grant.dataset) has no version in the vault")
@@ -83,7 +84,8 @@ extension Gateway {
             target: facts.specification.label,
             grant: RunQuestion.Grant(
                 id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
-                granted: grant.granted, expires: grant.expires, revoked: false, obligations: grant.obligations),
+                granted: grant.granted, expires: grant.expires, revoked: false, obligations: grant.obligations,
+                people: grant.people, country: grant.country, documents: grant.documents),
             cohort: try await vault.cohort(run.dataset, run.version, permits: try consentsAllowing(grant.purpose))
                 .subjects,
             device: device,

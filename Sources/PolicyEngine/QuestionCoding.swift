@@ -41,12 +41,7 @@ extension AccessQuestion {
             "purpose": purpose.json, "termMonths": termMonths.map { .integer(Int64($0)) },
             "country": country.map { .string($0) }, "institution": institution.map { .string($0) },
             "project": project.map { .string($0) },
-            "documents": .array(
-                documents.map {
-                    object([
-                        "kind": .string($0.kind), "digest": .string($0.digest.hex), "expires": $0.expires?.json,
-                    ])
-                }),
+            "documents": .array(documents.map(\.json)), "people": list(people.map(\.json)),
             "agreements": .array(agreements.map { .string($0) }),
             "visas": .array(
                 visas.map { object(["type": .string($0.type), "by": .string($0.by), "expires": $0.expires.json]) }),
@@ -67,11 +62,7 @@ extension AccessQuestion {
             termMonths: try facts.integerIfPresent("termMonths", in: 1...1200),
             country: try facts.countryIfPresent("country"),
             institution: try facts.lineIfPresent("institution"), project: try facts.lineIfPresent("project"),
-            documents: try facts.objects("documents") { document throws(QuestionError) in
-                Document(
-                    kind: try document.name("kind"), digest: try document.digest("digest"),
-                    expires: try document.timestampIfPresent("expires"))
-            },
+            documents: try facts.objects("documents", Document.init),
             agreements: try facts.terms("agreements", of: "DUO"),
             visas: try facts.objects("visas") { visa throws(QuestionError) in
                 Visa(type: try visa.text("type"), by: try visa.text("by"), expires: try visa.timestamp("expires"))
@@ -82,7 +73,29 @@ extension AccessQuestion {
                     reason: try emergency.text("reason", scalarsMax: 4096),
                     minutes: try emergency.integer("minutes", in: 1...1440),
                     unreviewed: try emergency.integer("unreviewed"))
-            })
+            }, people: try facts.identifiersIfPresent("people"))
+    }
+}
+
+extension AccessQuestion.Document {
+    package var json: JSON {
+        object([
+            "kind": .string(kind), "digest": .string(digest.hex), "expires": expires?.json,
+            "name": name.map { .string($0) },
+        ])
+    }
+
+    /// Reads what `json` writes.
+    package init(json: JSON) throws(QuestionError) {
+        var facts = try Facts(json, at: "document")
+        try self.init(&facts)
+        try facts.end()
+    }
+
+    fileprivate init(_ facts: inout Facts) throws(QuestionError) {
+        self.init(
+            kind: try facts.name("kind"), digest: try facts.digest("digest"),
+            expires: try facts.timestampIfPresent("expires"), name: try facts.lineIfPresent("name"))
     }
 }
 
@@ -97,6 +110,8 @@ extension RunQuestion {
                     "id": $0.id.json, "dataset": $0.dataset.json, "holder": $0.holder.json,
                     "purpose": $0.purpose.json, "granted": $0.granted.json, "expires": $0.expires.json,
                     "revoked": .bool($0.revoked), "obligations": .array($0.obligations.map(\.json)),
+                    "people": list($0.people.map(\.json)), "country": $0.country.map { .string($0) },
+                    "documents": list($0.documents.map(\.json)),
                 ])
             },
             "device": device.map {
@@ -119,7 +134,9 @@ extension RunQuestion {
                     holder: try grant.identifier("holder"), purpose: try Purpose(grant.object("purpose")),
                     granted: try grant.timestamp("granted"), expires: try grant.timestamp("expires"),
                     revoked: try grant.flag("revoked"),
-                    obligations: try grant.objects("obligations", Obligation.init))
+                    obligations: try grant.objects("obligations", Obligation.init),
+                    people: try grant.identifiersIfPresent("people"), country: try grant.countryIfPresent("country"),
+                    documents: try grant.objectsIfPresent("documents", AccessQuestion.Document.init))
             },
             cohort: try facts.integer("cohort"),
             device: try facts.objectIfPresent("device") { device throws(QuestionError) in
@@ -198,13 +215,31 @@ extension Purpose {
 
 extension Vote {
     package var json: JSON {
-        object(["person": person.json, "role": .string(role), "approves": .bool(approves)])
+        object([
+            "person": person.json, "role": .string(role), "approves": .bool(approves),
+            "conditions": list(conditions.map(\.json)),
+        ])
     }
 
     fileprivate init(_ facts: inout Facts) throws(QuestionError) {
         self.init(
             person: try facts.identifier("person"), role: try facts.text("role"),
-            approves: try facts.flag("approves"))
+            approves: try facts.flag("approves"),
+            conditions: try facts.objectsIfPresent("conditions", Condition.init))
+    }
+}
+
+extension Condition {
+    /// Reads what `json` writes.
+    package init(json: JSON) throws(QuestionError) {
+        var facts = try Facts(json, at: "condition")
+        try self.init(&facts)
+        try facts.end()
+    }
+
+    fileprivate init(_ facts: inout Facts) throws(QuestionError) {
+        let kind: Kind = try facts.choice("code")
+        try self.init(kind, facts.text("value"))
     }
 }
 
@@ -225,6 +260,9 @@ extension Obligation {
 
 /// An object without its absent members.
 private func object(_ members: [String: JSON?]) -> JSON { .object(members.compactMapValues { $0 }) }
+
+/// A list that is left out when it is empty, so that inputs recorded before there was one read and hash as ever.
+private func list(_ elements: [JSON]) -> JSON? { elements.isEmpty ? nil : .array(elements) }
 
 extension Timestamp {
     fileprivate var json: JSON { .string(description) }
@@ -403,14 +441,24 @@ struct Facts {
 
     mutating func identifiers<Noun>(_ name: String) throws(QuestionError) -> [Identifier<Noun>] {
         var all: [Identifier<Noun>] = []
-        for text in try texts(name) {
+        for (index, text) in try texts(name).enumerated() {
             do throws(IdentifierError) {
                 all.append(try Identifier(text))
             } catch {
-                throw wrong(name, error.description)
+                throw wrong("\(name)[\(index)]", error.description)
             }
         }
         return all
+    }
+
+    mutating func identifiersIfPresent<Noun>(_ name: String) throws(QuestionError) -> [Identifier<Noun>] {
+        members[name] == nil ? [] : try identifiers(name)
+    }
+
+    mutating func objectsIfPresent<Value>(
+        _ name: String, _ read: (inout Facts) throws(QuestionError) -> Value
+    ) throws(QuestionError) -> [Value] {
+        members[name] == nil ? [] : try objects(name, read)
     }
 
     mutating func object(_ name: String) throws(QuestionError) -> Facts { try Facts(take(name), at: "\(path).\(name)") }

@@ -85,6 +85,9 @@ struct CatalogueTests {
             ("part", ["whole run", "sweeps", "run image", "spilled tensors"]),
             ("run.figure", ["loss", "metric"]), ("picture", ["train", "validation", "test"]),
             ("audit", ["who", "what", "outcome", "dataset", "request", "run", "from", "to"]),
+            ("answer", AnswerFault.codes), ("condition", KnownName.conditions),
+            ("notice", Notice.Code.allCases.map(\.rawValue)),
+            ("request.over", ["expired", "superseded", "revoked", "closed"]),
             ("problem", problems + problems.map { "\($0).what" }),
         ]
         return Set(families.flatMap { family, names in names.map { "\(family).\($0)" } })

@@ -34,6 +34,7 @@ package struct Site: PageWriter {
         }
         registerRequests(routes)
         registerReviews(routes)
+        registerNotices(routes)
         registerRuns(routes)
         registerReleases(routes)
         registerAudit(routes)
@@ -71,7 +72,7 @@ package struct Site: PageWriter {
 
 /// What was just done, told once at the top of the page that follows; a closed list, because it travels in the address.
 enum Done: String {
-    case filed, reviewed, started, cancelled, released
+    case filed, reviewed, started, cancelled, released, saved, discarded, withdrawn, added, closing, closed
 
     var key: String {
         switch self {
@@ -80,6 +81,12 @@ enum Done: String {
         case .started: "run.started"
         case .cancelled: "run.cancelled"
         case .released: "release.reviewed"
+        case .saved: "draft.done"
+        case .discarded: "draft.discarded"
+        case .withdrawn: "request.withdrawn.done"
+        case .added: "request.added.done"
+        case .closing: "request.closing.done"
+        case .closed: "request.closed.done"
         }
     }
 
@@ -116,6 +123,9 @@ extension Site {
         if let identity = context.identity {
             frame["isSignedIn"] = true
             frame["person"] = identity.person.text
+            let unread = context.unreadNotices
+            if unread > 0 { frame["unread"] = "\(min(unread, 99))" }
+            frame["notices"] = words("notices.title")
             frame["navigation"] = Self.navigation(identity, words, path)
         }
         return Response(
