@@ -11,6 +11,7 @@ let strict: [SwiftSetting] = [
 ]
 
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let cryptoExtras = Target.Dependency.product(name: "CryptoExtras", package: "swift-crypto")
 let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
@@ -79,6 +80,7 @@ let package = Package(
         // C: system libraries through header-only shims, and the portable kernels.
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CConfinement", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
         .target(name: "CKernels", cSettings: [.unsafeFlags(["-O3", "-ffp-contract=off"])]),
 
         // Nouns.
@@ -90,6 +92,7 @@ let package = Package(
         room("FabricProtocol", ["Vocabulary", "Sealing"]),
         room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"]),
         room("DurableFiles"),
+        room("Confinement", ["CConfinement"]),
         room("TrainingPlanner", ["Vocabulary"]),
         room("StrictYAML", ["Vocabulary", yams]),
         room("PolicyEngine", ["Vocabulary", "StrictYAML"]),
@@ -103,7 +106,10 @@ let package = Package(
             ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", x509, asn1, crypto]),
         room(
             "DeviceNode",
-            ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"]),
+            [
+                "Vocabulary", "Sealing", "TransparencyLog", "Confinement", "FabricProtocol", "FabricTransport",
+                "CKernels",
+            ]),
         room("Training", ["Vocabulary", "Sealing", "StrictYAML", "FabricProtocol", "TrainingPlanner"]),
 
         // Story.
@@ -111,7 +117,8 @@ let package = Package(
             "Gateway",
             [
                 "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-                "Passports", "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb, mustache,
+                "Passports", "StrictYAML", "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training", grdb,
+                mustache,
                 httpClient,
                 nioCore, nioHTTP1,
             ]),
@@ -133,7 +140,12 @@ let package = Package(
             ],
             swiftSettings: strict),
         .executableTarget(
-            name: "sekisho-node", dependencies: ["Vocabulary", "DeviceNode", arguments, logging], swiftSettings: strict),
+            name: "sekisho-node", dependencies: ["Vocabulary", "Confinement", "DeviceNode", arguments, logging],
+            swiftSettings: strict),
+        // What a confined node tries to do, as a process of its own: started by the tests.
+        .executableTarget(
+            name: "confinement-probe", dependencies: ["Confinement", "DeviceNode"], path: "Tests/ConfinementProbe",
+            swiftSettings: strict),
 
         // Benchmarks: the trainer with the node's executor in one process, and the program that measures with it.
         .target(
@@ -160,7 +172,8 @@ let package = Package(
 
         // Tests.
         .target(
-            name: "TestSupport", dependencies: ["Vocabulary", "Sealing", "DurableFiles"], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["Vocabulary", "Sealing", "DurableFiles", crypto],
+            path: "Tests/TestSupport",
             swiftSettings: strict),
         tests("LayeringTests", []),
         tests("VocabularyTests", ["Vocabulary"]),
@@ -170,12 +183,15 @@ let package = Package(
         tests(
             "FabricTests",
             [
-                "GPUFabric", "DeviceNode", "FabricProtocol", "FabricTransport", "TransparencyLog", "Sealing",
+                "Confinement", "GPUFabric", "DeviceNode", "FabricProtocol", "FabricTransport", "TransparencyLog",
+                "Sealing",
                 "Vocabulary",
             ]),
+        tests("ConfinementTests", ["Confinement"]),
         tests("TrainingPlannerTests", ["TrainingPlanner", "Vocabulary"]),
         tests("StrictYAMLTests", ["StrictYAML", "Vocabulary"]),
         tests("PolicyEngineTests", ["PolicyEngine", "Vocabulary"], beside: ["peers"]),
+        tests("PassportsTests", ["Passports", "Vocabulary", crypto, cryptoExtras]),
         tests("GraphVaultTests", ["GraphVault", "TransparencyLog", "Sealing", "Vocabulary"]),
         tests("AuditTrailTests", ["AuditTrail", "TransparencyLog", "DurableFiles", "Sealing", "Vocabulary"]),
         tests("DeviceNodeTests", ["DeviceNode", "CKernels", "FabricProtocol", "Sealing", "Vocabulary"]),

@@ -37,6 +37,9 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case nodeAdded = "node.added"
     case nodeQuarantined = "node.quarantined"
     case nodeReinstated = "node.reinstated"
+    case nodeDrained = "node.drained"
+    case nodeMeasured = "node.measured"
+    case quotasChanged = "quotas.changed"
     case requestFiled = "request.filed"
     case requestReviewed = "request.reviewed"
     case accessDecided = "access.decided"
@@ -46,6 +49,11 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case documentAdded = "document.added"
     case requestClosing = "request.closing"
     case requestClosed = "request.closed"
+    case accessRevoked = "access.revoked"
+    case accessRestored = "access.restored"
+    case identityLinked = "identity.linked"
+    case passportsTrusted = "passports.trusted"
+    case passportPresented = "passport.presented"
     case runRequested = "run.requested"
     case runDecided = "run.decided"
     case runOpened = "run.opened"
@@ -65,6 +73,7 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case releaseReady = "release.ready"
     case releaseTaken = "release.taken"
     case runCancelled = "run.cancelled"
+    case runStopped = "run.stopped"
     case runClosed = "run.closed"
 
     /// What the trail writes about itself, in entries of a kind of their own.
@@ -80,7 +89,8 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     /// What may still be written from the reserve when the disk is full: endings, so that nothing is left running.
     package var mayUseReserve: Bool {
         switch self {
-        case .trailFull, .trailStopped, .runClosed, .deviceScrubbed, .nodeQuarantined:
+        case .trailFull, .trailStopped, .runClosed, .deviceScrubbed, .nodeQuarantined, .accessRevoked,
+            .runStopped:
             true
         default: false
         }

@@ -65,6 +65,25 @@ INLINE v16 NAME(fma)(v16 a, v16 b, v16 c) { return __builtin_elementwise_fma(a, 
 INLINE v16 NAME(splat)(float x) { return (v16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 INLINE v16 NAME(choose)(i16 mask, v16 a, v16 b) { return (v16)(((i16)a & mask) | ((i16)b & ~mask)); }
 
+// MARK: Rows that matter
+
+INLINE int NAME(is_active)(sk_active active, size_t row) {
+  return !active.marks || (active.marks[row] >> active.bit & 1);
+}
+
+// The end of the run of rows from `begin` on that all matter, or all do not.
+INLINE size_t NAME(run)(sk_active active, size_t begin, size_t end) {
+  if (!active.marks) return end;
+  int first = NAME(is_active)(active, begin);
+  size_t row = begin + 1;
+  while (row < end && NAME(is_active)(active, row) == first) row++;
+  return row;
+}
+
+INLINE void NAME(clear)(float *matrix, size_t stride, size_t columns, size_t begin, size_t end) {
+  for (size_t row = begin; row < end; row++) memset(matrix + row * stride, 0, columns * sizeof(float));
+}
+
 // MARK: Exponentials and sums of lanes
 
 // (e^r − 1 − r) / r² for |r| ≤ ln 2 / 2.
@@ -354,8 +373,12 @@ INLINE size_t NAME(block_rows)(size_t columns) {
 
 static void NAME(map)(const sk_map *m, size_t begin, size_t end) {
   size_t block = NAME(block_rows)(m->columns);
-  for (size_t row = begin; row < end; row += block) {
-    size_t stop = row + block < end ? row + block : end;
+  for (size_t row = begin, stop; row < end; row = stop) {
+    stop = NAME(run)(m->active, row, row + block < end ? row + block : end);
+    if (!NAME(is_active)(m->active, row)) {
+      NAME(clear)(m->target, m->target_stride, m->columns, row, stop);
+      continue;
+    }
     if (m->source != m->target || m->source_stride != m->target_stride)
       for (size_t r = row; r < stop; r++)
         memcpy(m->target + r * m->target_stride, m->source + r * m->source_stride, m->columns * sizeof(float));
@@ -428,8 +451,12 @@ INLINE void NAME(aggregate_row)(const sk_aggregate *g, const uint32_t *list, siz
 
 static void NAME(aggregate)(const sk_aggregate *g, size_t begin, size_t end) {
   size_t block = NAME(block_rows)(g->width);
-  for (size_t first = begin; first < end; first += block) {
-    size_t stop = first + block < end ? first + block : end;
+  for (size_t first = begin, stop; first < end; first = stop) {
+    stop = NAME(run)(g->active, first, first + block < end ? first + block : end);
+    if (!NAME(is_active)(g->active, first)) {
+      if (!g->accumulates) NAME(clear)(g->target, g->target_stride, g->width, first, stop);
+      continue;
+    }
     for (size_t r = first; r < stop; r++) {
       const uint32_t *list = g->neighbours + (g->pointers[r] - g->edge_base);
       size_t count = g->pointers[r + 1] - g->pointers[r], known = g->pointers[end] - g->pointers[r];
@@ -616,6 +643,11 @@ static void NAME(attention_scale)(const sk_attention *g, size_t begin, size_t en
   const NAME(edges) edges = NAME(edges_in)(g, scratch);
   const size_t padded = edges.padded, wide = padded < 16 ? 16 : padded;
   for (size_t row = begin; row < end; row++) {
+    if (!NAME(is_active)(g->active, row)) {
+      memset(g->highest.values + row * g->highest.stride, 0, g->heads * sizeof(float));
+      memset(g->inverse.values + row * g->inverse.stride, 0, g->heads * sizeof(float));
+      continue;
+    }
     size_t count;
     const uint32_t *list = NAME(neighbours_at)(g, row, &count);
     float own[NAME(HEADS_MAX)], highest[NAME(HEADS_MAX)], sum[NAME(HEADS_MAX)];
@@ -762,8 +794,12 @@ static void NAME(attend)(const sk_attention *g, size_t begin, size_t end, float 
   NAME(vector_heads) * heads;
   const int mixed = NAME(lay_heads)(g, scratch, &heads);
   const size_t width = g->heads * g->head_width, block = NAME(block_rows)(width);
-  for (size_t first = begin; first < end; first += block) {
-    size_t stop = first + block < end ? first + block : end;
+  for (size_t first = begin, stop; first < end; first = stop) {
+    stop = NAME(run)(g->active, first, first + block < end ? first + block : end);
+    if (!NAME(is_active)(g->active, first)) {
+      if (!g->accumulates) NAME(clear)(g->target.values, g->target.stride, width, first, stop);
+      continue;
+    }
     for (size_t row = first; row < stop; row++) {
       float *target = g->target.values + row * g->target.stride;
       if (!g->accumulates) memset(target, 0, width * sizeof(float));
@@ -871,17 +907,32 @@ static void NAME(attention_gradient)(const sk_attention *g, size_t begin, size_t
       for (size_t h = 0; h < g->heads; h++) sum[h] = score[h];
     else if (target)
       memset(target, 0, width * sizeof(float));
+    if (!NAME(is_active)(g->active, row)) {
+      for (size_t h = 0; h < g->heads; h++) score[h] = sum[h];
+      continue;
+    }
     size_t count;
     const uint32_t *list = NAME(neighbours_at)(g, row, &count);
     const size_t known = g->covers_all ? g->pointers[end] - g->pointers[row] : count;
     NAME(own) own;
     if (count > 0) NAME(own_numbers)(g, row, padded, &own);
     const float *mine = here.values + row * here.stride;
-    for (size_t first = 0; first < count; first += block) {
-      size_t some = count - first < block ? count - first : block;
+    for (size_t first = 0, next; first < count; first = next) {
       const uint32_t *few = list + first;
+      uint32_t chosen[NAME(EDGES)];
+      size_t some = 0, ahead = known - first;
+      if (g->others.marks) {
+        for (next = first; next < count && some < block; next++)
+          if (NAME(is_active)(g->others, list[next])) chosen[some++] = list[next];
+        if (some == 0) continue;
+        few = chosen;
+        ahead = some;
+      } else {
+        some = count - first < block ? count - first : block;
+        next = first + some;
+      }
       NAME(edge_weights)(g, row, few, some, &own, &edges, 1);
-      NAME(dot_edges)(g, mine, there, few, some, known - first, &edges);
+      NAME(dot_edges)(g, mine, there, few, some, ahead, &edges);
       if (!g->rows_are_targets)
         NAME(gather_heads)(g->dots, few, some, g->other_first, g->heads, padded, theirs);
       // c = (α̃ · dot − α · d) · leak.
@@ -898,11 +949,16 @@ static void NAME(attention_gradient)(const sk_attention *g, size_t begin, size_t
 }
 
 static void NAME(head_dots)(const sk_head_dots *p, size_t begin, size_t end) {
-  for (size_t row = begin; row < end; row++)
+  for (size_t row = begin; row < end; row++) {
+    if (!NAME(is_active)(p->active, row)) {
+      NAME(clear)(p->target, p->target_stride, p->heads, row, row + 1);
+      continue;
+    }
     for (size_t h = 0; h < p->heads; h++)
       p->target[row * p->target_stride + h] =
           NAME(dot)(p->x + row * p->x_stride + h * p->head_width, p->y + row * p->y_stride + h * p->head_width,
                     p->head_width);
+  }
 }
 
 // MARK: Dense products
@@ -980,8 +1036,10 @@ enum {
 // Width of the panel that starts at `column`: a full one, or one vector for a rest of up to 16.
 INLINE size_t NAME(panel_width)(size_t left) { return left <= 16 ? 16 : (size_t)NAME(PANEL); }
 
-// b's [inner, columns] block as panels [columns / width][inner][width], zero beyond the last column.
-static void NAME(pack_b)(const float *b, size_t stride, int transposed, size_t inner, size_t columns, float *out) {
+// b's [inner, columns] block as panels [columns / width][inner][width], zero beyond the last column. Its rows are those
+// of `list`, where there is one.
+static void NAME(pack_b)(const float *b, size_t stride, int transposed, const uint32_t *list, size_t inner,
+                         size_t columns, float *out) {
   for (size_t column = 0; column < columns;) {
     size_t width = NAME(panel_width)(columns - column);
     size_t real = columns - column < width ? columns - column : width;
@@ -992,7 +1050,7 @@ static void NAME(pack_b)(const float *b, size_t stride, int transposed, size_t i
       }
     } else {
       for (size_t k = 0; k < inner; k++) {
-        const float *from = b + k * stride + column;
+        const float *from = b + (list ? list[k] : k) * stride + column;
         float *to = out + k * width;
         for (size_t j = 0; j < width; j += 16) {
           if (j + 16 <= real)
@@ -1023,8 +1081,29 @@ INLINE void NAME(micro_panels)(const float *a, size_t row_step, size_t inner_ste
 INLINE float *NAME(pack_factor)(const sk_product *p, const sk_factors *f, size_t k, size_t inner, size_t column,
                                 size_t columns, float *out) {
   const float *b = p->transposes_b ? f->b + column * f->b_stride + k : f->b + k * f->b_stride + column;
-  NAME(pack_b)(b, f->b_stride, p->transposes_b, inner, columns, out);
+  NAME(pack_b)(b, f->b_stride, p->transposes_b, NULL, inner, columns, out);
   return out + inner * (columns + 16);
+}
+
+// c (+)= a · panel for a few rows that may lie apart: then through copies, since they are computed together.
+INLINE void NAME(few_rows)(const sk_product *p, const sk_factors *f, const uint32_t *list, size_t rows, size_t k,
+                           size_t inner, size_t column, size_t columns, int accumulates, const float *panel,
+                           float *apart) {
+  const float *a = f->a + list[0] * f->a_stride + k;
+  float *c = p->c + list[0] * p->c_stride + column;
+  if (list[rows - 1] - list[0] == rows - 1) {
+    // Rows of a are read as they lie: a few of them stay in the first cache for all panels.
+    NAME(micro_panels)(a, f->a_stride, 1, panel, inner, columns, c, p->c_stride, accumulates, rows);
+    return;
+  }
+  float *near_c = apart + 16 * NAME(BLOCK_INNER);
+  for (size_t r = 0; r < rows; r++) {
+    memcpy(apart + r * inner, f->a + list[r] * f->a_stride + k, inner * sizeof(float));
+    if (accumulates) memcpy(near_c + r * columns, p->c + list[r] * p->c_stride + column, columns * sizeof(float));
+  }
+  NAME(micro_panels)(apart, inner, 1, panel, inner, columns, near_c, columns, accumulates, rows);
+  for (size_t r = 0; r < rows; r++)
+    memcpy(p->c + list[r] * p->c_stride + column, near_c + r * columns, columns * sizeof(float));
 }
 
 static void NAME(product)(const sk_product *p, size_t begin, size_t end, float *scratch) {
@@ -1032,6 +1111,12 @@ static void NAME(product)(const sk_product *p, size_t begin, size_t end, float *
   const int count = p->more.inner > 0 ? 2 : 1;
   // Both at once where they fit: the sums then stay in the first cache from one to the other.
   const int together = count == 2 && p->factors.inner + p->more.inner <= NAME(BLOCK_INNER);
+  float *apart = scratch + NAME(BLOCK_INNER) * (NAME(BLOCK_COLUMNS) + 16);
+  if (p->active.marks && !p->accumulates)
+    for (size_t row = begin, stop; row < end; row = stop) {
+      stop = NAME(run)(p->active, row, end);
+      if (!NAME(is_active)(p->active, row)) NAME(clear)(p->c, p->c_stride, p->columns, row, stop);
+    }
   for (size_t column = 0; column < p->columns; column += NAME(BLOCK_COLUMNS)) {
     size_t columns = p->columns - column < NAME(BLOCK_COLUMNS) ? p->columns - column : NAME(BLOCK_COLUMNS);
     int accumulates = p->accumulates;
@@ -1043,19 +1128,22 @@ static void NAME(product)(const sk_product *p, size_t begin, size_t end, float *
         if (together) NAME(pack_factor)(p, &p->more, 0, p->more.inner, column, columns, next);
         int ends = (together || part == count - 1) && k + inner == f->inner && column + columns == p->columns;
         size_t done = begin;
-        for (size_t row = begin; row < end; row += MICRO_ROWS) {
-          size_t rows = end - row < MICRO_ROWS ? end - row : MICRO_ROWS;
-          float *c = p->c + row * p->c_stride + column;
-          // Rows of a are read as they lie: a few of them stay in the first cache for all panels.
-          NAME(micro_panels)(f->a + row * f->a_stride + k, f->a_stride, 1, scratch, inner, columns, c, p->c_stride,
-                             accumulates, rows);
-          if (together)
-            NAME(micro_panels)(p->more.a + row * p->more.a_stride, p->more.a_stride, 1, next, p->more.inner, columns,
-                               c, p->c_stride, 1, rows);
+        for (size_t row = begin; row < end;) {
+          uint32_t list[MICRO_ROWS];
+          size_t rows = 0;
+          for (; row < end && rows < MICRO_ROWS; row++)
+            if (NAME(is_active)(p->active, row)) list[rows++] = (uint32_t)row;
+          if (rows > 0) {
+            NAME(few_rows)(p, f, list, rows, k, inner, column, columns, accumulates, scratch, apart);
+            if (together)
+              NAME(few_rows)(p, &p->more, list, rows, 0, p->more.inner, column, columns, 1, next, apart);
+          }
           // A chain has a cost for each call, so it waits for a few rows more than the product takes at once.
-          if (ends && p->chain.count > 0 && (row + rows - done >= CHAIN_ROWS || row + rows == end)) {
-            NAME(apply)(&p->chain, p->c, p->c_stride, p->columns, done, row + rows);
-            done = row + rows;
+          if (!ends || p->chain.count == 0 || (row - done < CHAIN_ROWS && row < end)) continue;
+          for (size_t stop; done < row; done = stop) {
+            stop = NAME(run)(p->active, done, row);
+            if (NAME(is_active)(p->active, done))
+              NAME(apply)(&p->chain, p->c, p->c_stride, p->columns, done, stop);
           }
         }
         accumulates = 1;
@@ -1092,18 +1180,23 @@ static void NAME(tile_product)(const sk_tile_product *p, size_t begin, size_t en
   float *sums = p->stack + p->levels * count;
   uint64_t tile = p->first_tile;
   for (size_t first = 0; first < p->rows; first += SK_TILE_ROWS, tile++) {
-    size_t rows = p->rows - first < SK_TILE_ROWS ? p->rows - first : SK_TILE_ROWS;
+    size_t all = p->rows - first < SK_TILE_ROWS ? p->rows - first : SK_TILE_ROWS, rows = 0;
+    uint32_t list[SK_TILE_ROWS];
+    for (size_t row = 0; row < all; row++)
+      if (NAME(is_active)(p->active, first + row)) list[rows++] = (uint32_t)row;
+    if (rows == 0) memset(sums + begin * p->n, 0, (end - begin) * p->n * sizeof(float));
     for (size_t column = 0; column < p->n; column += NAME(BLOCK_COLUMNS)) {
       size_t columns = p->n - column < NAME(BLOCK_COLUMNS) ? p->n - column : NAME(BLOCK_COLUMNS);
       for (size_t k = 0; k < rows; k += NAME(TILE_INNER)) {
         size_t inner = rows - k < NAME(TILE_INNER) ? rows - k : NAME(TILE_INNER);
-        NAME(pack_b)(p->b + (first + k) * p->b_stride + column, p->b_stride, 0, inner, columns, packed_b);
+        NAME(pack_b)(p->b + first * p->b_stride + column, p->b_stride, 0, list + k, inner, columns, packed_b);
         for (size_t i = begin; i < end; i += MICRO_ROWS) {
           size_t height = end - i < MICRO_ROWS ? end - i : MICRO_ROWS;
-          const float *from = p->a + (first + k) * p->a_stride + i;
+          const float *from = p->a + first * p->a_stride + i;
           // Packed, since rows of a are read across: far apart they would evict each other from the first cache.
           for (size_t row = 0; row < inner; row++)
-            NAME(store_part)(packed_a + row * MICRO_ROWS, NAME(load_part)(from + row * p->a_stride, height), height);
+            NAME(store_part)(packed_a + row * MICRO_ROWS, NAME(load_part)(from + list[k + row] * p->a_stride, height),
+                             height);
           NAME(micro_panels)(packed_a, 1, MICRO_ROWS, packed_b, inner, columns, sums + i * p->n + column, p->n, k > 0,
                              height);
         }
@@ -1133,7 +1226,8 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
     size_t column = begin;
     for (; column + 64 <= end; column += 64) {
       v16 sum[4] = {{0}};
-      for (size_t row = 0; row < rows; row++)
+      for (size_t row = 0; row < rows; row++) {
+        if (!NAME(is_active)(p->active, first + row)) continue;
         for (int i = 0; i < 4; i++) {
           v16 v = NAME(load)(a + row * p->a_stride + column + 16 * i);
           if (factors)
@@ -1141,12 +1235,14 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
           else
             sum[i] += v;
         }
+      }
       for (int i = 0; i < 4; i++) NAME(store)(sums + column + 16 * i, sum[i]);
     }
     for (; column < end; column += 16) {
       size_t n = end - column < 16 ? end - column : 16;
       v16 sum = {0};
       for (size_t row = 0; row < rows; row++) {
+        if (!NAME(is_active)(p->active, first + row)) continue;
         v16 v = NAME(load_some)(a + row * p->a_stride + column, n);
         if (factors)
           sum = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column, n), sum);

@@ -111,6 +111,35 @@ final class CPUBackend {
 
     // MARK: Operations
 
+    private func native(_ active: Program.ActiveRows?, in program: Program) -> sk_active {
+        guard let active else { return sk_active() }
+        return sk_active(
+            marks: address(active.place, in: program).assumingMemoryBound(to: UInt8.self), bit: active.bit)
+    }
+
+    func mark(_ mark: Mark, in program: Program) {
+        let split = address(mark.split, in: program).assumingMemoryBound(to: UInt8.self)
+        let marks = address(mark.marks, in: program).assumingMemoryBound(to: UInt8.self)
+        for row in 0..<mark.rows {
+            marks[row] = (split[row] == Split.train.rawValue ? 1 : 0) | (split[row] != Split.none.rawValue ? 16 : 0)
+        }
+    }
+
+    /// On one thread: rows are read while others are written, and it happens once a run.
+    func reach(_ reach: Reach, in program: Program) {
+        let topology = reach.neighbours
+        let pointers = pointers(topology, in: program)
+        let neighbours = neighbours(topology, in: program) - topology.edgeBase
+        let marks = address(reach.marks, in: program).assumingMemoryBound(to: UInt8.self)
+        let before: UInt8 = 0x11 << (reach.hop - 1)
+        for row in 0..<topology.rows {
+            let own = topology.firstRow + row
+            var found = marks[own]
+            for edge in Int(pointers[row])..<Int(pointers[row + 1]) { found |= marks[Int(neighbours[edge])] }
+            marks[own] |= (found & before) << 1
+        }
+    }
+
     func fill(_ fill: Fill, in program: Program) {
         let target = floats(fill.place, in: program)
         pool.onPieces(pool.cuts(count: fill.count, least: 1 << 16)) { piece, _ in
@@ -129,12 +158,12 @@ final class CPUBackend {
         }
     }
 
-    func map(_ map: RowMap, _ arguments: DoorbellArguments, in program: Program) {
+    func map(_ map: RowMap, _ active: Program.ActiveRows?, _ arguments: DoorbellArguments, in program: Program) {
         withChain(map.steps, firstRow: map.firstRow, arguments, in: program) { chain in
             let native = sk_map(
                 source: floats(map.source, in: program), source_stride: map.source.stride,
                 target: floats(map.target, in: program), target_stride: map.target.stride, columns: map.columns,
-                chain: chain)
+                chain: chain, active: native(active, in: program))
             pool.onPieces(pool.cuts(count: map.rows, least: 1 + (1 << 15) / map.columns)) { piece, _ in
                 withUnsafePointer(to: native) { kernels.pointee.map($0, piece.lowerBound, piece.upperBound) }
             }
@@ -157,7 +186,9 @@ final class CPUBackend {
     }
 
     /// The topology was found valid before, here and below.
-    func aggregate(_ aggregate: Aggregate, _ arguments: DoorbellArguments, in program: Program) {
+    func aggregate(
+        _ aggregate: Aggregate, _ active: Program.ActiveRows?, _ arguments: DoorbellArguments, in program: Program
+    ) {
         let topology = aggregate.neighbours
         let pointers = pointers(topology, in: program)
         withChain(aggregate.steps, firstRow: topology.firstRow, arguments, in: program) { chain in
@@ -168,7 +199,8 @@ final class CPUBackend {
                 source_rows: UInt32(aggregate.sourceRows),
                 covers_all: aggregate.sourceFirstRow == 0 && aggregate.sourceRows == topology.nodes ? 1 : 0,
                 target: floats(aggregate.target, in: program), target_stride: aggregate.target.stride,
-                width: aggregate.width, accumulates: aggregate.accumulates ? 1 : 0, chain: chain)
+                width: aggregate.width, accumulates: aggregate.accumulates ? 1 : 0, chain: chain,
+                active: native(active, in: program))
             pool.onPieces(edgeCuts(pointers, rows: topology.rows)) { piece, _ in
                 withUnsafePointer(to: native) { kernels.pointee.aggregate($0, piece.lowerBound, piece.upperBound) }
             }
@@ -177,13 +209,16 @@ final class CPUBackend {
 
     // MARK: Attention
 
-    func attentionScale(_ scale: AttentionScale, in program: Program) {
+    func attentionScale(_ scale: AttentionScale, _ active: Program.ActiveRows?, in program: Program) {
         var native = native(scale.attention, scale.neighbours, 0, scale.neighbours.nodes, in: program)
         fill(&native, scale.targets, scale.sourceScores, in: program)
+        native.active = self.native(active, in: program)
         run(kernels.pointee.attention_scale, native, scale.neighbours)
     }
 
-    func attend(_ attend: Attend, _ arguments: DoorbellArguments, in program: Program) {
+    func attend(
+        _ attend: Attend, _ active: Program.ActiveRows?, _ arguments: DoorbellArguments, in program: Program
+    ) {
         withChain(attend.steps, firstRow: attend.neighbours.firstRow, arguments, in: program) { chain in
             var native = native(
                 attend.attention, attend.neighbours, attend.sourceFirstRow, attend.sourceRows, in: program)
@@ -191,12 +226,16 @@ final class CPUBackend {
             native.source = rows(attend.source, in: program)
             native.target = rows(attend.target, in: program)
             native.accumulates = attend.accumulates ? 1 : 0
+            native.active = self.native(active, in: program)
             native.chain = chain
             run(kernels.pointee.attend, native, attend.neighbours)
         }
     }
 
-    func attentionGradient(_ gradient: AttentionGradient, _ arguments: DoorbellArguments, in program: Program) {
+    func attentionGradient(
+        _ gradient: AttentionGradient, _ active: Program.ActiveRows?, _ arguments: DoorbellArguments,
+        in program: Program
+    ) {
         withChain([], firstRow: gradient.neighbours.firstRow, arguments, in: program) { chain in
             var native = native(
                 gradient.attention, gradient.neighbours, gradient.otherFirstRow, gradient.otherRows, in: program)
@@ -208,12 +247,15 @@ final class CPUBackend {
             if let matrix = gradient.sourceGradient { native.target = rows(matrix, in: program) }
             native.score_gradient = rows(gradient.scoreGradient, in: program)
             native.accumulates = gradient.accumulates ? 1 : 0
+            native.active = self.native(active, in: program)
+            native.others = self.native(gradient.others, in: program)
+            if gradient.others != nil { native.others.marks -= gradient.otherFirstRow }
             native.chain = chain
             run(kernels.pointee.attention_gradient, native, gradient.neighbours)
         }
     }
 
-    func headDots(_ dots: HeadDots, in program: Program) {
+    func headDots(_ dots: HeadDots, _ active: Program.ActiveRows?, in program: Program) {
         let (y, stride) =
             switch dots.y {
             case .vector(let place): (floats(place, in: program), 0)
@@ -222,7 +264,7 @@ final class CPUBackend {
         let native = sk_head_dots(
             x: floats(dots.x, in: program), x_stride: dots.x.stride, y: y, y_stride: stride,
             target: floats(dots.target, in: program), target_stride: dots.target.stride, heads: dots.heads,
-            head_width: dots.headWidth)
+            head_width: dots.headWidth, active: self.native(active, in: program))
         let least = 1 + (1 << 15) / (dots.heads * dots.headWidth)
         pool.onPieces(pool.cuts(count: dots.rows, least: least)) { piece, _ in
             withUnsafePointer(to: native) { kernels.pointee.head_dots($0, piece.lowerBound, piece.upperBound) }
@@ -296,14 +338,17 @@ final class CPUBackend {
     }
 
     /// `more` adds a second product to the same sums, before its own steps; `product` has none then.
-    func product(_ product: Product, then more: Product?, _ arguments: DoorbellArguments, in program: Program) {
+    func product(
+        _ product: Product, then more: Product?, _ active: Program.ActiveRows?, _ arguments: DoorbellArguments,
+        in program: Program
+    ) {
         let last = more ?? product
         withChain(last.steps, firstRow: last.firstRow, arguments, in: program) { chain in
             let native = sk_product(
                 factors: factors(product, in: program),
                 more: more.map { factors($0, in: program) } ?? sk_factors(), c: floats(product.c, in: program),
                 c_stride: product.c.stride, columns: product.columns, transposes_b: product.transposesB ? 1 : 0,
-                accumulates: product.accumulates ? 1 : 0, chain: chain)
+                accumulates: product.accumulates ? 1 : 0, chain: chain, active: native(active, in: program))
             // Each piece packs b anew, so it has to have rows enough to pay for that.
             let cuts = pool.cuts(count: product.rows, least: 168, alignment: 84)
             pool.onPieces(cuts) { piece, thread in
@@ -320,12 +365,13 @@ final class CPUBackend {
             b_stride: product.b.stride, inner: product.inner)
     }
 
-    func tileProduct(_ tile: TileProduct, in program: Program) {
+    func tileProduct(_ tile: TileProduct, _ active: Program.ActiveRows?, in program: Program) {
         let native = sk_tile_product(
             a: floats(tile.a, in: program), a_stride: tile.a.stride, b: floats(tile.b, in: program),
             b_stride: tile.b.stride, m: tile.m, n: tile.n, rows: tile.rows,
             first_tile: UInt64(tile.firstRow / ImageShape.tileRows),
-            levels: Program.tileLevels(totalRows: tile.totalRows), stack: floats(tile.stack, in: program))
+            levels: Program.tileLevels(totalRows: tile.totalRows), stack: floats(tile.stack, in: program),
+            active: self.native(active, in: program))
         // Every piece packs all of b, so as few pieces as there are threads.
         let cuts = pool.cuts(count: tile.m, least: 14, alignment: 14, perThread: 1)
         pool.onPieces(cuts) { piece, thread in
@@ -335,7 +381,7 @@ final class CPUBackend {
         }
     }
 
-    func tileColumnSum(_ tile: TileColumnSum, in program: Program) {
+    func tileColumnSum(_ tile: TileColumnSum, _ active: Program.ActiveRows?, in program: Program) {
         let (factors, heads): (Matrix?, Int) =
             switch tile.factors {
             case nil: (nil, 0)
@@ -347,7 +393,8 @@ final class CPUBackend {
             factors: factors.map { UnsafePointer(floats($0, in: program)) }, factors_stride: factors?.stride ?? 0,
             heads: heads, columns: tile.columns, rows: tile.rows,
             first_tile: UInt64(tile.firstRow / ImageShape.tileRows),
-            levels: Program.tileLevels(totalRows: tile.totalRows), stack: floats(tile.stack, in: program))
+            levels: Program.tileLevels(totalRows: tile.totalRows), stack: floats(tile.stack, in: program),
+            active: self.native(active, in: program))
         pool.onPieces(pool.cuts(count: tile.columns, least: 16, alignment: 16, perThread: 1)) { piece, _ in
             withUnsafePointer(to: native) {
                 kernels.pointee.tile_column_sum($0, piece.lowerBound, piece.upperBound)
@@ -493,7 +540,7 @@ final class CPUBackend {
             let native = sk_aggregate(
                 pointers: pointers, neighbours: neighbours, edge_base: 0, source: source, source_stride: width,
                 source_first: 0, source_rows: UInt32(rows), covers_all: 1, target: target, target_stride: width,
-                width: width, accumulates: 0, chain: sk_chain())
+                width: width, accumulates: 0, chain: sk_chain(), active: sk_active())
             return Double(rows * degree * width * 4)
                 / seconds {
                     pool.onPieces(edgeCuts(UnsafePointer(pointers), rows: rows)) { piece, _ in
@@ -517,7 +564,7 @@ final class CPUBackend {
         let product = sk_product(
             factors: sk_factors(a: source, a_stride: width, b: weight, b_stride: width, inner: width),
             more: sk_factors(), c: target, c_stride: width, columns: width, transposes_b: 0, accumulates: 0,
-            chain: sk_chain())
+            chain: sk_chain(), active: sk_active())
         rates.productFlops =
             Double(2 * few * width * width)
             / seconds {
@@ -529,7 +576,7 @@ final class CPUBackend {
             }
         let tile = sk_tile_product(
             a: source, a_stride: width, b: target, b_stride: width, m: width / 4, n: width, rows: few, first_tile: 0,
-            levels: Program.tileLevels(totalRows: few), stack: stack)
+            levels: Program.tileLevels(totalRows: few), stack: stack, active: sk_active())
         rates.tileProductFlops =
             Double(2 * few * width / 4 * width)
             / seconds {
@@ -549,7 +596,8 @@ final class CPUBackend {
         rates.mapElementsPerSecond = steps.withUnsafeBufferPointer { steps in
             let map = sk_map(
                 source: source, source_stride: width, target: target, target_stride: width, columns: width,
-                chain: sk_chain(steps: steps.baseAddress, count: steps.count, seed: 1, epoch: 0, first_row: 0))
+                chain: sk_chain(steps: steps.baseAddress, count: steps.count, seed: 1, epoch: 0, first_row: 0),
+                active: sk_active())
             return Double(few * width)
                 / seconds {
                     pool.onPieces(pool.cuts(count: few, least: 128)) { piece, _ in

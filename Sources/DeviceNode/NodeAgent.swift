@@ -73,9 +73,15 @@ package final class NodeAgent: Sendable {
 
     // MARK: Life of the process
 
-    /// Listens and serves on threads of its own. Gives the port.
-    package func start(host: String, port: UInt16) throws(TransportError) -> UInt16 {
+    /// Listens, and serves on threads of its own. Gives the port.
+    ///
+    /// - Parameter beforeServing: done when the port is taken and before any thread is started, in which the process can
+    ///   still be confined.
+    package func start(
+        host: String, port: UInt16, beforeServing: (_ port: UInt16) throws -> Void = { _ in }
+    ) throws -> UInt16 {
         let listener = try Listener(host: host, port: port)
+        try beforeServing(listener.port)
         self.listener.withLock { $0 = listener }
         startThread { [self] in accept(listener) }
         startThread { [self] in watch() }

@@ -1,3 +1,4 @@
+package import Confinement
 package import FabricProtocol
 internal import Glibc
 internal import Sealing
@@ -10,8 +11,13 @@ package struct NodeConfiguration: Sendable {
     package let threads: Int
     /// A folder of the node's own; its highest fence and last scrub are in it.
     package let stateFolder: String
+    /// What the process has given up by the time it serves. Measured: a gateway that enrolled a confined node takes no
+    /// other one.
+    package let sandbox: Sandbox
 
-    package init(deviceBytes: Int, threads: Int, stateFolder: String) throws(NodeError) {
+    package init(
+        deviceBytes: Int, threads: Int, stateFolder: String, sandbox: Sandbox = .none
+    ) throws(NodeError) {
         guard deviceBytes > 0, DeviceSize.isValid(UInt64(deviceBytes)) else {
             throw NodeError(
                 .configuration,
@@ -21,6 +27,7 @@ package struct NodeConfiguration: Sendable {
         self.deviceBytes = deviceBytes
         self.threads = threads
         self.stateFolder = stateFolder
+        self.sandbox = sandbox
     }
 }
 
@@ -31,6 +38,7 @@ package struct NodeConfiguration: Sendable {
 package struct NodeMeasurements: Sendable {
     package let agent: Digest
     package let configuration: Digest
+    package let confinement: Digest
 
     package init(identity: NodeIdentity, configuration: NodeConfiguration) throws {
         agent = try Self.hashFile("/proc/self/exe")
@@ -40,10 +48,15 @@ package struct NodeMeasurements: Sendable {
             "trail": .string(identity.trail.description),
         ]
         self.configuration = SHA256.hash(text.canonical)
+        let given: JSON = ["calls": .bool(configuration.sandbox.calls), "files": .bool(configuration.sandbox.files)]
+        confinement = SHA256.hash(given.canonical)
     }
 
     package var list: [Measurement] {
-        [Measurement(name: "agent", digest: agent), Measurement(name: "configuration", digest: configuration)]
+        [
+            Measurement(name: "agent", digest: agent), Measurement(name: "configuration", digest: configuration),
+            Measurement(name: "confinement", digest: confinement),
+        ]
     }
 
     /// Names and hexadecimal digests, as an allow-list takes them.

@@ -45,7 +45,7 @@ package final class NodeIdentity: Sendable {
 
 /// Why a node cannot start or go on.
 package struct NodeError: Error, Equatable, Sendable, CustomStringConvertible {
-    package enum Code: String, Sendable { case identity, configuration, state, measurement }
+    package enum Code: String, Sendable { case identity, configuration, state, measurement, confinement }
     package let code: Code
     package let publicDescription: String
 

@@ -1,3 +1,4 @@
+package import Confinement
 internal import Glibc
 internal import Sealing
 
@@ -8,6 +9,16 @@ package enum NodeProcess {
     package static func harden() throws -> Bool {
         try ProcessGuard.harden()
         return try ProcessGuard.confine()
+    }
+
+    /// From here on no new socket, no other program, no file but the node's own state. Called once the node listens and
+    /// before it starts a thread.
+    package static func confine(_ sandbox: Sandbox, state: String) throws {
+        do throws(SandboxError) {
+            try sandbox.enforce(writable: state)
+        } catch {
+            throw NodeError(.confinement, error.publicDescription)
+        }
     }
 
     /// Keeps the ending signals for `waitForEnd`. Called before any thread is started, which inherits it.

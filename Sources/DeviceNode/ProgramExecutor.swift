@@ -238,7 +238,7 @@ private final class Replay {
                     if isCancelled() { throw ExecutorError(.cancelled, "the run was called off") }
                     // Before, not after: a fetch that fails half way has overwritten half.
                     program.spoil(program.spoils[index])
-                    try execute(command.operation, index, joined: joined)
+                    try execute(command, index, joined: joined)
                 } catch {
                     fail(error.at(command: index))
                     break
@@ -282,42 +282,43 @@ private final class Replay {
     }
 
     /// Runs one command; a product takes the one that is `joined` to it along.
-    private func execute(_ operation: Operation, _ index: Int, joined: Int?) throws(ExecutorError) {
+    private func execute(_ command: Program.Command, _ index: Int, joined: Int?) throws(ExecutorError) {
         let program = program.program
-        switch operation {
+        let active = command.active
+        switch command.operation {
         case .fetch(let transfer):
             let crossed = try windows.fetch(transfer, into: address(transfer.place), staging: staging.base)
             note { $0.work.fetchedBytes += UInt64(crossed) }
         case .store(let transfer): try store(transfer)
         case .fill(let fill): backend.fill(fill, in: program)
         case .copy(let copy): backend.copy(copy, in: program)
-        case .map(let map): backend.map(map, arguments, in: program)
+        case .map(let map): backend.map(map, active, arguments, in: program)
         case .aggregate(let aggregate):
             try requireTopology(aggregate.neighbours, index)
-            backend.aggregate(aggregate, arguments, in: program)
+            backend.aggregate(aggregate, active, arguments, in: program)
         case .attentionScale(let scale):
             try requireTopology(scale.neighbours, index)
-            backend.attentionScale(scale, in: program)
+            backend.attentionScale(scale, active, in: program)
         case .attend(let attend):
             try requireTopology(attend.neighbours, index)
-            backend.attend(attend, arguments, in: program)
+            backend.attend(attend, active, arguments, in: program)
         case .attentionGradient(let gradient):
             try requireTopology(gradient.neighbours, index)
-            backend.attentionGradient(gradient, arguments, in: program)
-        case .headDots(let dots): backend.headDots(dots, in: program)
+            backend.attentionGradient(gradient, active, arguments, in: program)
+        case .headDots(let dots): backend.headDots(dots, active, in: program)
         case .product(let product):
             var more: Product?
             if let joined {
                 self.program.spoil(self.program.spoils[joined])
                 if case .product(let next) = program.commands[joined].operation { more = next }
             }
-            backend.product(product, then: more, arguments, in: program)
+            backend.product(product, then: more, active, arguments, in: program)
         case .tileProduct(let tile):
             try take(tile.stack, tile.firstRow, tile.rows)
-            backend.tileProduct(tile, in: program)
+            backend.tileProduct(tile, active, in: program)
         case .tileColumnSum(let tile):
             try take(tile.stack, tile.firstRow, tile.rows)
-            backend.tileColumnSum(tile, in: program)
+            backend.tileColumnSum(tile, active, in: program)
         case .tileFinish(let finish):
             guard rows(at: finish.stack) == finish.totalRows else {
                 throw ExecutorError(.chunkOrder, "the stack does not hold all rows' sums")
@@ -337,6 +338,10 @@ private final class Replay {
         case .measure(let measure):
             let rates = backend.measure(measure, in: program)
             note { $0.rates = rates }
+        case .mark(let mark): backend.mark(mark, in: program)
+        case .reach(let reach):
+            try requireTopology(reach.neighbours, index)
+            backend.reach(reach, in: program)
         }
     }
 
@@ -428,6 +433,7 @@ extension Operation {
         case .attentionScale(let scale): scale.neighbours
         case .attend(let attend): attend.neighbours
         case .attentionGradient(let gradient): gradient.neighbours
+        case .reach(let reach): reach.neighbours
         default: nil
         }
     }
@@ -440,5 +446,6 @@ extension Program.Command {
         guard case .product(let first) = operation, case .product(let second) = next.operation else { return false }
         return first.steps.isEmpty && second.accumulates && first.c == second.c && first.rows == second.rows
             && first.columns == second.columns && first.transposesB == second.transposesB && onlyWith == next.onlyWith
+            && active == next.active
     }
 }

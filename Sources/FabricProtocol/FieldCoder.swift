@@ -21,18 +21,35 @@ extension FieldCoder {
     mutating func size(_ value: inout Int) throws(ProgramError) {
         guard (0...sizeMax).contains(value) else { throw malformed("a size beyond 2^47") }
         var wide = UInt64(value)
-        try integer(&wide)
+        try short(&wide)
         guard wide <= UInt64(sizeMax) else { throw malformed("a size beyond 2^47") }
         value = Int(wide)
+    }
+
+    /// A number in as few bytes as it takes, seven bits in each, the lowest first; the others' top bits are set.
+    private mutating func short(_ value: inout UInt64) throws(ProgramError) {
+        var rest = value
+        value = 0
+        for shift in stride(from: UInt64(0), to: 56, by: 7) {
+            var byte = UInt8(rest & 0x7F) | (rest > 0x7F ? 0x80 : 0)
+            try integer(&byte)
+            rest >>= 7
+            value |= UInt64(byte & 0x7F) << shift
+            guard byte < 0x80 else { continue }
+            // One form for each number.
+            guard byte > 0 || shift == 0 else { throw malformed("a number in more bytes than it takes") }
+            return
+        }
+        throw malformed("a number that does not end")
     }
 
     /// Rows, columns and their like.
     mutating func dimension(_ value: inout Int) throws(ProgramError) {
         guard (0...dimensionMax).contains(value) else { throw malformed("a dimension beyond 2^31") }
-        var narrow = UInt32(value)
-        try integer(&narrow)
-        guard Int(narrow) <= dimensionMax else { throw malformed("a dimension beyond 2^31") }
-        value = Int(narrow)
+        var wide = UInt64(value)
+        try short(&wide)
+        guard wide <= UInt64(dimensionMax) else { throw malformed("a dimension beyond 2^31") }
+        value = Int(wide)
     }
 
     mutating func float(_ value: inout Float) throws(ProgramError) {

@@ -67,11 +67,30 @@ package struct Program: Hashable, Sendable {
         /// and then counts as ended, so it orders others all the same.
         package var onlyWith: DoorbellFlags
         package var operation: Operation
+        /// The rows that matter, for an operation that goes over rows; `nil` for all. The others are not computed: what
+        /// would be written of them becomes 0 (stays, where the operation accumulates), and sums over rows leave them
+        /// out.
+        package var active: ActiveRows?
 
-        package init(_ operation: Operation, dependsOn: [UInt32] = [], onlyWith: DoorbellFlags = []) {
+        package init(
+            _ operation: Operation, dependsOn: [UInt32] = [], onlyWith: DoorbellFlags = [], active: ActiveRows? = nil
+        ) {
             self.operation = operation
             self.dependsOn = dependsOn
             self.onlyWith = onlyWith
+            self.active = active
+        }
+    }
+
+    /// Rows whose byte has a bit.
+    package struct ActiveRows: Hashable, Sendable {
+        /// `UInt8[rows]`: the byte of the command's first row on.
+        package var place: Place
+        package var bit: UInt8
+
+        package init(_ place: Place, bit: UInt8) {
+            self.place = place
+            self.bit = bit
         }
     }
 
@@ -135,6 +154,8 @@ package enum Operation: Hashable, Sendable {
     case keepBest(KeepBest)
     case report(Report)
     case measure(Measure)
+    case mark(Mark)
+    case reach(Reach)
 
     package enum Queue: Int, CaseIterable, Sendable { case fetch, compute, store }
 
@@ -654,5 +675,39 @@ package struct Measure: Hashable, Sendable {
     package init(place: Place, byteCount: Int) {
         self.place = place
         self.byteCount = byteCount
+    }
+}
+
+/// Marks the rows from which a frontier starts: bit 0 where a row is trained on, bit 4 where it is in any split; the other
+/// bits are cleared.
+package struct Mark: Hashable, Sendable {
+    /// `UInt8[rows]`: see `Split`.
+    package var split: Place
+    package var rows: Int
+    /// `UInt8[rows]`
+    package var marks: Place
+
+    package init(split: Place, rows: Int, marks: Place) {
+        self.split = split
+        self.rows = rows
+        self.marks = marks
+    }
+}
+
+/// One step further: a row gets bit `hop` (and `hop` + 4) where it or one of its neighbours has bit `hop` − 1 (and
+/// `hop` + 3). With several topologies one after the other, before the next hop.
+package struct Reach: Hashable, Sendable {
+    package var neighbours: Neighbours
+    /// 1 ... `hopsMax`
+    package var hop: UInt8
+    /// `UInt8[nodes]`
+    package var marks: Place
+
+    package static let hopsMax: UInt8 = 3
+
+    package init(neighbours: Neighbours, hop: UInt8, marks: Place) {
+        self.neighbours = neighbours
+        self.hop = hop
+        self.marks = marks
     }
 }

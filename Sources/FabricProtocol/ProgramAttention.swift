@@ -128,12 +128,15 @@ package struct AttentionGradient: Hashable, Sendable {
     /// [rows, heads · headWidth]; only where the rows are sources.
     package var sourceGradient: Matrix?
     package var accumulates: Bool
+    /// Of the other end's nodes those that matter, from row `otherFirstRow` on; edges of the others are left out.
+    package var others: Program.ActiveRows?
 
     package init(
         attention: Attention, rowsAre: End, neighbours: Neighbours, otherFirstRow: Int, otherRows: Int,
         targets: AttentionTargets, dots: Matrix, gradient: Matrix, sourceScores: Matrix, source: Matrix,
-        scoreGradient: Matrix, sourceGradient: Matrix? = nil, accumulates: Bool
+        scoreGradient: Matrix, sourceGradient: Matrix? = nil, accumulates: Bool, others: Program.ActiveRows? = nil
     ) {
+        self.others = others
         self.attention = attention
         self.rowsAre = rowsAre
         self.neighbours = neighbours

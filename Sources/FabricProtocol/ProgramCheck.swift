@@ -38,7 +38,7 @@ extension Program {
         accesses.reserveCapacity(commands.count)
         for (index, command) in commands.enumerated() {
             do throws(ProgramError) {
-                accesses.append(try self.accesses(of: command.operation))
+                accesses.append(try self.accesses(of: command))
             } catch {
                 throw ProgramError(error.code, error.reason, command: index)
             }
@@ -77,9 +77,20 @@ private struct Access {
     var lower: Int
     var upper: Int
     var writes: Bool
+    /// Of a matrix: bytes from row to row, and of each row; 0 for one run of bytes.
+    var strideBytes = 0
+    var rowBytes = 0
 
     func meets(_ other: Access) -> Bool {
         window == other.window && lower < other.upper && other.lower < upper && (writes || other.writes)
+            && !interleaves(other)
+    }
+
+    /// Whether both are columns of one wider matrix, none of them shared.
+    private func interleaves(_ other: Access) -> Bool {
+        guard strideBytes > 0, strideBytes == other.strideBytes else { return false }
+        let apart = ((other.lower - lower) % strideBytes + strideBytes) % strideBytes
+        return apart >= rowBytes && apart + other.rowBytes <= strideBytes
     }
 }
 
@@ -87,9 +98,10 @@ private struct Access {
 
 extension Program {
     /// The accesses of one operation, each inside its buffer or window; throws where a shape is not allowed.
-    private func accesses(of operation: Operation) throws(ProgramError) -> [Access] {
+    private func accesses(of command: Command) throws(ProgramError) -> [Access] {
         var list = AccessList(program: self)
-        switch operation {
+        try list.active(command)
+        switch command.operation {
         case .fetch(let transfer): try list.transfer(transfer, stores: false)
         case .store(let transfer): try list.transfer(transfer, stores: true)
         case .fill(let fill):
@@ -114,7 +126,8 @@ extension Program {
             try list.neighbours(scale.neighbours, 0, nodes)
             try list.read(scale.targets.scores, rows, heads)
             try list.read(scale.sourceScores, nodes, heads)
-            try list.write(scale.targets.highest, and: scale.targets.inverse, rows, heads)
+            try list.write(scale.targets.highest, rows, heads)
+            try list.write(scale.targets.inverse, rows, heads)
         case .attend(let attend):
             try list.attention(attend.attention)
             let rows = attend.neighbours.rows
@@ -209,6 +222,16 @@ extension Program {
                 throw ProgramError(.invalid, "less memory than a measurement needs")
             }
             try list.write(measure.place, bytes: measure.byteCount, alignment: 64)
+        case .mark(let mark):
+            guard mark.rows > 0, mark.rows <= Limits.nodesMax else { throw ProgramError(.invalid, "\(mark.rows) rows") }
+            try list.read(mark.split, bytes: mark.rows, alignment: 1)
+            try list.write(mark.marks, bytes: mark.rows, alignment: 1)
+        case .reach(let reach):
+            guard (1...Reach.hopsMax).contains(reach.hop) else {
+                throw ProgramError(.invalid, "hop \(reach.hop); from 1 to \(Reach.hopsMax)")
+            }
+            try list.neighbours(reach.neighbours, 0, reach.neighbours.nodes)
+            try list.write(reach.marks, bytes: reach.neighbours.nodes, alignment: 1)
         }
         try list.checkDisjoint()
         return list.accesses
@@ -228,24 +251,17 @@ private struct AccessList {
     }
 
     mutating func read(_ matrix: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
-        try read(matrix.place, bytes: try extent(matrix, rows, columns))
+        try touch(matrix, rows, columns, writes: false)
     }
 
     mutating func write(_ matrix: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
-        try write(matrix.place, bytes: try extent(matrix, rows, columns))
+        try touch(matrix, rows, columns, writes: true)
     }
 
-    /// Two matrices of one shape, which may interleave: rows of one between rows of the other, as columns of a wider one.
-    mutating func write(_ a: Matrix, and b: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
-        let (first, second) = a.place.offset <= b.place.offset ? (a, b) : (b, a)
-        let apart = second.place.offset - first.place.offset
-        guard a.place.buffer == b.place.buffer, a.stride == b.stride, apart >= columns * 4,
-            apart <= (a.stride - columns) * 4
-        else {
-            try write(a, rows, columns)
-            return try write(b, rows, columns)
-        }
-        try write(first.place, bytes: try extent(second, rows, columns) + apart)
+    private mutating func touch(_ matrix: Matrix, _ rows: Int, _ columns: Int, writes: Bool) throws(ProgramError) {
+        try touch(matrix.place, bytes: try extent(matrix, rows, columns), alignment: 4, writes: writes)
+        accesses[accesses.count - 1].strideBytes = matrix.stride * 4
+        accesses[accesses.count - 1].rowBytes = columns * 4
     }
 
     /// Bytes from a matrix's first element to the end of its last.
@@ -277,6 +293,22 @@ private struct AccessList {
         }
         let lower = buffer.offset + place.offset
         accesses.append(Access(window: nil, lower: lower, upper: lower + bytes, writes: writes))
+    }
+
+    /// The marks of a command's rows.
+    mutating func active(_ command: Program.Command) throws(ProgramError) {
+        guard command.active != nil else { return }
+        guard let rows = command.operation.activeRows else {
+            throw ProgramError(.invalid, "an operation that does not go over rows has rows that matter")
+        }
+        try active(command.active, rows)
+    }
+
+    private mutating func active(_ active: Program.ActiveRows?, _ rows: Int) throws(ProgramError) {
+        guard let active else { return }
+        guard rows > 0, rows <= Limits.nodesMax else { throw ProgramError(.invalid, "\(rows) rows") }
+        guard active.bit < 8 else { throw ProgramError(.invalid, "bit \(active.bit) of a byte") }
+        try read(active.place, bytes: rows, alignment: 1)
     }
 
     func count(_ elements: Int) throws(ProgramError) {
@@ -364,6 +396,7 @@ private struct AccessList {
         try read(gradient.dots, targetRows, attention.heads)
         try read(gradient.gradient, targetRows, attention.width)
         try write(gradient.scoreGradient, rows, attention.heads)
+        try active(gradient.others, gradient.otherRows)
         guard (gradient.sourceGradient != nil) == (gradient.rowsAre == .sources) else {
             throw ProgramError(.invalid, "features have a gradient where the rows are sources, and only there")
         }
@@ -494,6 +527,8 @@ extension Program {
             if last[queue] >= 0 { join(last[queue]) }
             last[queue] = Int32(index)
             clocks.append(clock)
+            // Its own operands were found apart, element by element.
+            clock[queue] = Int32(index)
             for access in accesses[index] {
                 if let other = try table.note(access, by: Int32(index), queue: queue, after: clock) {
                     throw ProgramError(
@@ -566,5 +601,25 @@ private struct SharedBytes {
             if ends[middle] < offset { low = middle + 1 } else { high = middle }
         }
         return low
+    }
+}
+
+extension Operation {
+    /// Rows that it goes over, where some of them may matter and others not.
+    package var activeRows: Int? {
+        switch self {
+        case .map(let map): map.rows
+        case .aggregate(let aggregate): aggregate.neighbours.rows
+        case .attentionScale(let scale): scale.neighbours.rows
+        case .attend(let attend): attend.neighbours.rows
+        case .attentionGradient(let gradient): gradient.neighbours.rows
+        case .headDots(let dots): dots.rows
+        case .product(let product): product.rows
+        case .tileProduct(let tile): tile.rows
+        case .tileColumnSum(let tile): tile.rows
+        case .fetch, .store, .fill, .copy, .tileFinish, .labelWeight, .loss, .adam, .initialise, .keepBest, .report,
+            .measure, .mark, .reach:
+            nil
+        }
     }
 }

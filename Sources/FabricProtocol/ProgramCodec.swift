@@ -40,7 +40,7 @@ package struct ProgramError: Error, Hashable, Sendable, CustomStringConvertible 
 extension Program {
     /// "SKPG" and the format's version.
     private static let magic: UInt32 = 0x4750_4B53
-    private static let version: UInt16 = 2
+    private static let version: UInt16 = 3
 
     package func bytes() throws(ProgramError) -> [UInt8] {
         var writer = FieldWriter()
@@ -84,6 +84,7 @@ extension Program {
                 (index, coder) throws(ProgramError) in try coder.integer(&index)
             }
             try coder.flags(&command.onlyWith)
+            try coder.active(&command.active)
             try command.operation.code(&coder)
         }
     }
@@ -222,9 +223,11 @@ extension Operation {
         case .attentionGradient: 19
         case .headDots: 20
         case .measure: 21
+        case .mark: 22
+        case .reach: 23
         }
     }
-    package static let codeMax: UInt8 = 21
+    package static let codeMax: UInt8 = 23
 
     private var payload: any ProgramField {
         switch self {
@@ -248,6 +251,8 @@ extension Operation {
         case .attentionGradient(let field): field
         case .headDots(let field): field
         case .measure(let field): field
+        case .mark(let field): field
+        case .reach(let field): field
         }
     }
 
@@ -276,6 +281,8 @@ extension Operation {
         case 19: self = .attentionGradient(try coder.field(payload))
         case 20: self = .headDots(try coder.field(payload))
         case 21: self = .measure(try coder.field(payload))
+        case 22: self = .mark(try coder.field(payload))
+        case 23: self = .reach(try coder.field(payload))
         default: throw coder.malformed("an unknown operation")
         }
     }
@@ -439,6 +446,12 @@ extension FieldCoder {
     }
     fileprivate mutating func place(_ place: inout Place?) throws(ProgramError) {
         try optional(&place, empty: .empty) { (place, coder) throws(ProgramError) in try place.code(&coder) }
+    }
+    fileprivate mutating func active(_ rows: inout Program.ActiveRows?) throws(ProgramError) {
+        try optional(&rows, empty: Program.ActiveRows(.empty, bit: 0)) { (rows, coder) throws(ProgramError) in
+            try rows.place.code(&coder)
+            try coder.integer(&rows.bit)
+        }
     }
     fileprivate mutating func matrix(_ matrix: inout Matrix?) throws(ProgramError) {
         try optional(&matrix, empty: .empty) { (matrix, coder) throws(ProgramError) in try matrix.code(&coder) }
@@ -630,6 +643,7 @@ extension AttentionGradient: ProgramField {
         try scoreGradient.code(&coder)
         try coder.matrix(&sourceGradient)
         try coder.bool(&accumulates)
+        try coder.active(&others)
     }
 }
 
@@ -747,6 +761,24 @@ extension Adam: ProgramField {
         try coder.float(&beta2)
         try coder.float(&epsilon)
         try coder.float(&weightDecay)
+    }
+}
+
+extension Mark: ProgramField {
+    fileprivate static let empty = Mark(split: .empty, rows: 0, marks: .empty)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try split.code(&coder)
+        try coder.dimension(&rows)
+        try marks.code(&coder)
+    }
+}
+
+extension Reach: ProgramField {
+    fileprivate static let empty = Reach(neighbours: .empty, hop: 0, marks: .empty)
+    fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
+        try neighbours.code(&coder)
+        try coder.integer(&hop)
+        try marks.code(&coder)
     }
 }
 

@@ -71,6 +71,30 @@ package final class Fabric: Sendable {
         return certificate
     }
 
+    /// Measures the link to a free node. Its evidence is checked on the way; a mismatch quarantines it, as at an attach.
+    package func measure(_ id: NodeID) async throws(FabricError) -> LinkMeasurement {
+        let node = try pool.begin(id)
+        let result = await onThread { [self] in
+            Result { () throws(FabricError) in
+                let session = try attestation(of: node, lease: Self.inspection, fence: nil)
+                session.connection.close()
+                return session.link
+            }
+        }
+        switch result {
+        case .success(let link):
+            pool.apply(.attested, to: id)
+            return link
+        case .failure(let error):
+            if error.code == .evidence {
+                pool.quarantine(id, code: error.code.rawValue, index: error.index, fence: nil)
+            } else {
+                pool.release(id)
+            }
+            throw error
+        }
+    }
+
     /// Keeps a node out of the pool by an operator's word.
     package func quarantine(_ id: NodeID, code: String) throws(FabricError) {
         _ = try pool.status(id)

@@ -135,11 +135,15 @@ package final class RemoteGPU: Sendable {
     /// Runs a loaded program once and gives what it reports. All its writes are stored when this comes back.
     package func ring(_ program: UInt32, _ arguments: [UInt8]) async throws(FabricError) -> [UInt8] {
         let transaction = attachment.nextTransaction()
-        let answer = try await attachment.ask(
-            .doorbell(program: program, transaction: transaction, arguments: arguments), seconds: nil)
+        let answer = try await attachment.doorbell(
+            .doorbell(program: program, transaction: transaction, arguments: arguments))
         guard case .complete(transaction, let result) = answer else { throw attachment.violation() }
         return result
     }
+
+    /// Calls off the doorbell that is out, and every later one: whoever waits for it is told at once. The device itself is
+    /// stopped by the scrub, which is what comes next.
+    package func callOff() { attachment.callOff() }
 
     /// Ends the lease: keys erased, memory overwritten, proved and zeroed. The node is free again.
     ///
@@ -177,6 +181,24 @@ extension Fabric {
     }
 }
 
+/// Whoever waits for a doorbell, told once: the node's answer to work that was called off comes later and is dropped.
+private final class DoorbellWait: Sendable {
+    private typealias Waiting = CheckedContinuation<Result<ControlMessage, FabricError>, Never>
+    private let waiting: Mutex<Waiting?>
+
+    init(_ continuation: CheckedContinuation<Result<ControlMessage, FabricError>, Never>) {
+        waiting = Mutex(continuation)
+    }
+
+    func end(_ answer: Result<ControlMessage, FabricError>) {
+        let continuation = waiting.withLock { waiting in
+            defer { waiting = nil }
+            return waiting
+        }
+        continuation?.resume(returning: answer)
+    }
+}
+
 /// The state behind a `RemoteGPU`, which its threads share: control channel, lane, renewal.
 private final class Attachment: Sendable {
     private enum Phase { case asking, open, scrubbing, ended }
@@ -187,6 +209,9 @@ private final class Attachment: Sendable {
         var transaction: UInt64 = 0
         var isStarted = false
         var server: WindowServer?
+        var isCalledOff = false
+        /// Whoever waits for the doorbell that is out.
+        var doorbell: DoorbellWait?
     }
 
     let session: AttestedSession
@@ -349,6 +374,32 @@ private final class Attachment: Sendable {
 
     func ask(_ message: ControlMessage, for expected: ControlMessage) async throws(FabricError) {
         guard try await ask(message) == expected else { throw violation() }
+    }
+
+    private static let calledOff = FabricError(.detached, "the work was called off")
+
+    /// A doorbell lasts as long as its work, so it waits for the answer or for being called off.
+    func doorbell(_ message: ControlMessage) async throws(FabricError) -> ControlMessage {
+        _ = try openServer()
+        let answer = await withCheckedContinuation { continuation in
+            let wait = DoorbellWait(continuation)
+            let mayRing = state.withLock { state in
+                state.doorbell = wait
+                return !state.isCalledOff
+            }
+            guard mayRing else { return wait.end(.failure(Self.calledOff)) }
+            client.send(message, seconds: nil) { wait.end($0) }
+        }
+        state.withLock { $0.doorbell = nil }
+        do throws(FabricError) { return try answer.get() } catch { throw failure ?? error }
+    }
+
+    func callOff() {
+        let wait = state.withLock { state in
+            state.isCalledOff = true
+            return state.doorbell
+        }
+        wait?.end(.failure(Self.calledOff))
     }
 
     func violation() -> FabricError {

@@ -46,6 +46,12 @@ struct AccessRequest {
     /// Emergency access that was granted and that nobody has looked at since.
     var awaitsReview: Bool { breaksGlass && file[Key.granted] != nil && file[Key.reviewedAfterwards] == nil }
 
+    /// Whether somebody asked for it or spoke on it; `Ann` is not another person than `ann`.
+    func hasPart(_ person: PersonID) -> Bool {
+        let name = person.text.lowercased()
+        return ([requester] + people + votes.map(\.person)).contains { $0.text.lowercased() == name }
+    }
+
     var votes: [Vote] {
         file.records.filter { $0.event == .requestReviewed }.compactMap { record in
             guard let person = record.actor, let role = record.detail["role"]?.stringValue else { return nil }
@@ -75,8 +81,13 @@ package struct Grant: Sendable, Equatable {
     package let granted: Timestamp
     /// When it ends, or ended: by itself, by an amendment or renewal in its place, or because its holder was done.
     package let expires: Timestamp
+    /// When it ends by itself.
+    let term: Timestamp
     /// Who else may use it.
     package let people: [PersonID]
+    package let origin: GrantOrigin
+    /// Its record's place in the trail.
+    let index: UInt64
     let purpose: Purpose
     let obligations: [Obligation]
     /// Where the data are used.
@@ -143,7 +154,7 @@ extension Gateway {
         of id: RequestID, form: JSON, requester: PersonID, votes: [Vote]
     ) throws -> AccessQuestion {
         guard var members = form.objectValue else { throw GatewayError(.usage, "the request form is not an object") }
-        let own = ["ask", "now", "requester", "authors", "votes", "visas"]
+        let own = ["ask", "now", "requester", "authors", "votes", "visas", "revoked"]
         if let name = own.first(where: { members[$0] != nil }) {
             throw GatewayError(.usage, "the request form may not say '\(name)'; the gateway knows it itself")
         }
@@ -162,7 +173,8 @@ extension Gateway {
         members["answers"] = nil
         members["form"] = nil
         members["votes"] = .array(votes.map(\.json))
-        members["visas"] = []
+        members["visas"] = .array(visas(of: requester, for: dataset).map(\.json))
+        if isRevoked(requester, asked: ledger.file(.request(id)).records.first?.index) { members["revoked"] = true }
         if let emergency = members["breakGlass"] {
             guard var facts = emergency.objectValue, facts["unreviewed"] == nil else {
                 throw GatewayError(.usage, "emergency access says 'reason' and 'minutes', and nothing else")
@@ -257,6 +269,9 @@ extension Gateway {
 
     // MARK: - Emergency access
 
+    /// Who may say afterwards whether an emergency was one.
+    static let emergencyReviewers: Set<Role> = [.complianceOfficer, .securityOfficer, .dac, .dataCustodian]
+
     /// Records what somebody else found when they looked at an emergency access afterwards. Until then there is no
     /// second one to the data set.
     package func reviewEmergency(
@@ -264,7 +279,7 @@ extension Gateway {
     ) throws {
         let request = try accessRequest(id)
         try requireSight(of: request, by: reviewer)
-        try require(reviewer, anyOf: [.complianceOfficer, .securityOfficer, .dac, .dataCustodian])
+        try require(reviewer, anyOf: Self.emergencyReviewers)
         guard request.breaksGlass, request.file[AccessRequest.Key.granted] != nil else {
             throw GatewayError(.usage, "request \(id) is no emergency access that was granted")
         }
@@ -272,10 +287,9 @@ extension Gateway {
         guard (10...4096).contains(comment.utf8.count) else {
             throw GatewayError(.usage, "say in a sentence what you found, in at most 4096 bytes")
         }
-        let name = reviewer.text.lowercased()
-        guard name != request.requester.text.lowercased(),
-            !request.votes.contains(where: { $0.person.text.lowercased() == name })
-        else { throw GatewayError(.refused, "whoever asked for emergency access or approved it does not review it") }
+        guard !request.hasPart(reviewer) else {
+            throw GatewayError(.refused, "whoever asked for emergency access or approved it does not review it")
+        }
         try ledger.record(
             Event(.emergencyReviewed, justified ? .done : .refused).with {
                 $0.actor = reviewer
@@ -289,7 +303,6 @@ extension Gateway {
     func decideAccess(_ request: AccessRequest) throws -> RequestProgress {
         typealias Key = AccessRequest.Key
         if request.file[Key.decided]?.core["decision"] == "permit" { return try issueGrant(request) }
-        try checkBase(of: request)
         let question = try accessQuestion(
             of: request.id, form: request.form, requester: request.requester, votes: request.votes)
         let (decision, policies) = try decide(.access(question))
@@ -305,6 +318,7 @@ extension Gateway {
             try ledger.record(event, in: .request(request.id), key: Key.decided)
             return .decided(try accessRequest(request.id).finalDecision!)
         case .permit:
+            try checkBase(of: request)
             try ledger.record(event, in: .request(request.id), key: Key.decided)
             return try issueGrant(accessRequest(request.id))
         }
@@ -328,7 +342,10 @@ extension Gateway {
             Event(.grantIssued, .done).with {
                 $0.actor = request.requester
                 $0.dataset = request.dataset
-                $0.detail = ["grant": .string(id.text), "expires": .string(expires.description)]
+                $0.detail = [
+                    "grant": .string(id.text), "expires": .string(expires.description),
+                    "origin": .string(GrantOrigin(of: question).rawValue),
+                ]
                 if question.breakGlass != nil { $0.detail["break_glass"] = true }
                 $0.payload = [
                     "purpose": question.purpose.json, "obligations": .array(obligations),
@@ -360,7 +377,10 @@ extension Gateway {
             id: grant, request: request.id, dataset: request.dataset, researcher: request.requester,
             granted: Timestamp(milliseconds: granted),
             expires: min(Timestamp(milliseconds: expires), ended(request) ?? Timestamp(milliseconds: .max)),
-            people: request.people, purpose: purpose, obligations: try obligations.map { try Obligation(json: $0) },
+            term: Timestamp(milliseconds: expires), people: request.people,
+            origin: record.detail["origin"]?.stringValue.flatMap(GrantOrigin.init)
+                ?? (request.breaksGlass ? .emergency : .approval), index: record.index, purpose: purpose,
+            obligations: try obligations.map { try Obligation(json: $0) },
             country: request.form["country"]?.stringValue, documents: request.documents)
     }
 }

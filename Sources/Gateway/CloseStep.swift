@@ -10,6 +10,8 @@ extension Gateway {
         if let end = run.end { return .closed(end) }
         sessions[run.id] = nil
         attestedNodes.removeValue(forKey: run.id)?.giveUp()
+        leaveLine(run.id)
+        wakeLine()
         let end = Self.end(of: run)
         do {
             try await vault.destroyRun(run.id)

@@ -46,12 +46,15 @@ extension Gateway {
         // Data that no policy speaks of any more have no pool; the decision refuses them with its reason.
         guard let training = try policies().policies[run.dataset]?.training else { return nil }
         let fabric = try fabric()
+        // A run that takes its own device again after a restart does not wait in line for it.
+        let hasNode = fabric.nodes.contains { training.pools.value.contains($0.node.pool) && $0.quarantine == nil }
+        if only == nil, hasNode, let busy = try hindrance(of: run, pools: training.pools.value) { throw busy }
         let fence = nextFence()
         let lease = try LeaseID("lease-\(fence)")
         var isBusy = false
         for status in fabric.nodes
         where training.pools.value.contains(status.node.pool) && status.quarantine == nil
-            && (only == nil || only == status.node.id)
+            && (only.map { $0 == status.node.id } ?? !isDrained(status.node.id))
         {
             do throws(FabricError) {
                 let node = try await fabric.attest(status.node.id, lease: lease, fence: fence)
@@ -64,6 +67,7 @@ extension Gateway {
                     continue
                 }
                 deviceRefusals[run.id] = nil
+                leaveLine(run.id)
                 return AcceptedNode(node: node, pool: status.node.pool, evidence: evidence, rttMicroseconds: rtt)
             } catch {
                 if error.code == .notFree { isBusy = true }
@@ -76,11 +80,12 @@ extension Gateway {
                 if error.refusal?.code == .staleFence { return nil }
             }
         }
-        if isBusy { throw GatewayError(.busy, "every device that this run may use is busy; the run waits for one") }
+        if isBusy { throw try busy(run.id) }
+        leaveLine(run.id)
         return nil
     }
 
-    private func recordQuarantine(of node: NodeID, _ error: FabricError) throws {
+    func recordQuarantine(of node: NodeID, _ error: FabricError) throws {
         try ledger.record(
             Event(.nodeQuarantined, .done).with {
                 $0.device = node
@@ -104,6 +109,7 @@ extension Gateway {
     /// receipt, lease granted by the device on the same receipt.
     func attach(_ run: RunCase) async throws {
         typealias Key = RunCase.Key
+        try await requireSameCohort(run)
         let node: AttestedNode
         let kept = attestedNodes.removeValue(forKey: run.id)
         if let kept, run.file[Key.leasing] == nil, isFresh(run) {
@@ -111,6 +117,11 @@ extension Gateway {
         } else {
             kept?.giveUp()
             node = try await attestAgain(for: run, stage: .attach)
+        }
+        // Whoever revoked the access meanwhile need not wait for a lease.
+        guard try !stopIfEnded(run.id) else {
+            node.giveUp()
+            throw CancellationError()
         }
         // After a crash the run's own intent names a fence that the device may have seen; a new intent, on the
         // gateway's own case, names a higher one.
@@ -200,6 +211,10 @@ extension Gateway {
         } catch let error as VaultError {
             node.giveUp()
             throw StageFailure.failed(stage, error.code.rawValue, error.publicDescription)
+        }
+        if try stage != .scrub && runCase(run.id).stopped {
+            node.giveUp()
+            throw CancellationError()
         }
         try recordKeyRelease(node, run)
         do throws(FabricError) {
@@ -454,6 +469,8 @@ extension Gateway {
     }
 
     private func record(_ report: EpochReport, of run: RunID, _ spec: ModelSpec, labelled: [Int]) throws {
+        // An epoch that ended while its run was being stopped is none of the run's.
+        guard try !runCase(run).stopped else { throw CancellationError() }
         let epochs = spec.epochs
         func parts(_ share: Double) -> JSON { .integer(Int64((share * 1e6).rounded())) }
         try ledger.record(
@@ -465,7 +482,7 @@ extension Gateway {
                     "test_ppm": parts(spec.score(of: report.test)),
                 ]
             }, in: .run(run), key: RunCase.Key.epoch(report.epoch))
-        guard try !runCase(run).stopped else { throw CancellationError() }
+        guard try !stopIfEnded(run) else { throw CancellationError() }
         feed.publish(
             .epoch(
                 EpochProgress(
@@ -562,6 +579,7 @@ extension Gateway {
             let certificate = try await session.gpu.scrub()
             sessions[run.id] = nil
             session.spills.remove()
+            wakeLine()
             try ledger.record(
                 Event(.deviceScrubbed, .done).with {
                     $0.device = certificate.node

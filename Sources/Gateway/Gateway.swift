@@ -3,6 +3,7 @@ import DurableFiles
 package import Foundation
 import GPUFabric
 import GraphVault
+import Passports
 import PolicyEngine
 import Sealing
 import Training
@@ -35,6 +36,8 @@ package actor Gateway {
     /// Runs that an advance of this process is working on.
     var advancing: Set<RunID> = []
     var attestedNodes: [RunID: AttestedNode] = [:]
+    /// Runs that found every device busy, with the pools they may use.
+    var deviceWaits: [RunID: Set<String>] = [:]
     /// Why the last device that was asked could not be had.
     var deviceRefusals: [RunID: FabricError] = [:]
     /// How often a run's training is kept, so that a crash does not cost it.
@@ -43,6 +46,10 @@ package actor Gateway {
     /// The policies in force, by the place in the trail of their activation.
     var policyCache: (activation: UInt64, set: PolicySet)?
     var fabricCache: Fabric?
+    /// Whose passports count, by the place in the trail of the record that says so.
+    var trustCache: (index: UInt64, trust: PassportTrust)?
+    /// Keys of passports' issuers.
+    let keySets: KeySetCache
     /// Sealed bytes that one run may keep on this host.
     let hostBytesMax = 8 << 30
     /// Disk of this host for what memory has no room for.
@@ -94,6 +101,7 @@ package actor Gateway {
         desk = try DeskFile(path: home.desk.path, key: await vault.derivedKey(DerivedKey.desk))
         try desk.begin(at: ledger.records.last.map { $0.index + 1 } ?? 0)
         self.clock = clock
+        keySets = KeySetCache(now: { clock.now() }, get: KeySetHTTP.get)
         directory = Directory(ledger.file(.gateway).records)
         self.lock = lock
         fabricKeys = await vault.derivedKey(DerivedKey.fabricKeys)

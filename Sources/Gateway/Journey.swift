@@ -25,6 +25,8 @@ extension Gateway {
         // A second advance of the same run would do the same stage at its first wait.
         guard advancing.insert(id).inserted else { throw GatewayError(.busy, "run \(id) is being worked on") }
         defer { advancing.remove(id) }
+        let wasStopped = try runCase(id).stopped
+        if try !wasStopped && stopIfEnded(id) { return .moved(to: try runCase(id).nextStage) }
         let run = try runCase(id)
         do {
             switch run.nextStage {
@@ -32,18 +34,21 @@ extension Gateway {
             case .open: try await openRun(run)
             case .attach: try await attach(run)
             case .plan: try await plan(run)
-            case .train: try await train(run)
+            case .train:
+                let watch = watchStanding(of: id)
+                defer { watch.cancel() }
+                try await train(run)
             case .scrub: try await scrub(run)
             case .review: return try await review(run)
             case .release: try await release(run)
             case .closed: return try await closeRun(run)
             }
         } catch {
-            guard let failure = StageFailure(error, at: run.nextStage) else {
-                // A stage that ends because the run was cancelled under it has done its part.
-                guard error is CancellationError, try runCase(id).stopped, !Task.isCancelled else { throw error }
+            // A stage that ends because the run was stopped under it has done its part; how it broke is no news.
+            if try !wasStopped && runCase(id).stopped, !Task.isCancelled {
                 return .moved(to: try runCase(id).nextStage)
             }
+            guard let failure = StageFailure(error, at: run.nextStage) else { throw error }
             try recordFailure(failure, of: run)
         }
         return .moved(to: try runCase(id).nextStage)

@@ -28,6 +28,7 @@ final class Ledger {
     private(set) var requests: [RequestID] = []
     /// Where to find requests without looking at all of them.
     private(set) var index = RequestIndex()
+    private var runsByGrant: [String: [RunID]] = [:]
     /// The highest fence ever recorded; the next lease takes the one after it.
     private(set) var highestFence = Fence(0)
 
@@ -59,6 +60,8 @@ final class Ledger {
 
     /// All records of one event, in the trail's order.
     func records(of event: AuditEvent) -> [CaseRecord] { recordsByEvent[event] ?? [] }
+
+    func runs(under grant: GrantID) -> [RunID] { runsByGrant[grant.text] ?? [] }
 
     /// The record at one place of the trail, if it is a case record.
     func record(at index: UInt64) -> CaseRecord? {
@@ -127,7 +130,9 @@ final class Ledger {
             switch id {
             case .gateway: break
             case .request(let request): requests.append(request)
-            case .run(let run): runs.append(run)
+            case .run(let run):
+                runs.append(run)
+                if let grant = record.detail["grant"]?.stringValue { runsByGrant[grant, default: []].append(run) }
             }
         }
         files[id, default: CaseFile(id: id)].append(record)

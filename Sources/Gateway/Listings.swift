@@ -115,6 +115,8 @@ package struct Revision: Sendable, Hashable, CustomStringConvertible {
 package struct ReviewEntry: Sendable {
     package enum Subject: Sendable, Equatable {
         case request(RequestID)
+        /// Emergency access that somebody has to look at afterwards.
+        case emergency(RequestID)
         case release(RunID)
     }
 
@@ -136,6 +138,8 @@ package struct GrantEntry: Sendable {
     /// What whoever uses the grant must do: a closed code, and the text, day or number that goes with it.
     package let obligations: [(code: String, value: String)]
     package let isExpired: Bool
+    /// Who took it away and why, if somebody did.
+    package let revocation: Revocation?
 }
 
 /// A run: where it is, who has it now, how it ended.
@@ -345,12 +349,13 @@ extension Gateway {
         let person = try self.person(person)
         let waiting: [(UInt64, ReviewEntry.Subject)] =
             ledger.index.open.map { (ledger.file(.request($0)).records[0].index, .request($0)) }
+            + ledger.index.emergencies.map { (ledger.file(.request($0)).records[0].index, .emergency($0)) }
             + ledger.index.runsInReview.map { (ledger.file(.run($0)).records[0].index, .release($0)) }
         let subjects = waiting.sorted { $0.0 < $1.0 }
         return try Page(page, of: .reviews, subjects, place: \.0) { _, subject in
             let entry: ReviewEntry? =
                 switch subject {
-                case .request(let id): try review(of: accessRequest(id), by: person)
+                case .request(let id), .emergency(let id): try review(of: accessRequest(id), by: person)
                 case .release(let id): try review(of: runCase(id), by: person)
                 }
             guard let entry, entry.mayReview || !mine else { return nil }
@@ -359,6 +364,7 @@ extension Gateway {
     }
 
     func review(of request: AccessRequest, by person: PersonRecord) throws -> ReviewEntry? {
+        if request.awaitsReview { return emergencyReview(of: request, by: person) }
         guard lifeState(of: request) == .waiting, maySee(request, person),
             let missing = try? approvalsMissing(request)
         else { return nil }
@@ -368,6 +374,16 @@ extension Gateway {
             votes: votesShown(of: request, to: person),
             mayReview: lifeStanding(of: person, on: request) == .reviewer,
             revision: Revision(request.file))
+    }
+
+    private func emergencyReview(of request: AccessRequest, by person: PersonRecord) -> ReviewEntry? {
+        guard maySee(request, person), let granted = request.file[AccessRequest.Key.granted] else { return nil }
+        return ReviewEntry(
+            subject: .emergency(request.id), dataset: request.dataset, owner: request.requester, since: granted.time,
+            missing: ApprovalsMissing(count: 1, roles: Self.emergencyReviewers.map(\.rawValue).sorted()),
+            votes: VoteEntry.read(request.file, .requestReviewed),
+            mayReview: !person.roles.isDisjoint(with: Self.emergencyReviewers)
+                && !request.hasPart(person.id), revision: Revision(request.file))
     }
 
     func review(of run: RunCase, by person: PersonRecord) throws -> ReviewEntry? {
@@ -431,8 +447,9 @@ extension Gateway {
     private func entry(of grant: Grant) -> GrantEntry {
         GrantEntry(
             grant: grant, purpose: grant.purpose.codes,
-            obligations: grant.obligations.map { ($0.code.rawValue, $0.value) }, isExpired: grant.expires <= clock.now()
-        )
+            obligations: grant.obligations.map { ($0.code.rawValue, $0.value) },
+            isExpired: grant.expires <= clock.now(),
+            revocation: revocation(of: grant))
     }
 
     package func runs(

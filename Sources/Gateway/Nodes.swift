@@ -61,6 +61,8 @@ extension Gateway {
         } catch let error as FabricError { throw GatewayError(fabric: error) }
     }
 
+    func isEnrolled(_ node: NodeID) -> Bool { enrolment(of: node) != nil }
+
     private func enrolment(of node: NodeID) -> NodeEnrolment? {
         let record = ledger.records(of: .nodeEnrolled).last {
             $0.outcome == .done && $0.core["device"]?.stringValue == node.text
@@ -108,15 +110,29 @@ extension Gateway {
 
     package func nodes() throws -> [NodeSummary] {
         try fabric().nodes.map { status in
-            let state = status.quarantine.map { "quarantined (\($0.code))" } ?? status.state.rawValue
+            let life = status.state == .absent ? "not asked yet" : status.state.rawValue
+            let isHeld = ![.absent, .free].contains(status.state)
+            let drain = isDrained(status.node.id) ? (isHeld ? "draining" : "drained") : nil
             return NodeSummary(
                 id: status.node.id, pool: status.node.pool, address: "\(status.node.host):\(status.node.port)",
-                state: state == "absent" ? "not asked yet" : state)
+                state: status.quarantine.map { "quarantined (\($0.code))" } ?? drain ?? life)
         }
     }
 
+    /// Puts a node back into the pool: out of quarantine after an attestation and a scrub, or out of a drain.
     package func releaseFromQuarantine(_ node: NodeID, by actor: PersonID) async throws {
         try require(actor, anyOf: [.operatorRole])
+        defer { wakeLine() }
+        // Nobody doubted a node that was only kept free of new runs.
+        if isDrained(node), try fabric().nodes.first(where: { $0.node.id == node })?.quarantine == nil {
+            try ledger.record(
+                Event(.nodeReinstated, .done).with {
+                    $0.actor = actor
+                    $0.device = node
+                    $0.detail = ["after": "drain"]
+                }, in: .gateway, key: ledger.freshKey("released.\(node)"))
+            return
+        }
         try ledger.record(
             Event(.nodeReinstated, .intent).with {
                 $0.actor = actor
@@ -164,7 +180,7 @@ extension Gateway {
         } catch let error as FabricError { throw GatewayError(fabric: error) }
     }
 
-    private static func parse(address: String) throws -> (host: String, port: UInt16) {
+    static func parse(address: String) throws -> (host: String, port: UInt16) {
         guard let colon = address.lastIndex(of: ":"), colon != address.startIndex,
             let port = UInt16(address[address.index(after: colon)...]), port > 0
         else { throw GatewayError(.usage, "an address is HOST:PORT") }

@@ -88,6 +88,28 @@ extension Gateway {
             }, in: .run(run.id), key: Key.opened)
     }
 
+    /// Consent that changed since the image was built reaches a run that no device has got yet: somebody may have
+    /// withdrawn who is in it.
+    func requireSameCohort(_ run: RunCase) async throws {
+        guard let opened = run.file[RunCase.Key.opened], run.file[RunCase.Key.leasing] == nil,
+            let changed = ledger.records(of: .consentChanged).last(where: {
+                $0.core["dataset"]?.stringValue == run.dataset.text
+            }), changed.index > opened.index, let facts = RunFacts(run)
+        else { return }
+        let consents = try consentsAllowing(grant(facts.grant).purpose)
+        let cohort: Cohort
+        do {
+            cohort = try await vault.cohort(run.dataset, run.version, permits: consents)
+        } catch let error as VaultError {
+            throw StageFailure.failed(.attach, error.code.rawValue, error.publicDescription)
+        }
+        guard cohort.hash.hex == opened.detail["cohort"]?.stringValue else {
+            throw StageFailure.refused(
+                .attach, ["consent.changed"],
+                "consent has changed since the run's image was built; ask for the run again")
+        }
+    }
+
     /// A consent with codes of its own permits what those cover; one without follows the data set's policy.
     func consentsAllowing(_ purpose: Purpose) throws -> @Sendable (Consent) -> Bool {
         let set = try policies()

@@ -224,6 +224,9 @@ extension Gateway {
         guard run.isReleased else {
             throw GatewayError(.refused, "run \(id) is not released; its checks and reviewers come first")
         }
+        if let end = try revocation(ofGrantOf: run) {
+            throw GatewayError(.refused, "the access that this run stood on was revoked (\(end.reason.rawValue))")
+        }
         guard let receipt = run.file[RunCase.Key.ready]?.payload["receipt"]?.stringValue.flatMap(Hex.decode) else {
             throw GatewayError(.integrity, "the recorded receipt of the release cannot be read")
         }

@@ -89,6 +89,7 @@ extension Gateway {
         case .granted:
             if superseded(request) != nil { return .superseded }
             guard let held = try? grant(of: request) else { return .expired }
+            if revocation(of: held) != nil { return .revoked }
             return held.expires <= clock.now() ? .expired : .granted
         }
     }
@@ -114,9 +115,10 @@ extension Gateway {
             return request.file[AccessRequest.Key.reviewed(person.id)] == nil ? .reviewer : .spoken
         }
         if !person.roles.isDisjoint(with: Self.caseReaders) { return .reader }
-        // In an emergency others are named; whoever reviews these data may look at it still.
-        let usual = (try? policy(for: request.dataset))?.access.approvals.value.roles ?? []
-        return person.roles.contains { usual.contains($0.rawValue) } ? .reader : .outsider
+        // In an emergency others are named; whoever reviews these data may look at it still, and somebody must.
+        var readers = (try? policy(for: request.dataset))?.access.approvals.value.roles ?? []
+        if request.breaksGlass { readers += Self.emergencyReviewers.map(\.rawValue) }
+        return person.roles.contains { readers.contains($0.rawValue) } ? .reader : .outsider
     }
 
     /// What somebody may do with a request now.

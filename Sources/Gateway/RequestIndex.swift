@@ -12,6 +12,8 @@ struct RequestIndex {
     private(set) var granted: [RequestID] = []
     /// Requests that nothing has ended yet, in the order of filing.
     private(set) var open: [RequestID] = []
+    /// Emergency accesses that nobody has looked at since, in the order of their grants.
+    private(set) var emergencies: [RequestID] = []
     /// Runs whose candidate waits for its review, in the order of their first records.
     private(set) var runsInReview: [RunID] = []
     private var runOrdinals: [RunID: Int] = [:]
@@ -59,8 +61,10 @@ struct RequestIndex {
             guard let grant = record.detail["grant"]?.stringValue.flatMap({ try? GrantID($0) }),
                 requestsOfGrants.updateValue(request, forKey: grant) == nil
             else { return }
+            if record.detail["break_glass"] == true { emergencies.append(request) }
             let place = granted.partitionPoint { ordinals[$0, default: 0] > ordinals[request, default: 0] }
             granted.insert(request, at: place)
+        case .emergencyReviewed: emergencies.removeAll { $0 == request }
         default: break
         }
     }

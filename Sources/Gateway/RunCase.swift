@@ -25,6 +25,7 @@ package struct RunCase: Sendable {
         static let ready = "ready"
         static let closed = "closed"
         static let cancelled = "cancelled"
+        static let stopped = "stopped"
         static func epoch(_ number: Int) -> String { "epoch.\(number)" }
         static func reviewed(_ person: PersonID) -> String { "reviewed.\(person)" }
         static func shown(_ figure: String) -> String { "shown.\(figure)" }

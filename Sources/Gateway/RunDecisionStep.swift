@@ -10,15 +10,20 @@ extension Gateway {
     /// Asks for a run of a declared model under a grant. The specification is read strictly here, and again from the
     /// record by every later step.
     ///
-    /// - Parameter once: asked for again under the same key, the same run is returned.
+    /// - Parameters:
+    ///   - hours: device hours after which the run is stopped; without it the run may use what its grant has left.
+    ///   - once: asked for again under the same key, the same run is returned.
     package func requestRun(
-        specification text: String, grant id: GrantID, id wanted: RunID?, deviceMemory: Int?, once: String? = nil,
-        by researcher: PersonID
+        specification text: String, grant id: GrantID, id wanted: RunID?, deviceMemory: Int?, hours: Int? = nil,
+        once: String? = nil, by researcher: PersonID
     ) async throws -> RunID {
         try require(researcher, anyOf: [.researcher])
         let specification: ModelSpec
         do throws(ModelSpecError) { specification = try ModelSpec(parsing: text) } catch {
             throw GatewayError(.usage, "the model specification is not valid: \(error)")
+        }
+        guard hours.map(DeviceHours.range.contains) ?? true else {
+            throw GatewayError(.usage, "a run asks for 1 to \(DeviceHours.range.upperBound) device hours")
         }
         let grant = try grant(id)
         try requireUse(of: grant, by: researcher)
@@ -26,11 +31,12 @@ extension Gateway {
         guard let version = try await datasets().last(where: { $0.dataset == grant.dataset }) else {
             throw GatewayError(.notFound, "the data set \(grant.dataset) has no version in the vault")
         }
-        let asked: JSON = [
+        var asked: [String: JSON] = [
             "grant": .string(id.text), "specification": .string(text),
             "device_memory": deviceMemory.map { .integer(Int64($0)) } ?? .null,
         ]
-        let once = try once.map { try OnceKey($0, of: ["asked": asked, "id": .string(wanted?.text ?? "")]) }
+        if let hours { asked["hours"] = .integer(Int64(hours)) }
+        let once = try once.map { try OnceKey($0, of: ["asked": .object(asked), "id": .string(wanted?.text ?? "")]) }
         if let once, let earlier = try earlierRun(once, by: researcher) { return earlier }
         let taken = Set(ledger.runs.map(\.text))
         let run = try wanted ?? RunID((1...).lazy.map { "run-\($0)" }.first { !taken.contains($0) }!)
@@ -45,7 +51,7 @@ extension Gateway {
                 $0.root = version.root
                 $0.purpose = grant.purpose.codes.joined(separator: ",")
                 $0.detail = ["grant": .string(id.text), "specification": .string(specification.digest.hex)]
-                $0.payload = asked.objectValue ?? [:]
+                $0.payload = asked
                 $0.payload["once"] = once?.json
             }, in: .run(run), key: RunCase.Key.requested)
         due.add(run)
@@ -79,17 +85,16 @@ extension Gateway {
                 "no node of pool \(pools.joined(separator: " or ")) can be reached and is accepted; see `sekisho fabric list`"
             )
         }
-        let question = RunQuestion(
+        let hours = DeviceHours(of: run, grant.id, in: ledger, now: clock.now())
+        var question = RunQuestion(
             now: clock.now(), run: run.id, dataset: run.dataset, requester: run.researcher, purpose: grant.purpose,
             target: facts.specification.label,
-            grant: RunQuestion.Grant(
-                id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
-                granted: grant.granted, expires: grant.expires, revoked: false, obligations: grant.obligations,
-                people: grant.people, country: grant.country, documents: grant.documents),
+            grant: heldGrant(grant, by: run.researcher),
             cohort: try await vault.cohort(run.dataset, run.version, permits: try consentsAllowing(grant.purpose))
                 .subjects,
             device: device,
-            hoursUsed: try hoursUsed(under: grant.id), hoursAsked: 1)
+            hoursUsed: hours.others, hoursAsked: hours.asked ?? 1)
+        question.visas = visas(of: run.researcher, for: run.dataset)
         let (decision, policies) = try decide(.run(question))
         let event = decisionEvent(.runDecided, .run(question), decision, policies).with {
             $0.dataset = run.dataset
@@ -98,15 +103,6 @@ extension Gateway {
             $0.purpose = grant.purpose.codes.joined(separator: ",")
         }
         try ledger.record(event, in: .run(run.id), key: RunCase.Key.decided)
-    }
-
-    /// Device hours that runs under a grant have used, begun hours counted whole.
-    private func hoursUsed(under grant: GrantID) throws -> Int {
-        try runs().filter { RunFacts($0)?.grant == grant }.reduce(0) { hours, run in
-            guard let from = run.file[RunCase.Key.leasing]?.time else { return hours }
-            let to = run.file[RunCase.Key.scrubbed]?.time ?? clock.now()
-            return hours + Int((to.milliseconds - from.milliseconds + 3_599_999) / 3_600_000)
-        }
     }
 
     package func runCase(_ id: RunID) throws -> RunCase {

@@ -1,3 +1,4 @@
+import GPUFabric
 import AuditTrail
 import Synchronization
 package import Vocabulary
@@ -17,6 +18,7 @@ package struct RunDriver: Sendable {
 
     /// - Parameter onFailure: told of every run that cannot go on for now, or until somebody resumes it.
     package func run(onFailure: @escaping @Sendable (RunID, any Error) -> Void = { _, _ in }) async throws {
+        try await gateway.settleRevocations()
         for run in try await gateway.runs() where !run.isClosed { gateway.due.add(run.id) }
         await withTaskGroup { group in
             group.addTask { await gateway.keepTrail() }
@@ -140,7 +142,7 @@ extension Gateway {
         due.add(id)
     }
 
-    /// Ends a run at its next epoch or stage: the device is scrubbed and given back, and nothing is released.
+    /// Ends a run, also in the middle of an epoch: the device is scrubbed and given back, and nothing is released.
     package func cancelRun(_ id: RunID, by person: PersonID) throws {
         let run = try runCase(id)
         try requireSight(of: run, by: person)
@@ -154,6 +156,7 @@ extension Gateway {
                 $0.reasons = ["cancelled"]
                 $0.payload = ["explanation": "cancelled by a person who may; nothing is released"]
             }, in: .run(id), key: RunCase.Key.cancelled)
+        sessions[id]?.gpu.callOff()
         due.add(id)
     }
 

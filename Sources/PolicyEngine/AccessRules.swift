@@ -8,7 +8,14 @@ extension PolicySet {
         judgement(on: question.dataset) { policy, ruling in
             PurposeRules(policy, diseases).judge(question.purpose, &ruling)
             for modifier in policy.modifiers { Self.judge(modifier, question, &ruling) }
-            if question.breakGlass == nil { Self.judgeIdentity(policy, question, &ruling) }
+            if question.revoked {
+                ruling.refuse(
+                    .accessRevoked, policy.access.approvals,
+                    "the requester's access was revoked; whoever revoked it can restore it")
+            }
+            if question.breakGlass == nil {
+                Self.judgeIdentity(policy, visas: question.visas, now: question.now, &ruling)
+            }
             // A grant must end; one of an emergency ends after minutes.
             if let term = question.termMonths {
                 if !(1...1200).contains(term) {
@@ -122,11 +129,14 @@ extension PolicySet {
         }
     }
 
-    private static func judgeIdentity(_ policy: Policy, _ question: AccessQuestion, _ ruling: inout Ruling) {
+    /// Visas are looked at when access is decided and again at every run: one that has run out ends both.
+    static func judgeIdentity(
+        _ policy: Policy, visas: [AccessQuestion.Visa], now: Timestamp, _ ruling: inout Ruling
+    ) {
         guard let wanted = policy.access.visas else { return }
         for type in wanted.value.types {
-            let held = question.visas.contains { visa in
-                visa.type == type && wanted.value.by.contains(visa.by) && visa.expires > question.now
+            let held = visas.contains { visa in
+                visa.type == type && wanted.value.by.contains(visa.by) && visa.expires > now
             }
             if !held {
                 ruling.refuse(.visaMissing, wanted, "the requester holds no valid \(type) visa from a trusted source")

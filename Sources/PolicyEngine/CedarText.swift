@@ -20,18 +20,18 @@ package enum Cedar {
         };
         type Grant = {
           dataset: String, holder: String, purpose: Purpose, diseasesWithKinds: Set<String>, granted: Long,
-          expires: Long, monthsHeld: Long, revoked: Bool, obligations: Set<String>
+          expires: Long, monthsHeld: Long, revoked: Bool, emergency: Bool, obligations: Set<String>
         };
         type BreakGlass = { reasoned: Bool, minutes: Long, unreviewed: Long, approvals: Long, rejected: Bool };
         type Device = { pool: String, evidence: Long, rttMicroseconds?: Long };
         action access appliesTo { principal: Person, resource: Dataset, context: {
           now: Long, requester: String, purpose: Purpose, termMonths?: Long, country?: String, institution?: String,
           project?: String, ethicsUntil?: Long, agreements: Set<String>, visas: Set<String>, approvals: Long,
-          rejected: Bool, breakGlass?: BreakGlass
+          rejected: Bool, revoked: Bool, breakGlass?: BreakGlass
         } };
         action run appliesTo { principal: Person, resource: Dataset, context: {
           now: Long, requester: String, purpose: Purpose, target: String, grant?: Grant, cohort: Long, device?: Device,
-          hoursUsed: Long, hoursAsked: Long
+          hoursUsed: Long, hoursAsked: Long, visas: Set<String>
         } };
         action progress appliesTo { principal: Person, resource: Dataset, context: { figure: String, cohort: Long } };
         action release appliesTo { principal: Person, resource: Dataset, context: {
@@ -182,10 +182,13 @@ private struct CedarWriter {
         if let visas = policy.access.visas {
             for type in visas.value.types {
                 let good = visas.value.by.map { "\(type) by \($0)" }
-                demand(visas, on: [.access], orInEmergency("\(set(good)).containsAny(context.visas)"))
+                let isHeld = "\(set(good)).containsAny(context.visas)"
+                demand(visas, on: [.access], orInEmergency(isHeld))
+                demand(visas, on: [.run], "(context has grant && context.grant.emergency) || \(isHeld)")
             }
         }
         let approvals = policy.access.approvals
+        demand(approvals, on: [.access], "!context.revoked")
         demand(
             approvals, on: [.access],
             orInEmergency("!context.rejected && context.approvals >= \(approvals.value.required)"))

@@ -120,6 +120,7 @@ package struct Reason: Hashable, Sendable, CustomStringConvertible {
         case approvalsMet = "approvals.met"
         case approvalsWaiting = "approvals.waiting"
         case approvalRejected = "approval.rejected"
+        case accessRevoked = "access.revoked"
         case grantMissing = "grant.missing"
         case grantValid = "grant.valid"
         case grantExpired = "grant.expired"

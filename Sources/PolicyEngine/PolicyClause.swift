@@ -21,7 +21,7 @@ extension Policy {
         if permission.value == .disease { all.append(place(diseases, [.access, .run])) }
         all += modifiers.map { place($0, Self.asks(of: $0.value), term: $0.value.code) }
         all.append(place(access.approvals, [.access, .run]))
-        if let visas = access.visas { all.append(place(visas, [.access])) }
+        if let visas = access.visas { all.append(place(visas, [.access, .run])) }
         if let notices = access.notices { all.append(place(notices, [.access, .run, .release])) }
         all += [place(training.pools, [.run])]
         all.append(place(training.evidence, [.run], decides: training.evidence.value > .software))

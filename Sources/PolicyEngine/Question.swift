@@ -144,6 +144,8 @@ package struct AccessQuestion: Sendable, Equatable {
     package var authors: [PersonID]
     package var votes: [Vote]
     package var breakGlass: BreakGlass?
+    /// The requester's access was taken away after they asked, or is still taken away.
+    package var revoked = false
 
     package init(
         now: Timestamp, dataset: DatasetID, requester: PersonID, purpose: Purpose, termMonths: Int? = nil,
@@ -187,11 +189,13 @@ package struct RunQuestion: Sendable, Equatable {
         package let country: String?
         /// What was handed in with the request and since.
         package let documents: [AccessQuestion.Document]
+        /// An emergency asks for no visas.
+        package let isEmergency: Bool
 
         package init(
             id: GrantID, dataset: DatasetID, holder: PersonID, purpose: Purpose, granted: Timestamp,
-            expires: Timestamp, revoked: Bool, obligations: [Obligation], people: [PersonID] = [],
-            country: String? = nil, documents: [AccessQuestion.Document] = []
+            expires: Timestamp, revoked: Bool, obligations: [Obligation], isEmergency: Bool = false,
+            people: [PersonID] = [], country: String? = nil, documents: [AccessQuestion.Document] = []
         ) {
             self.id = id
             self.dataset = dataset
@@ -204,6 +208,7 @@ package struct RunQuestion: Sendable, Equatable {
             self.expires = expires
             self.revoked = revoked
             self.obligations = obligations
+            self.isEmergency = isEmergency
         }
     }
 
@@ -232,9 +237,11 @@ package struct RunQuestion: Sendable, Equatable {
     /// People whose consent holds, and so whose data the run would see.
     package var cohort: Int
     package var device: Device?
-    /// Device hours that runs under this grant have used, begun hours counted whole.
+    /// Device hours that other runs under this grant have used or may still use, begun hours counted whole.
     package var hoursUsed: Int
     package var hoursAsked: Int
+    /// What the requester's passport holds at this moment.
+    package var visas: [AccessQuestion.Visa] = []
 
     package init(
         now: Timestamp, run: RunID, dataset: DatasetID, requester: PersonID, purpose: Purpose, target: String,

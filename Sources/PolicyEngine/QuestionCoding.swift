@@ -43,15 +43,15 @@ extension AccessQuestion {
             "project": project.map { .string($0) },
             "documents": .array(documents.map(\.json)), "people": list(people.map(\.json)),
             "agreements": .array(agreements.map { .string($0) }),
-            "visas": .array(
-                visas.map { object(["type": .string($0.type), "by": .string($0.by), "expires": $0.expires.json]) }),
-            "authors": .array(authors.map(\.json)), "votes": .array(votes.map(\.json)),
+            "visas": .array(visas.map(\.json)), "authors": .array(authors.map(\.json)),
+            "votes": .array(votes.map(\.json)),
             "breakGlass": breakGlass.map {
                 object([
                     "reason": .string($0.reason), "minutes": .integer(Int64($0.minutes)),
                     "unreviewed": .integer(Int64($0.unreviewed)),
                 ])
             },
+            "revoked": revoked ? true : nil,
         ])
     }
 
@@ -64,9 +64,7 @@ extension AccessQuestion {
             institution: try facts.lineIfPresent("institution"), project: try facts.lineIfPresent("project"),
             documents: try facts.objects("documents", Document.init),
             agreements: try facts.terms("agreements", of: "DUO"),
-            visas: try facts.objects("visas") { visa throws(QuestionError) in
-                Visa(type: try visa.text("type"), by: try visa.text("by"), expires: try visa.timestamp("expires"))
-            },
+            visas: try facts.objects("visas", Visa.init),
             authors: try facts.identifiers("authors"), votes: try facts.objects("votes", Vote.init),
             breakGlass: try facts.objectIfPresent("breakGlass") { emergency throws(QuestionError) in
                 BreakGlass(
@@ -74,6 +72,17 @@ extension AccessQuestion {
                     minutes: try emergency.integer("minutes", in: 1...1440),
                     unreviewed: try emergency.integer("unreviewed"))
             }, people: try facts.identifiersIfPresent("people"))
+        revoked = try facts.flagIfPresent("revoked") ?? false
+    }
+}
+
+extension AccessQuestion.Visa {
+    package var json: JSON {
+        object(["type": .string(type), "by": .string(by), "expires": expires.json])
+    }
+
+    fileprivate init(_ facts: inout Facts) throws(QuestionError) {
+        self.init(type: try facts.text("type"), by: try facts.text("by"), expires: try facts.timestamp("expires"))
     }
 }
 
@@ -112,6 +121,7 @@ extension RunQuestion {
                     "revoked": .bool($0.revoked), "obligations": .array($0.obligations.map(\.json)),
                     "people": list($0.people.map(\.json)), "country": $0.country.map { .string($0) },
                     "documents": list($0.documents.map(\.json)),
+                    "emergency": $0.isEmergency ? true : nil,
                 ])
             },
             "device": device.map {
@@ -120,6 +130,7 @@ extension RunQuestion {
                     "rttMicroseconds": $0.rttMicroseconds.map { .integer(Int64($0)) },
                 ])
             },
+            "visas": visas.isEmpty ? nil : .array(visas.map(\.json)),
         ])
     }
 
@@ -135,6 +146,7 @@ extension RunQuestion {
                     granted: try grant.timestamp("granted"), expires: try grant.timestamp("expires"),
                     revoked: try grant.flag("revoked"),
                     obligations: try grant.objects("obligations", Obligation.init),
+                    isEmergency: try grant.flagIfPresent("emergency") ?? false,
                     people: try grant.identifiersIfPresent("people"), country: try grant.countryIfPresent("country"),
                     documents: try grant.objectsIfPresent("documents", AccessQuestion.Document.init))
             },
@@ -146,6 +158,7 @@ extension RunQuestion {
                     rttMicroseconds: try device.integerIfPresent("rttMicroseconds"))
             },
             hoursUsed: try facts.integer("hoursUsed"), hoursAsked: try facts.integer("hoursAsked"))
+        visas = try facts.objectsIfPresent("visas", AccessQuestion.Visa.init)
     }
 }
 
@@ -455,12 +468,6 @@ struct Facts {
         members[name] == nil ? [] : try identifiers(name)
     }
 
-    mutating func objectsIfPresent<Value>(
-        _ name: String, _ read: (inout Facts) throws(QuestionError) -> Value
-    ) throws(QuestionError) -> [Value] {
-        members[name] == nil ? [] : try objects(name, read)
-    }
-
     mutating func object(_ name: String) throws(QuestionError) -> Facts { try Facts(take(name), at: "\(path).\(name)") }
 
     mutating func objectIfPresent<Value>(
@@ -471,6 +478,12 @@ struct Facts {
         let value = try read(&inner)
         try inner.end()
         return value
+    }
+
+    mutating func objectsIfPresent<Value>(
+        _ name: String, _ read: (inout Facts) throws(QuestionError) -> Value
+    ) throws(QuestionError) -> [Value] {
+        members[name] == nil ? [] : try objects(name, read)
     }
 
     mutating func objects<Value>(

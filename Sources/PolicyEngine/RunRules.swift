@@ -9,6 +9,9 @@ extension PolicySet {
             PurposeRules(policy, diseases).judge(question.purpose, &ruling)
             if let grant = question.grant {
                 judge(grant, policy, question, &ruling)
+                if !grant.isEmergency {
+                    Self.judgeIdentity(policy, visas: question.visas, now: question.now, &ruling)
+                }
             } else {
                 ruling.refuse(.grantMissing, policy.access.approvals, "there is no grant for this run")
             }
@@ -130,7 +133,10 @@ extension PolicySet {
         let (total, overflow) = question.hoursUsed.addingReportingOverflow(question.hoursAsked)
         let allowed = min(limit.value, question.grant?.hoursAllowed ?? limit.value)
         if overflow || total > allowed {
-            ruling.refuse(.deviceHours, limit, "the grant allows \(allowed) device hours in all")
+            ruling.refuse(
+                .deviceHours, limit,
+                "the grant allows \(allowed) device hours in all; \(question.hoursUsed) are used or taken and "
+                    + "\(question.hoursAsked) asked for")
         }
         ruling.oblige(.hoursMax, limit, String(allowed))
     }

@@ -36,6 +36,8 @@ private struct Emitter {
     let plan: TrainingPlan
     var program: Program
     private var order: CommandOrder
+    /// The rows that the next operations work on.
+    private var active: Program.ActiveRows?
     private let fixed: [TrainingPlan.Fixed: UInt16]
     private var model: ModelShape { plan.model }
 
@@ -92,7 +94,10 @@ private struct Emitter {
 
     private mutating func append(_ operation: FabricProtocol.Operation, _ flags: DoorbellFlags, _ touched: Touched) {
         let dependsOn = order.append(operation.queue, flags, touched)
-        program.commands.append(Program.Command(operation, dependsOn: dependsOn, onlyWith: flags))
+        program.commands.append(
+            Program.Command(
+                operation, dependsOn: dependsOn, onlyWith: flags,
+                active: operation.activeRows == nil ? nil : active))
     }
 
     private func buffers(_ places: [Place]) -> [Int] { places.map { Int($0.buffer) } }
@@ -113,15 +118,73 @@ private struct Emitter {
         }
         for (stream, entry) in model.parameters.entries.enumerated() { initialise(entry, stream: UInt32(stream)) }
         if model.weighsClasses { try emitClassWeights(trainingByClass) }
+        guard let spans = plan.labelSpans else {
+            emitLabels(0..<plan.image.nodes, pass: 0)
+            return emitFrontier()
+        }
+        for rows in spans.rows {
+            let chunk = rows.lowerBound / plan.cut.chunkRows
+            for fetch in plan.nodeFetches(pass: spans.pass, chunk: chunk)
+            where fetch.section.role == .labels || fetch.section.role == .split { emitNodes(fetch, flags) }
+            emitLabels(rows, pass: spans.pass)
+        }
+        emitFrontier()
+    }
+
+    /// Which rows matter, hop by hop.
+    private mutating func emitFrontier() {
+        let hops = plan.graph.ops.compactMap(\.hops).max() ?? 0
+        guard hops > 0 else { return }
+        for hop in 1...hops {
+            for relation in 0..<plan.image.topologies {
+                guard let visit = plan.visit(relation) else { continue }
+                for (turn, group) in visit.groups.enumerated() {
+                    let columns = plan.columns(relation)
+                    let (location, isResident) =
+                        visit.isSliced
+                        ? plan.sliceColumns(group, relation: relation, turn: turn, pass: visit.pass)
+                        : (
+                            plan.location(columns, chunk: group.lowerBound, pass: visit.pass),
+                            group.lowerBound < plan.residentChunks(of: columns)
+                        )
+                    let neighbours = neighbours(
+                        relation, chunks: group, location, pass: visit.pass, isResident: isResident, .first)
+                    append(
+                        .reach(Reach(neighbours: neighbours, hop: UInt8(hop), marks: place(.marks))), .first,
+                        Touched(reads: buffers(neighbours), writes: [Int(fixed[.marks]!)]))
+                }
+            }
+        }
+    }
+
+    private mutating func emitLabels(_ rows: Range<Int>, pass: Int) {
+        let (labels, split) = (targets(rows.lowerBound, pass), node(.split, row: rows.lowerBound, pass))
         append(
             .labelWeight(
                 LabelWeight(
-                    targets: targets(), split: place(.split), rows: plan.image.nodes,
-                    classes: plan.image.classes, classWeights: classWeights, total: place(.total), accumulates: false)),
-            flags,
+                    targets: labels, split: split, rows: rows.count, classes: plan.image.classes,
+                    classWeights: classWeights, total: place(.total), accumulates: rows.lowerBound > 0)),
+            .first,
             Touched(
-                reads: buffers([place(.labels), place(.split)] + (classWeights.map { [$0] } ?? [])),
+                reads: buffers([node(.labels, row: rows.lowerBound, pass), split] + (classWeights.map { [$0] } ?? [])),
                 writes: [Int(fixed[.total]!)]))
+        append(
+            .mark(Mark(split: split, rows: rows.count, marks: place(.marks, offset: rows.lowerBound))), .first,
+            Touched(reads: [Int(split.buffer)], writes: [Int(fixed[.marks]!)]))
+    }
+
+    /// The rows from `row` on that an operation works on.
+    private func rows(_ op: OpIndex, hops: Int?, from row: Int) -> Program.ActiveRows? {
+        hops.map {
+            Program.ActiveRows(
+                place(.marks, offset: row), bit: Frontier.bit(plan.graph.ops[op].phase, hops: $0))
+        }
+    }
+
+    private mutating func emitNodes(
+        _ fetch: (section: NodeSection, bytes: Range<Int>, to: TrainingPlan.Location), _ flags: DoorbellFlags
+    ) {
+        self.fetch(fetch.section.role.section(plan.image)!, fetch.bytes, to: place(fetch.to), flags)
     }
 
     /// Weights begin at random, LayerNorm's factors at 1, what is added at 0.
@@ -151,12 +214,18 @@ private struct Emitter {
     }
 
     /// What is right for the rows from `firstRow` on.
-    private func targets(firstRow: Int = 0) -> Targets {
-        switch plan.image.recipe.target {
-        case .classes: .classes(place(.labels, offset: firstRow * 4))
-        case .classSets: .bits(place(.labels, offset: firstRow * ((plan.image.classes + 7) / 8)))
-        case .values: .values(Matrix(place(.labels, offset: firstRow * 4), stride: 1))
+    private func targets(_ firstRow: Int, _ pass: Int) -> Targets {
+        let place = node(.labels, row: firstRow, pass)
+        return switch plan.image.recipe.target {
+        case .classes: .classes(place)
+        case .classSets: .bits(place)
+        case .values: .values(Matrix(place, stride: 1))
         }
+    }
+
+    /// Where the image's numbers for the rows from `row` on lie.
+    private func node(_ role: TrainingPlan.Fixed, _ relation: Int = 0, row: Int, _ pass: Int) -> Place {
+        place(plan.node(NodeSection(role: role, relation: relation), row: row, pass: pass))
     }
 
     private mutating func emitClassWeights(_ trainingByClass: [Int]?) throws(TrainingError) {
@@ -272,6 +341,7 @@ private struct Emitter {
             guard !pass.steps.isEmpty else { continue }
             for (index, rows) in plan.chunkRanges.enumerated() {
                 let chunk = Chunk(pass: number, number: index, rows: rows, flags: flags)
+                for fetch in plan.nodeFetches(pass: number, chunk: index) { emitNodes(fetch, flags) }
                 for step in pass.steps { emit(step, chunk) }
             }
             for (entry, buffer) in plan.finishes(pass: number) {
@@ -294,12 +364,16 @@ private struct Emitter {
         case .run(let op): emit(op, chunk)
         case .finishSum(let op):
             guard case .gather(_, _, let to, let steps) = plan.graph.ops[op].kind else { return }
+            active = rows(op, hops: plan.graph.ops[op].hops, from: chunk.rows.lowerBound)
+            defer { active = nil }
             emitMap(all(plan.bareSum(of: op)), all(to), steps, chunk)
         }
     }
 
     private mutating func emit(_ op: OpIndex, _ chunk: Chunk) {
         let rows = chunk.rows
+        active = self.rows(op, hops: plan.graph.ops[op].hops, from: rows.lowerBound)
+        defer { active = nil }
         switch plan.graph.ops[op].kind {
         case .map(let from, let to, let steps): emitMap(all(from), all(to), steps, chunk)
         case .part(let from, let to, let steps): emitMap(from, to, steps, chunk)
@@ -316,7 +390,9 @@ private struct Emitter {
         case .attentionScale(let attention, let scores, let highest, let inverse):
             emitAttentionScale(attention, scores, highest, inverse, chunk)
         case .attend(let attention, let to): emitAttend(attention, to, chunk)
-        case .attentionGradient(let attention, let gradient): emitAttentionGradient(attention, gradient, chunk)
+        case .attentionGradient(let attention, let gradient):
+            emitAttentionGradient(
+                attention, gradient, self.rows(op, hops: plan.graph.ops[op].otherHops, from: 0), chunk)
         case .headDots(let value, let other, let heads, let to): emitHeadDots(value, other, heads, to, chunk)
         case .weightGradient(let a, let b, let entry):
             let stack = plan.stack(entry, pass: chunk.pass)
@@ -373,15 +449,18 @@ private struct Emitter {
         append(
             .loss(
                 Loss(
-                    outputs: matrix(outputs, chunk), targets: targets(firstRow: rows.lowerBound),
-                    split: place(.split, offset: rows.lowerBound), firstRow: rows.lowerBound, rows: rows.count,
+                    outputs: matrix(outputs, chunk), targets: targets(rows.lowerBound, chunk.pass),
+                    split: node(.split, row: rows.lowerBound, chunk.pass), firstRow: rows.lowerBound, rows: rows.count,
                     totalRows: plan.image.nodes, classes: plan.image.classes, classWeights: classWeights,
                     total: place(.total), gradient: gradient.map { matrix($0, chunk) }, scores: place(scores))),
             chunk.flags,
             touched(
                 [outputs], writes: gradient.map { [$0] } ?? [], [], chunk,
                 also: buffers(
-                    [place(.labels), place(.split), place(.total)] + (classWeights.map { [$0] } ?? [])),
+                    [
+                        node(.labels, row: rows.lowerBound, chunk.pass), node(.split, row: rows.lowerBound, chunk.pass),
+                        place(.total),
+                    ] + (classWeights.map { [$0] } ?? [])),
                 alsoWrites: [Int(fixed[scores]!)]))
     }
 
@@ -410,23 +489,37 @@ private struct Emitter {
         let columns = plan.columns(relation)
         let location = plan.location(columns, chunk: chunk.number, pass: chunk.pass)
         return neighbours(
-            relation, chunks: chunk.number..<chunk.number + 1, location,
+            relation, chunks: chunk.number..<chunk.number + 1, location, pass: chunk.pass,
             isResident: chunk.number < plan.residentChunks(of: columns))
     }
 
     /// Neighbours that stay are those of the topology from its start, fetched ones those of the chunks.
     private func neighbours(
-        _ relation: Int, chunks: Range<Int>, _ location: TrainingPlan.Location, isResident: Bool
+        _ relation: Int, chunks: Range<Int>, _ location: TrainingPlan.Location, pass: Int, isResident: Bool
     ) -> Neighbours {
         let edges = plan.edges(ofChunks: chunks, relation: relation)
         let first = plan.edges(ofChunks: 0..<1, relation: relation).lowerBound
         let rows =
             plan.rows(ofChunk: chunks.lowerBound).lowerBound..<plan.rows(ofChunk: chunks.upperBound - 1).upperBound
         return Neighbours(
-            rowPointers: place(.rowPointers, offset: (relation * plan.image.nodes + rows.lowerBound) * 8),
+            rowPointers: node(.rowPointers, relation, row: rows.lowerBound, pass),
             columns: place(location, offset: isResident ? (edges.lowerBound - first) * 4 : 0),
             edgeBase: edges.lowerBound, edges: edges.count, firstRow: rows.lowerBound, rows: rows.count,
             nodes: plan.image.nodes)
+    }
+
+    /// The same, after fetching what does not stay.
+    private mutating func neighbours(
+        _ relation: Int, chunks: Range<Int>, _ location: TrainingPlan.Location, pass: Int, isResident: Bool,
+        _ flags: DoorbellFlags
+    ) -> Neighbours {
+        if !isResident {
+            let edges = plan.edges(ofChunks: chunks, relation: relation)
+            fetch(.columns, edges.lowerBound * 4..<edges.upperBound * 4, to: place(location), flags)
+        }
+        for fetch in plan.nodeFetches(pass: pass, chunk: chunks.lowerBound)
+        where fetch.section == NodeSection(role: .rowPointers, relation: relation) { emitNodes(fetch, flags) }
+        return neighbours(relation, chunks: chunks, location, pass: pass, isResident: isResident)
     }
 
     private func buffers(_ neighbours: Neighbours) -> [Int] {
@@ -489,7 +582,8 @@ private struct Emitter {
     }
 
     private mutating func emitAttentionGradient(
-        _ graph: OpGraph.Attention, _ gradient: OpGraph.AttentionGradient, _ chunk: Chunk
+        _ graph: OpGraph.Attention, _ gradient: OpGraph.AttentionGradient, _ others: Program.ActiveRows?,
+        _ chunk: Chunk
     ) {
         let neighbours = neighbours(0, chunk)
         let ofSources = gradient.isOfSources
@@ -508,7 +602,8 @@ private struct Emitter {
                     otherFirstRow: 0, otherRows: plan.image.nodes, targets: targets(ends, heads: graph.heads),
                     dots: dots, gradient: reads[1], sourceScores: reads[2], source: reads[3],
                     scoreGradient: matrix(gradient.scoreGradient, chunk),
-                    sourceGradient: gradient.sourceGradient.map { matrix($0, chunk) }, accumulates: false)),
+                    sourceGradient: gradient.sourceGradient.map { matrix($0, chunk) }, accumulates: false,
+                    others: others)),
             chunk.flags,
             touched(
                 [], writes: [gradient.scoreGradient] + (gradient.sourceGradient.map { [$0] } ?? []), [], chunk,
@@ -652,14 +747,11 @@ private struct Emitter {
     ) {
         let relation = plan.graph.ops[op].relation!
         let (location, isResident) = plan.sliceColumns(group, relation: relation, turn: turn, pass: pass)
-        if !isResident {
-            let edges = plan.edges(ofChunks: group, relation: relation)
-            fetch(.columns, edges.lowerBound * 4..<edges.upperBound * 4, to: place(location), flags)
-        }
-        let neighbours = neighbours(relation, chunks: group, location, isResident: isResident)
+        let neighbours = neighbours(relation, chunks: group, location, pass: pass, isResident: isResident, flags)
         let bare = plan.bareSum(of: op)
         let target = place(plan.part(bare, turn: turn, pass: pass))
         let width = source.stride
+        active = rows(op, hops: plan.graph.ops[op].hops, from: neighbours.firstRow)
         append(
             .aggregate(
                 Aggregate(
@@ -669,6 +761,7 @@ private struct Emitter {
             Touched(
                 reads: buffers(neighbours) + [Int(source.place.buffer)],
                 writes: [Int(target.buffer)]))
+        active = nil
         move(
             bare, slice: slice, chunk: group.lowerBound, bytes: group.count * plan.stride(width: width), at: target,
             flags, stores: true)
@@ -682,8 +775,7 @@ private struct Emitter {
             case .bias(let entry): .bias(place(.parameters, entry))
             case .scaleColumns(let entry): .scaleColumns(place(.parameters, entry))
             case .scaleRows(let relation):
-                .scaleRows(
-                    place(.scale, offset: (relation * plan.image.nodes + chunk.rows.lowerBound) * 4))
+                .scaleRows(node(.scale, relation, row: chunk.rows.lowerBound, chunk.pass))
             case .scale(let factor): .scale(factor)
             case .relu: .relu
             case .reluGradient(let value): .reluGradient(matrix(value, chunk))
@@ -715,7 +807,8 @@ private struct Emitter {
         if parameters { read.append(Int(fixed[.parameters]!)) }
         for step in steps {
             switch step {
-            case .scaleRows: read.append(Int(fixed[.scale]!))
+            case .scaleRows(let relation):
+                read.append(Int(node(.scale, relation, row: chunk.rows.lowerBound, chunk.pass).buffer))
             case .reluGradient(let value), .eluGradient(let value), .add(let value), .normaliseGradient(let value),
                 .addHeads(let value, _, _):
                 read.append(buffer(value))

@@ -1,37 +1,52 @@
 /// Places buffers in one range of memory so that two share bytes only when their lifetimes do not meet.
 ///
-/// Largest first, each at the lowest offset that is free during its lifetime (Pisarchyk & Lee 2020, "greedy by size").
-/// Deterministic: ties go to the lower index.
+/// Each goes to the lowest offset that is free during its lifetime: largest first (Pisarchyk & Lee 2020, "greedy by
+/// size"), and where that leaves gaps also longest first; the better of both is taken. Deterministic: ties go to the lower
+/// index.
 struct Arena {
     struct Item {
         let bytes: Int
         let lifetime: ClosedRange<Int>
     }
 
-    let offsets: [Int]
-    let peakBytes: Int
+    private(set) var offsets: [Int]
+    private(set) var peakBytes: Int
 
-    init(_ items: [Item], alignment: Int) {
-        var offsets = Array(repeating: 0, count: items.count)
+    /// - Parameter leastBytes: the most that is in use at once, which no order can go below.
+    init(_ items: [Item], alignment: Int, leastBytes: Int = 0) {
+        let bytes = items.map { ($0.bytes + alignment - 1) / alignment * alignment }
+        let lifetimes = items.map(\.lifetime)
+        let bySize = items.indices.sorted { (bytes[$0], $1) > (bytes[$1], $0) }
+        (offsets, peakBytes) = Self.place(bySize, bytes, lifetimes)
+        guard peakBytes > leastBytes else { return }
+        for longest in [true, false] {
+            func key(_ index: Int) -> (Int, Int, Int) {
+                let length = lifetimes[index].count
+                return longest ? (length, bytes[index], -index) : (length * bytes[index], length, -index)
+            }
+            let other = Self.place(items.indices.sorted { key($0) > key($1) }, bytes, lifetimes)
+            if other.1 < peakBytes { (offsets, peakBytes) = other }
+        }
+    }
+
+    private static func place(
+        _ order: [Int], _ bytes: [Int], _ lifetimes: [ClosedRange<Int>]
+    ) -> ([Int], Int) {
+        var offsets = Array(repeating: 0, count: bytes.count)
+        // Those that have a place, by offset.
         var placed: [Int] = []
+        placed.reserveCapacity(bytes.count)
         var peak = 0
-        func padded(_ bytes: Int) -> Int { (bytes + alignment - 1) / alignment * alignment }
-        let order = items.indices.sorted { (items[$0].bytes, $1) > (items[$1].bytes, $0) }
         for index in order {
-            let bytes = padded(items[index].bytes)
-            let taken = placed.filter { items[$0].lifetime.overlaps(items[index].lifetime) }
-                .map { (lower: offsets[$0], upper: offsets[$0] + padded(items[$0].bytes)) }
-                .sorted { $0.lower < $1.lower }
             var offset = 0
-            for range in taken {
-                if offset + bytes <= range.lower { break }
-                offset = max(offset, range.upper)
+            for other in placed where lifetimes[other].overlaps(lifetimes[index]) {
+                if offset + bytes[index] <= offsets[other] { break }
+                offset = max(offset, offsets[other] + bytes[other])
             }
             offsets[index] = offset
-            peak = max(peak, offset + bytes)
-            placed.append(index)
+            peak = max(peak, offset + bytes[index])
+            placed.insert(index, at: placed.firstIndex { offsets[$0] > offset } ?? placed.count)
         }
-        self.offsets = offsets
-        peakBytes = peak
+        return (offsets, peak)
     }
 }

@@ -19,6 +19,24 @@ package struct PassCost: Hashable, Sendable {
 
     init(title: String) { self.title = title }
 
+    var untitled: PassCost {
+        var cost = PassCost(title: "")
+        cost.computeSeconds = computeSeconds
+        (cost.fetchedBytes, cost.storedBytes) = (fetchedBytes, storedBytes)
+        (cost.ssdReadBytes, cost.ssdWrittenBytes) = (ssdReadBytes, ssdWrittenBytes)
+        cost.commands = commands
+        return cost
+    }
+
+    /// So many bytes cross less.
+    mutating func spare(_ bytes: (fetched: Int, stored: Int), onSSD: Bool) {
+        fetchedBytes -= bytes.fetched
+        storedBytes -= bytes.stored
+        guard onSSD else { return }
+        ssdReadBytes -= bytes.fetched
+        ssdWrittenBytes -= bytes.stored
+    }
+
     /// Seconds of each resource, and of the pass: resources overlap, so the slowest one counts.
     package func seconds(_ budget: Budget) -> PassSeconds {
         let sealing = Double(fetchedBytes + storedBytes) / budget.link.sealBytesPerSecond
@@ -97,6 +115,7 @@ extension Layout {
             for value in pass.reloads { addReload(value, spills, &cost) }
             addSlices(pass, spills, budget, &cost)
             for step in pass.steps { add(step, number, spills, budget, &cost) }
+            if decision.fetchesNodeSections { addNodes(pass, &cost) }
             return cost
         }
     }
@@ -148,6 +167,21 @@ extension Layout {
         }
     }
 
+    private func addNodes(_ pass: Pass, _ cost: inout PassCost) {
+        // Slices go over the rows once for each.
+        let times = pass.sliced.reduce(0) { $0 + ranges($1.source).count * $1.ops.count }
+        for section in nodeSections(pass) {
+            // The relations of one source share its slices.
+            let sums = pass.sliced.reduce(0) { total, sliced in
+                total + ranges(sliced.source).count
+                    * sliced.ops.count { graph.ops[$0].relation == section.relation }
+            }
+            let count = times > 0 ? sums : 1
+            cost.fetchedBytes += count * fetchedBytes(section)
+            cost.commands += count * spans
+        }
+    }
+
     private func addSlices(_ pass: Pass, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost) {
         for (source, ops) in pass.sliced {
             for range in ranges(source) {
@@ -159,7 +193,9 @@ extension Layout {
                     let groups = groups(source, relation: relation)
                     move(analysis.bareSum[op], bytes, stores: true, spills, &cost)
                     cost.commands += 2 * groups.count
-                    cost.computeSeconds += gather(width: range.count, relation, budget)
+                    let op = graph.ops[op]
+                    cost.computeSeconds +=
+                        image.share(op.phase, hops: op.hops) * gather(width: range.count, relation, budget)
                     let columns = analysis.columns[relation]
                     for group in groups where group.lowerBound >= storage[columns].residentChunks {
                         cost.fetchedBytes += fetchedBytes(columns, chunks: group)
@@ -203,6 +239,11 @@ extension Layout {
     }
 
     private func seconds(_ op: OpGraph.Op, _ budget: Budget) -> Double {
+        image.share(op.phase, hops: op.hops) * wholeSeconds(op, budget)
+    }
+
+    /// With all rows.
+    private func wholeSeconds(_ op: OpGraph.Op, _ budget: Budget) -> Double {
         let rows = Double(image.nodes)
         // What a step reads beside the chain itself.
         let steps = op.steps.compactMap(\.value).reduce(0) { $0 + values[$1].width }

@@ -19,11 +19,17 @@ package struct Cut: Hashable, Sendable {
     /// Columns of a slice, for sources of sums over neighbours that are put away and fetched slice by slice instead of
     /// lying in device memory whole; by value's name.
     package var sliceWidths: [String: Int]
+    /// Whether the image's numbers for each node (row pointers, scale, targets, split) are fetched where they are needed
+    /// instead of staying in device memory.
+    package var fetchesNodeSections: Bool
 
-    package init(chunkRows: Int, ways: [String: Way] = [:], sliceWidths: [String: Int] = [:]) {
+    package init(
+        chunkRows: Int, ways: [String: Way] = [:], sliceWidths: [String: Int] = [:], fetchesNodeSections: Bool = false
+    ) {
         self.chunkRows = chunkRows
         self.ways = ways
         self.sliceWidths = sliceWidths
+        self.fetchesNodeSections = fetchesNodeSections
     }
 }
 
@@ -46,6 +52,7 @@ struct Decision: Hashable {
     var ways: [Cut.Way]
     /// 0 for values that are not sliced.
     var sliceWidths: [Int]
+    var fetchesNodeSections = false
 
     init(chunkRows: Int, values: Int) {
         self.chunkRows = chunkRows
@@ -55,6 +62,7 @@ struct Decision: Hashable {
 
     init(_ cut: Cut, _ analysis: Analysis) {
         self.init(chunkRows: cut.chunkRows, values: analysis.values.count)
+        fetchesNodeSections = cut.fetchesNodeSections
         for (index, value) in analysis.values.enumerated() {
             if let way = cut.ways[value.name] { ways[index] = way }
             if let width = cut.sliceWidths[value.name], width < value.width { sliceWidths[index] = width }
@@ -62,7 +70,7 @@ struct Decision: Hashable {
     }
 
     func cut(_ analysis: Analysis) -> Cut {
-        var cut = Cut(chunkRows: chunkRows)
+        var cut = Cut(chunkRows: chunkRows, fetchesNodeSections: fetchesNodeSections)
         for (index, value) in analysis.values.enumerated() {
             if ways[index] != .device { cut.ways[value.name] = ways[index] }
             if sliceWidths[index] > 0 { cut.sliceWidths[value.name] = sliceWidths[index] }
@@ -85,6 +93,7 @@ extension Cut {
         for (name, width) in sliceWidths.sorted(by: { $0.key < $1.key }) {
             parts.append("\(name) in slices of \(width)")
         }
+        if fetchesNodeSections { parts.append("numbers of nodes fetched") }
         let rows = "\(chunks) row chunk\(chunks == 1 ? "" : "s") of \(chunkRows)"
         return parts.isEmpty ? "all resident, \(rows)" : parts.joined(separator: ", ") + ", \(rows)"
     }

@@ -421,12 +421,24 @@ extension Layout {
         let isGapless = ranges(source).allSatisfy { self.isGapless(width: $0.count) } && width > 0
         let size = isGapless ? max(1, chunks / 16) : 1
         let split = columns.residentChunks
+        // Numbers of nodes that are fetched are there for one span at a time.
+        let most = decision.fetchesNodeSections ? min(size, spanChunks) : size
         func cut(_ range: Range<Int>) -> [Range<Int>] {
-            Swift.stride(from: range.lowerBound, to: range.upperBound, by: size).map {
-                $0..<min($0 + size, range.upperBound)
+            var groups: [Range<Int>] = []
+            var lower = range.lowerBound
+            while lower < range.upperBound {
+                let upper = min((lower / most + 1) * most, range.upperBound)
+                groups.append(lower..<upper)
+                lower = upper
             }
+            return groups
         }
         return cut(0..<split) + cut(split..<chunks)
+    }
+
+    /// Bytes of a whole slice as it lies in device memory: chunks with gaps are fetched one by one, so without them.
+    func heldSliceBytes(width: Int) -> Int {
+        isGapless(width: width) ? chunks * stride(width: width) : image.nodes * width * 4
     }
 
     /// Whether rows of `value` are read or written in `pass` through a slot or a buffer of their own.
@@ -497,5 +509,104 @@ extension ImageShape {
     /// Row pointers of one topology at rows 0, 1024, 2048, …, nodes.
     package func tileEdges(_ relation: Int) -> [UInt64] {
         relations.isEmpty ? tileEdges : relations[relation].tileEdges
+    }
+}
+
+// MARK: - Numbers of nodes
+
+/// A part of the image that has a number, or some bits, for each node.
+package struct NodeSection: Hashable, Sendable {
+    package let role: TrainingPlan.Fixed
+    package let relation: Int
+
+    package init(role: TrainingPlan.Fixed, relation: Int) {
+        self.role = role
+        self.relation = relation
+    }
+}
+
+extension Layout {
+    /// Chunks whose numbers of nodes are fetched at once: sealed blocks are larger than what one chunk has of them.
+    var spanChunks: Int { max(1, 16 * ImageShape.tileRows / decision.chunkRows) }
+    var spans: Int { (chunks + spanChunks - 1) / spanChunks }
+
+    func rows(ofSpan span: Int) -> Range<Int> {
+        let rows = spanChunks * decision.chunkRows
+        return span * rows..<min((span + 1) * rows, image.nodes)
+    }
+
+    /// What a pass reads of them.
+    func nodeSections(_ pass: Pass) -> [NodeSection] {
+        var sections: [NodeSection] = []
+        func add(_ role: TrainingPlan.Fixed, _ relation: Int = 0) {
+            let section = NodeSection(role: role, relation: relation)
+            if !sections.contains(section) { sections.append(section) }
+        }
+        for (_, ops) in pass.sliced { for op in ops { add(.rowPointers, graph.ops[op].relation!) } }
+        for step in pass.steps {
+            let op: OpGraph.Op
+            switch step {
+            case .run(let index):
+                op = graph.ops[index]
+                if let relation = op.relation { add(.rowPointers, relation) }
+            case .finishSum(let index): op = graph.ops[index]
+            case .fetch, .store, .fetchPart, .storePart: continue
+            }
+            for case .scaleRows(let relation) in op.steps { add(.scale, relation) }
+            if case .loss = op.kind {
+                add(.labels)
+                add(.split)
+            }
+        }
+        return sections
+    }
+
+    /// Bytes of a section's window that some rows take.
+    func bytes(_ section: NodeSection, rows: Range<Int>) -> Range<Int> {
+        let first = section.relation * image.nodes
+        switch section.role {
+        // Where a row ends is where the next one starts.
+        case .rowPointers: return (first + rows.lowerBound) * 8..<(first + rows.upperBound + 1) * 8
+        case .scale: return (first + rows.lowerBound) * 4..<(first + rows.upperBound) * 4
+        case .labels:
+            let bytes = image.byteCount(image.recipe.targetSection) / image.nodes
+            return rows.lowerBound * bytes..<rows.upperBound * bytes
+        default: return rows
+        }
+    }
+
+    /// Sealed bytes that going over the topologies once for each hop of the frontier takes, where they do not stay.
+    var frontierBytes: Int {
+        let hops = graph.ops.reduce(0) { max($0, $1.hops ?? 0) }
+        return hops
+            * (0..<image.topologies).reduce(0) { total, relation in
+                let columns = analysis.columns[relation]
+                let moved = table.fetchedBytes(columns, chunks: storage[columns].residentChunks..<chunks)
+                let pointers =
+                    decision.fetchesNodeSections
+                    ? fetchedBytes(NodeSection(role: .rowPointers, relation: relation)) : 0
+                return total + moved + pointers
+            }
+    }
+
+    /// Sealed bytes that fetching all of a section, span by span, takes.
+    func fetchedBytes(_ section: NodeSection) -> Int {
+        let all = image.byteCount(section.role.section(image)!)
+        return (0..<spans).reduce(0) { $0 + ChunkTable.crossing(bytes(section, rows: rows(ofSpan: $1)), of: all) }
+    }
+}
+
+extension TrainingPlan.Fixed {
+    /// Where it comes from, if it is part of the image.
+    package func section(_ image: ImageShape) -> ImageSection? {
+        switch self {
+        case .rowPointers: .rowPointers
+        case .scale: image.recipe.sections.contains(.scale) ? .scale : nil
+        case .labels: image.recipe.targetSection
+        case .split: .split
+        case .classWeights, .parameters, .gradients, .firstMoments, .secondMoments, .best, .trainScores,
+            .evaluateScores, .total, .bestState, .marks:
+            nil
+        }
     }
 }

@@ -23,6 +23,8 @@ struct MemoryMap {
     private(set) var parts: [[ValueIndex: [Int]]]
     /// By pass, then by topology's neighbours: their buffers where sums go slice by slice.
     private(set) var sliceColumns: [[ValueIndex: [Int]]]
+    /// By pass: buffers of the numbers of nodes that are fetched.
+    private(set) var nodes: [[NodeSection: [Int]]]
     /// By pass, then by the weights' offset.
     private(set) var stacks: [[Int: Int]]
 
@@ -36,6 +38,7 @@ struct MemoryMap {
         local = Array(repeating: [:], count: passes)
         parts = Array(repeating: [:], count: passes)
         sliceColumns = Array(repeating: [:], count: passes)
+        nodes = Array(repeating: [:], count: passes)
         stacks = Array(repeating: [:], count: passes)
         bases = [0]
         for pass in layout.passes { bases.append(bases.last! + pass.steps.count + 1) }
@@ -44,6 +47,7 @@ struct MemoryMap {
         for pass in layout.passes.indices where !layout.passes[pass].isEmpty {
             addRows(pass, layout)
             addSlices(pass, layout)
+            if layout.decision.fetchesNodeSections { addNodes(pass, layout) }
         }
     }
 
@@ -81,7 +85,8 @@ struct MemoryMap {
     }
 
     private mutating func addFixed(_ layout: Layout) {
-        for role in TrainingPlan.Fixed.allCases {
+        for role in TrainingPlan.Fixed.allCases
+        where !layout.decision.fetchesNodeSections || role.section(layout.image) == nil {
             let bytes = role.bytes(layout.graph.model, layout.image)
             if bytes > 0 { fixed[role] = add(role.rawValue, bytes, nil) }
         }
@@ -156,13 +161,22 @@ struct MemoryMap {
         }
     }
 
+    private mutating func addNodes(_ pass: Int, _ layout: Layout) {
+        for section in layout.nodeSections(layout.passes[pass]) {
+            let bytes = layout.bytes(section, rows: layout.rows(ofSpan: 0)).count
+            nodes[pass][section] = (0..<min(2, layout.spans)).map { slot in
+                add("\(section.role.rawValue) of nodes \(slot)", bytes, pass...pass)
+            }
+        }
+    }
+
     private mutating func addSlices(_ pass: Int, _ layout: Layout) {
         for (source, ops) in layout.passes[pass].sliced {
             let width = layout.storage[source].sliceWidth
             let name = layout.values[source].name
             let slices = layout.ranges(source).count
             parts[pass][source] = (0..<min(2, slices)).map { slot in
-                add("\(name) slice \(slot)", layout.chunks * layout.stride(width: width), pass...pass)
+                add("\(name) slice \(slot)", layout.heldSliceBytes(width: width), pass...pass)
             }
             for op in ops {
                 let relation = layout.graph.ops[op].relation!
@@ -188,15 +202,13 @@ struct MemoryMap {
 extension TrainingPlan.Fixed {
     func bytes(_ model: ModelShape, _ image: ImageShape) -> Int {
         switch self {
-        case .rowPointers: image.byteCount(.rowPointers)
-        case .scale: image.recipe.sections.contains(.scale) ? image.byteCount(.scale) : 0
-        case .labels: image.byteCount(image.recipe.targetSection)
-        case .split: image.byteCount(.split)
+        case .rowPointers, .scale, .labels, .split: section(image).map(image.byteCount) ?? 0
         case .classWeights: model.weighsClasses ? image.classes * 4 : 0
         case .parameters, .gradients, .firstMoments, .secondMoments, .best: model.parameters.count * 4
         case .trainScores, .evaluateScores: 2048
         case .total: 8
         case .bestState: 32
+        case .marks: image.nodes
         }
     }
 }

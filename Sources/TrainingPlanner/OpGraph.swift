@@ -35,6 +35,11 @@ package struct OpGraph: Sendable {
         package let phase: Phase
         package let layer: Int
         package let kind: Kind
+        /// How many steps along edges its rows may be from a row whose label counts: the others are known to be of no
+        /// consequence, and are not computed. `nil` where all rows are.
+        package let hops: Int?
+        /// Likewise for the rows of its neighbours' end that count, where less than all do.
+        package let otherHops: Int?
     }
 
     package enum Kind: Hashable, Sendable {

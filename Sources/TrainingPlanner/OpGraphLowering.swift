@@ -22,6 +22,9 @@ private struct Lowering {
     var graph: OpGraph
     private var phase = OpGraph.Phase.train
     private var layer = 0
+    /// Of the rows that the next operations work on, and at the other end of their edges.
+    private var hops: Int?
+    private var otherHops: Int?
     private var byName: [String: ValueIndex] = [:]
     private let model: ModelShape
     private let parameters: ParameterLayout
@@ -67,7 +70,11 @@ private struct Lowering {
     private func section(_ section: ImageSection) -> ValueIndex { byName["image.\(section)"]! }
 
     private mutating func append(_ kind: OpGraph.Kind) {
-        graph.ops.append(OpGraph.Op(phase: phase, layer: layer, kind: kind))
+        func known(_ hops: Int?) -> Int? { hops.flatMap { $0 <= Frontier.hopsMax ? $0 : nil } }
+        graph.ops.append(
+            OpGraph.Op(
+                phase: phase, layer: layer, kind: kind, hops: known(hops),
+                otherHops: hops == nil ? nil : known(otherHops)))
     }
 
     private mutating func product(
@@ -100,20 +107,31 @@ private struct Lowering {
     mutating func forward(_ phase: OpGraph.Phase) {
         self.phase = phase
         layer = 1
+        reach(0)
         let isInImage = model.order(1) == .inImage
         var input = isInImage ? finish(1, firstSum(), residual: nil) : features()
         for layer in (isInImage ? 2 : 1)..<model.layers + 1 {
             self.layer = layer
+            // What neighbours are summed from is wanted one step further out than the sums.
+            reach(1)
             let sum = model.aggregation == .gat ? attended(layer, input) : sum(layer, source(layer, input))
             input = finish(layer, sum, residual: input)
         }
+        hops = nil
         append(.loss(input, gradient: training ? value("gradient\(model.layers)", model.widths.last!) : nil))
+    }
+
+    /// The next operations work on the rows that are `steps` beyond those whose output in this layer counts.
+    private mutating func reach(_ steps: Int) {
+        hops = model.layers - layer + steps
+        otherHops = nil
     }
 
     /// Features, dropped out while training.
     private mutating func features() -> ValueIndex {
         let features = section(.features)
         guard training, model.dropsFeatures, model.order(1) == .transformFirst else { return features }
+        reach(1)
         let dropped = value("features", model.widths[0])
         append(.map(features, to: dropped, [.dropout(0)]))
         return dropped
@@ -175,7 +193,10 @@ private struct Lowering {
         case .transformFirst:
             let source = value("source\(layer)", model.widths[layer])
             product(input, parameters[layer, .weight], to: source, isSAGE ? [] : [.scaleRows(0)])
-            if isSAGE { product(input, parameters[layer, .root], to: value("skip\(layer)", model.widths[layer])) }
+            if isSAGE {
+                reach(0)
+                product(input, parameters[layer, .root], to: value("skip\(layer)", model.widths[layer]))
+            }
             return source
         case .aggregateFirst:
             if layer > 1, !isGCN || isPlain { return input }
@@ -189,6 +210,7 @@ private struct Lowering {
     /// Sums over neighbours and finishes the layer as far as `result` says.
     private mutating func sum(_ layer: Int, _ source: ValueIndex) -> ValueIndex {
         let (target, steps) = result(layer)
+        reach(0)
         if model.order(layer) == .transformFirst {
             let skip = isSAGE ? [ValueStep.add(value("skip\(layer)", model.widths[layer]))] : []
             gather(source, to: target, [.scaleRows(0)] + skip + steps)
@@ -221,6 +243,7 @@ private struct Lowering {
             .headDots(
                 source, .vector(parameters[layer, .attentionSource]), heads: heads, to: all(sourceScores)))
         append(.headDots(source, .vector(parameters[layer, .attentionTarget]), heads: heads, to: all(scores)))
+        reach(0)
         let attention = attention(layer, targets: value("targets\(layer)", 3 * heads))
         let (highest, inverse) = (value("highest\(layer)", heads), value("inverse\(layer)", heads))
         append(.attentionScale(attention, scores: scores, highest: highest, inverse: inverse))
@@ -257,6 +280,7 @@ private struct Lowering {
         phase = .train
         for layer in stride(from: model.layers, through: 1, by: -1) {
             self.layer = layer
+            reach(0)
             let gradient = value("gradient\(layer)", model.widths[layer])
             columnSum(gradient, parameters[layer, .bias])
             switch (model.aggregation, model.order(layer)) {
@@ -287,10 +311,15 @@ private struct Lowering {
         let carried = value("gradientSource\(layer)", outer)
         append(.map(gradient, to: carried, [.scaleRows(0)]))
         let summed = value("product\(layer)", outer)
+        reach(1)
         gather(carried, to: summed, isSAGE ? [] : [.scaleRows(0)])
         let input = input(layer)
         append(.weightGradient(input, summed, parameters[layer, .weight]))
-        if isSAGE { append(.weightGradient(input, gradient, parameters[layer, .root])) }
+        if isSAGE {
+            reach(0)
+            append(.weightGradient(input, gradient, parameters[layer, .root]))
+            reach(1)
+        }
         guard layer > 1 else { return }
         let (target, steps) = descent(layer)
         product(summed, parameters[layer, .weight], transposed: true, to: target, isSAGE ? [] : steps)
@@ -315,6 +344,7 @@ private struct Lowering {
             skip = [.add(carriedSkip)]
         }
         let (target, steps) = descent(layer)
+        reach(1)
         gather(carried, to: target, (isSAGE ? [] : [.scaleRows(0)]) + skip + steps)
         undo(layer - 1, target)
     }
@@ -326,6 +356,7 @@ private struct Lowering {
         for (relation, value) in carried.enumerated() { append(.map(gradient, to: value, [.scaleRows(relation)])) }
         let input = layer == 1 ? value("source1", model.widths[0]) : input(layer)
         let descent = layer > 1 ? descent(layer) : nil
+        reach(1)
         for (relation, source) in carried.enumerated() {
             let summed = value("product\(layer).\(relation)", outer)
             gather(source, relation: relation ^ 1, to: summed, [])
@@ -360,16 +391,20 @@ private struct Lowering {
         let ofSources = value("sourceScoreGradient\(layer)", heads)
         let ofTargets = value("targetScoreGradient\(layer)", heads)
         let weighed = value("weighedGradient\(layer)", width)
+        reach(1)
+        otherHops = model.layers - layer
         append(
             .attentionGradient(
                 attention,
                 OpGraph.AttentionGradient(
                     isOfSources: true, gradient: carried, scoreGradient: ofSources, sourceGradient: weighed)))
+        reach(0)
         append(
             .attentionGradient(
                 attention,
                 OpGraph.AttentionGradient(
                     isOfSources: false, gradient: carried, scoreGradient: ofTargets, sourceGradient: nil)))
+        reach(1)
         let ofSource = parameters[layer, .attentionSource]
         let ofTarget = parameters[layer, .attentionTarget]
         columnSum(attention.source, ofSource, factors: OpGraph.Factors(value: ofSources, heads: heads))

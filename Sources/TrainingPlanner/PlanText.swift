@@ -19,6 +19,7 @@ extension TrainingPlan {
                     }
                 }),
             "sliceWidths": .object(cut.sliceWidths.mapValues(integer)),
+            "fetchesNodeSections": .bool(cut.fetchesNodeSections),
             "buffers": .array(
                 buffers.map { buffer in
                     [

@@ -10,12 +10,16 @@ struct Search {
     let budget: Budget
     private let tables: [Int: ChunkTable]
     private var evaluations = 0
-    /// Bounds planning time; the order of trials puts the promising ones first.
-    private static let evaluationsMax = 80
+    /// The last decision that was worked out for each number of rows, for the reasons.
+    private var looked: [Int: Decision] = [:]
+    /// Bounds planning time, since each trial's grows with the values and the passes; the order of trials puts the
+    /// promising ones first.
+    private let evaluationsMax: Int
 
     init(_ analysis: Analysis, _ budget: Budget) {
         self.analysis = analysis
         self.budget = budget
+        evaluationsMax = min(max(25_000 / (analysis.values.count * analysis.slots), 40), 150)
         tables = Dictionary(
             uniqueKeysWithValues: Self.chunkRows(analysis.graph.image).map {
                 ($0, ChunkTable(analysis.graph, chunkRows: $0))
@@ -58,32 +62,25 @@ struct Search {
 
     mutating func best() -> TrainingPlan? {
         var best: Candidate?
-        var byRows: [(chunkRows: Int, candidate: Candidate)] = []
         for rows in chunkRows {
-            guard let start = start(rows) else { continue }
-            byRows.append((rows, start))
-            if best.map({ better(start, $0) }) ?? true { best = start }
+            if let start = start(rows, below: best?.seconds ?? .infinity) { best = start }
         }
         guard var chosen = best else {
             // What the search has no room for may still fit as the least plan of all.
             guard let least = least(), fits(least.forecast) else { return nil }
-            return explained(least, [])
+            return explained(least)
         }
         var improves = true
-        while improves, evaluations < Self.evaluationsMax {
+        while improves, evaluations < evaluationsMax {
             improves = false
-            for neighbour in neighbours(chosen.layout.decision) where evaluations < Self.evaluationsMax {
-                guard let filled = fill(neighbour), better(filled, chosen) else { continue }
+            for neighbour in neighbours(chosen.layout.decision) where evaluations < evaluationsMax {
+                guard let filled = fill(neighbour, below: chosen.seconds) else { continue }
                 chosen = filled
                 improves = true
             }
         }
         guard let plan = placed(chosen) else { return nil }
-        return explained(plan, byRows.map(\.candidate))
-    }
-
-    private func better(_ left: Candidate, _ right: Candidate) -> Bool {
-        (left.seconds, left.leastBytes) < (right.seconds, right.leastBytes)
+        return explained(plan)
     }
 
     /// Chunk sizes worth looking at. Chunks of a few thousand rows keep intermediates near the cores, so the largest
@@ -113,16 +110,20 @@ struct Search {
         return decision
     }
 
-    private mutating func start(_ rows: Int) -> Candidate? {
+    private mutating func start(_ rows: Int, below limit: Double) -> Candidate? {
         var best: Candidate?
+        let few = (analysis.graph.image.nodes + rows - 1) / rows <= 4
         // With few chunks, what moves takes hardly less room in its slots than all of it would.
-        for moves in [true, false] {
-            for recomputes in [false, true] {
+        for moves in few ? [true, false] : [true] {
+            for (recomputes, fetches) in [(false, false), (true, false), (false, true), (true, true)] {
+                // What takes so little is fetched only where nothing else is left.
+                if fetches, best != nil || limit < .infinity { continue }
                 var decision =
                     moves ? emptiest(rows) : Decision(chunkRows: rows, values: analysis.values.count)
+                decision.fetchesNodeSections = fetches
                 if recomputes { for value in recomputable { decision.ways[value] = .recompute } }
-                guard let cut = sliced(decision, to: budget.deviceBytes), let filled = fill(cut),
-                    best.map({ better(filled, $0) }) ?? true
+                guard let cut = sliced(decision, to: budget.deviceBytes),
+                    let filled = fill(cut, below: best?.seconds ?? limit)
                 else { continue }
                 best = filled
             }
@@ -188,6 +189,7 @@ struct Search {
     private func neighbours(_ decision: Decision) -> [Decision] {
         var empty = emptiest(decision.chunkRows)
         empty.sliceWidths = decision.sliceWidths
+        empty.fetchesNodeSections = decision.fetchesNodeSections
         for value in recomputable where decision.ways[value] == .recompute { empty.ways[value] = .recompute }
         var result: [Decision] = []
         for value in recomputable {
@@ -213,21 +215,39 @@ struct Search {
             changed.chunkRows = rows
             result.append(changed)
         }
+        for (number, first) in recomputable.enumerated() {
+            for second in recomputable[..<number] {
+                var changed = empty
+                for value in [first, second] {
+                    changed.ways[value] = empty.ways[value] == .recompute ? .moved(residentChunks: 0) : .recompute
+                }
+                result.append(changed)
+            }
+        }
         return result
     }
 
     // MARK: Filling
 
-    /// Keeps in device memory what saves most, as far as it fits. `nil` if even the least does not.
-    private mutating func fill(_ decision: Decision) -> Candidate? {
+    /// Keeps in device memory what saves most, as far as it fits. `nil` if even the least does not, or if it takes no
+    /// less than `limit` seconds.
+    private mutating func fill(_ decision: Decision, below limit: Double = .infinity) -> Candidate? {
+        evaluations += 1
+        let empty = candidate(decision)
+        guard empty.commands <= Planner.commandsMax else { return nil }
         var room = budget.deviceBytes
         // Buffers leave gaps in the arena, so the first filling may turn out a little too large.
-        for _ in 0..<4 {
-            evaluations += 1
-            let empty = candidate(decision)
-            guard empty.leastBytes <= room, empty.commands <= Planner.commandsMax else { break }
-            let filled = candidate(Knapsack(empty, budget, room: room).filled)
-            guard filled.leastBytes <= budget.deviceBytes else {
+        for _ in 0..<6 {
+            guard empty.leastBytes <= room else { break }
+            var knapsack = Knapsack(empty, budget, room: room)
+            // Exchanges take time, and never gain that much.
+            if knapsack.estimate < limit * 1.25 { knapsack.exchange() }
+            looked[decision.chunkRows] = knapsack.filled
+            // Its sum is as good as the candidate's own, and much sooner there.
+            guard knapsack.estimate < limit else { return nil }
+            let filled = candidate(knapsack.filled)
+            guard filled.seconds < limit else { return nil }
+            if filled.leastBytes > budget.deviceBytes {
                 room -= filled.leastBytes - budget.deviceBytes
                 continue
             }
@@ -236,8 +256,7 @@ struct Search {
             guard forecast.deviceBytes > budget.deviceBytes else { return nil }
             room -= forecast.deviceBytes - budget.deviceBytes
         }
-        let empty = candidate(decision)
-        return fits(plan(empty).forecast) && empty.commands <= Planner.commandsMax ? empty : nil
+        return empty.seconds < limit && fits(plan(empty).forecast) ? empty : nil
     }
 
     private func placed(_ candidate: Candidate) -> TrainingPlan? {
@@ -253,6 +272,7 @@ struct Search {
         for rows in chunkRows {
             for recomputes in [false, true] {
                 var decision = emptiest(rows)
+                decision.fetchesNodeSections = true
                 if recomputes { for value in recomputable { decision.ways[value] = .recompute } }
                 while true {
                     let candidate = candidate(decision)
@@ -281,29 +301,42 @@ struct Search {
     // MARK: Why
 
     /// The same plan with its reasons: the best of every chunk size, everything resident, everything moved.
-    private func explained(_ chosen: TrainingPlan, _ others: [Candidate]) -> TrainingPlan {
-        func row(_ plan: TrainingPlan, _ rejection: String?) -> TrainingPlan.Alternative {
+    private func explained(_ chosen: TrainingPlan) -> TrainingPlan {
+        func row(_ cut: Cut, _ chunks: Int, bytes: Int, host: Int, ssd: Int, _ seconds: Double, _ rejection: String?)
+            -> TrainingPlan.Alternative
+        {
             TrainingPlan.Alternative(
-                title: plan.cut.title(chunks: plan.chunks), deviceBytes: plan.forecast.deviceBytes,
-                hostBytes: plan.forecast.hostBytes, ssdBytes: plan.forecast.ssdBytes,
-                seconds: plan.forecast.secondsPerEpoch, rejection: rejection)
+                title: cut.title(chunks: chunks), deviceBytes: bytes, hostBytes: host, ssdBytes: ssd, seconds: seconds,
+                rejection: rejection)
         }
-        var why = [row(chosen, nil)]
+        let taken = chosen.forecast
+        var why = [
+            row(
+                chosen.cut, chosen.chunks, bytes: taken.deviceBytes, host: taken.hostBytes, ssd: taken.ssdBytes,
+                taken.secondsPerEpoch, nil)
+        ]
         var seen: Set<Cut> = [chosen.cut]
         func compare(_ decision: Decision) {
             let candidate = candidate(decision)
-            guard candidate.commands <= Planner.commandsMax else { return }
-            let plan = plan(candidate)
-            guard seen.insert(plan.cut).inserted else { return }
-            let excess = plan.forecast.deviceBytes - budget.deviceBytes
-            let slower = plan.forecast.secondsPerEpoch - chosen.forecast.secondsPerEpoch
-            if excess > 0 {
-                why.append(row(plan, "\(Planner.bytes(excess)) more than the device has"))
-            } else if plan.forecast.hostBytes > budget.hostBytes || plan.forecast.ssdBytes > budget.ssdBytes {
-                why.append(row(plan, "more than host memory and SSD have"))
-            } else {
-                why.append(row(plan, "\(Planner.seconds(max(slower, 0))) slower"))
-            }
+            let cut = decision.cut(analysis)
+            guard candidate.commands <= Planner.commandsMax, seen.insert(cut).inserted else { return }
+            // At the least: gaps between buffers would come on top.
+            let excess = candidate.leastBytes - budget.deviceBytes
+            let host = Planner.sealed(candidate.spills.hostBytes)
+            let ssd = Planner.sealed(candidate.spills.ssdBytes)
+            let seconds = candidate.seconds + budget.link.roundTripSeconds
+            let rejection =
+                if excess > 0 {
+                    "\(Planner.bytes(excess)) more than the device has"
+                } else if host > budget.hostBytes || ssd > budget.ssdBytes {
+                    "more than host memory and SSD have"
+                } else {
+                    "\(Planner.seconds(max(seconds - taken.secondsPerEpoch, 0))) slower"
+                }
+            why.append(
+                row(
+                    cut, candidate.layout.chunks, bytes: candidate.leastBytes, host: host, ssd: ssd, seconds,
+                    rejection))
         }
         let decision = chosen.layout.decision
         compare(Decision(chunkRows: decision.chunkRows, values: analysis.values.count))
@@ -321,8 +354,8 @@ struct Search {
             changed.sliceWidths[value] = wider(value, decision)
             compare(changed)
         }
-        for other in others where other.layout.decision.chunkRows != decision.chunkRows {
-            compare(other.layout.decision)
+        for rows in chunkRows where rows != decision.chunkRows {
+            if let other = looked[rows] { compare(other) }
         }
         var result = chosen
         result.why = why
@@ -337,90 +370,171 @@ extension Analysis {
     }
 }
 
-/// Which of the values that could move stay: those first that save most seconds for each byte they take.
+/// Which of the values that could move stay, and with how many chunks: those first that save most seconds for each byte
+/// they take, then whatever exchange of two makes the epoch shorter.
 private struct Knapsack {
-    private(set) var filled: Decision
+    private let decision: Decision
+    private let budget: Budget
+    private let chunks: Int
+    private let items: [Item]
+    /// By item: whether it is put away on the SSD.
+    private let isOnSSD: [Bool]
+    /// By item: chunks that stay.
+    private var levels: [Int]
+    private var costs: [PassCost]
+    private var seconds: [Double]
+    /// By pass: bytes that nobody has taken; negative where slots had to go before.
+    private var free: [Int]
 
     private struct Item {
         let value: ValueIndex
-        /// Device bytes of the whole and of one chunk.
-        let bytes: Int
-        let chunkBytes: Int
+        /// Device bytes of its first chunks, by how many; the last is the whole.
+        let bytes: [Int]
         /// Passes in which it takes them, where it does not already.
         let passes: [Int]
         /// Only whole or not at all.
         let isWhole: Bool
         /// By pass: sealed bytes that no longer cross, and slots that are no longer needed.
-        let saved: [(pass: Int, fetched: Int, stored: Int, slotBytes: Int)]
-        var movedBytes: Int { saved.reduce(0) { $0 + $1.fetched + $1.stored } }
+        let saved: [Saving]
+    }
+
+    private struct Saving {
+        let pass: Int
+        let fetched: Int
+        let stored: Int
+        let slotBytes: Int
     }
 
     init(_ empty: Search.Candidate, _ budget: Budget, room: Int) {
-        filled = empty.layout.decision
+        decision = empty.layout.decision
+        self.budget = budget
         let layout = empty.layout
-        var costs = empty.costs
-        var seconds = costs.map { $0.seconds(budget).pass }
-        var free = empty.memory.usageByPass.map { room - $0 }
-        var items = layout.values.indices.compactMap { Self.item($0, layout, empty.memory) }
-        func apply(_ item: Item, _ share: Double, to costs: inout [PassCost]) {
-            let onSSD = empty.spills.places[item.value]?.tier == .ssd
-            for saving in item.saved {
-                let fetched = Int(Double(saving.fetched) * share)
-                let stored = Int(Double(saving.stored) * share)
-                costs[saving.pass].fetchedBytes -= fetched
-                costs[saving.pass].storedBytes -= stored
-                if onSSD {
-                    costs[saving.pass].ssdReadBytes -= fetched
-                    costs[saving.pass].ssdWrittenBytes -= stored
+        chunks = layout.chunks
+        // Without their titles, since they are changed often.
+        costs = empty.costs.map(\.untitled)
+        seconds = costs.map { $0.seconds(budget).pass }
+        free = empty.memory.usageByPass.map { room - $0 }
+        items = layout.values.indices.compactMap { Self.item($0, layout, empty.memory) }
+        isOnSSD = items.map { empty.spills.places[$0.value]?.tier == .ssd }
+        levels = Array(repeating: 0, count: items.count)
+        estimate = seconds.reduce(0, +)
+        fill()
+    }
+
+    var filled: Decision {
+        var filled = decision
+        for (item, level) in zip(items, levels) where level > 0 {
+            filled.ways[item.value] = level == chunks ? .device : .moved(residentChunks: level)
+        }
+        return filled
+    }
+
+    /// Bytes that an item takes in a pass with so many chunks.
+    private func bytes(_ item: Item, _ level: Int, in pass: Int) -> Int {
+        guard level == chunks else { return item.bytes[level] }
+        return item.bytes[level] - (item.saved.first { $0.pass == pass }?.slotBytes ?? 0)
+    }
+
+    /// The most chunks of an item that fit.
+    private func most(_ index: Int) -> Int {
+        let item = items[index]
+        var partial = item.isWhole ? 0 : chunks - 1
+        var whole = true
+        for pass in item.passes {
+            let room = free[pass] + bytes(item, levels[index], in: pass)
+            if bytes(item, chunks, in: pass) > room { whole = false }
+            if partial > 0, item.bytes[partial] > room {
+                var (low, high) = (0, partial)
+                while low < high {
+                    let middle = (low + high + 1) / 2
+                    if item.bytes[middle] <= room { low = middle } else { high = middle - 1 }
                 }
+                partial = low
             }
         }
-        while !items.isEmpty {
-            var best: (index: Int, density: Double, chunks: Int)?
-            for (index, item) in items.enumerated() {
-                let chunks = Self.fitting(item, free, layout.chunks)
-                guard chunks > 0 else { continue }
-                var gain = 0.0
-                for saving in item.saved {
-                    var cost = costs[saving.pass]
-                    let onSSD = empty.spills.places[item.value]?.tier == .ssd
-                    cost.fetchedBytes -= saving.fetched
-                    cost.storedBytes -= saving.stored
-                    if onSSD {
-                        cost.ssdReadBytes -= saving.fetched
-                        cost.ssdWrittenBytes -= saving.stored
-                    }
-                    gain += seconds[saving.pass] - cost.seconds(budget).pass
-                }
-                // What saves no seconds still spares the link.
-                let density = (max(gain, 0) + 1e-15 * Double(item.movedBytes)) / Double(max(item.bytes, 1))
-                if best.map({ density > $0.density }) ?? true { best = (index, density, chunks) }
+        return whole ? chunks : partial
+    }
+
+    /// Seconds and, less than any of them, bytes over the link that a change saves.
+    private func gain(_ index: Int, _ level: Int) -> Double {
+        var gain = 0.0
+        for saving in items[index].saved {
+            let moved = less(saving, index, level)
+            var cost = costs[saving.pass]
+            cost.spare(moved, onSSD: isOnSSD[index])
+            gain += seconds[saving.pass] - cost.seconds(budget).pass
+            gain += 1e-15 * Double(moved.fetched + moved.stored)
+        }
+        return gain
+    }
+
+    /// Bytes that cross less in a pass with so many chunks.
+    private func less(_ saving: Saving, _ index: Int, _ level: Int) -> (fetched: Int, stored: Int) {
+        (
+            saving.fetched * level / chunks - saving.fetched * levels[index] / chunks,
+            saving.stored * level / chunks - saving.stored * levels[index] / chunks
+        )
+    }
+
+    private mutating func set(_ index: Int, _ level: Int) {
+        guard level != levels[index] else { return }
+        let item = items[index]
+        for pass in item.passes { free[pass] += bytes(item, levels[index], in: pass) - bytes(item, level, in: pass) }
+        for saving in item.saved {
+            let moved = less(saving, index, level)
+            costs[saving.pass].spare(moved, onSSD: isOnSSD[index])
+            estimate -= seconds[saving.pass]
+            seconds[saving.pass] = costs[saving.pass].seconds(budget).pass
+            estimate += seconds[saving.pass]
+        }
+        levels[index] = level
+    }
+
+    /// Seconds of an epoch.
+    private(set) var estimate = 0.0
+
+    private mutating func fill() {
+        while true {
+            var best: (index: Int, density: Double, level: Int)?
+            for (index, item) in items.enumerated() where levels[index] < chunks {
+                let level = most(index)
+                guard level > levels[index] else { continue }
+                let density =
+                    gain(index, level) / Double(max(item.bytes[level] - item.bytes[levels[index]], 1))
+                if best.map({ density > $0.density }) ?? true { best = (index, density, level) }
             }
-            guard let best else { break }
-            let item = items.remove(at: best.index)
-            let isAll = best.chunks == layout.chunks
-            apply(item, isAll ? 1 : Double(best.chunks) / Double(layout.chunks), to: &costs)
-            for pass in item.passes { free[pass] -= isAll ? item.bytes : best.chunks * item.chunkBytes }
-            for saving in item.saved {
-                if isAll { free[saving.pass] += saving.slotBytes }
-                seconds[saving.pass] = costs[saving.pass].seconds(budget).pass
-            }
-            filled.ways[item.value] = isAll ? .device : .moved(residentChunks: best.chunks)
+            guard let best else { return }
+            set(best.index, best.level)
         }
     }
 
-    /// Chunks of an item that fit what is free.
-    private static func fitting(_ item: Item, _ free: [Int], _ chunks: Int) -> Int {
-        var least = Int.max
-        var leastWithout = Int.max
-        for pass in item.passes {
-            let slots = item.saved.first { $0.pass == pass }?.slotBytes ?? 0
-            leastWithout = min(leastWithout, free[pass])
-            least = min(least, free[pass] + slots)
+    /// Takes chunks from one for another, and fills up what that leaves, as long as it helps.
+    mutating func exchange() {
+        var improves = true
+        var rounds = 0
+        while improves, rounds < 2 {
+            improves = false
+            rounds += 1
+            for from in items.indices where levels[from] > 0 {
+                for less in [0, levels[from] / 2, levels[from] - 1] where less < levels[from] {
+                    for to in items.indices where to != from && levels[to] < chunks {
+                        let (fromBefore, toBefore, before) = (levels[from], levels[to], estimate)
+                        set(from, less)
+                        let level = most(to)
+                        if level > toBefore {
+                            set(to, level)
+                            set(from, max(less, items[from].isWhole && most(from) < chunks ? 0 : most(from)))
+                        }
+                        if estimate < before - 1e-9 {
+                            improves = true
+                            break
+                        }
+                        set(to, toBefore)
+                        set(from, fromBefore)
+                    }
+                }
+            }
         }
-        if item.bytes <= least { return chunks }
-        guard !item.isWhole else { return 0 }
-        return max(0, min(chunks - 1, leastWithout / max(item.chunkBytes, 1)))
     }
 
     private static func item(_ value: ValueIndex, _ layout: Layout, _ memory: MemoryMap) -> Item? {
@@ -430,8 +544,7 @@ private struct Knapsack {
         let section = layout.values[value].section
         let storage = layout.storage[value]
         guard section != nil || (storage.spilled != nil && storage.sliceWidth == 0) else { return nil }
-        let all = layout.bytes(value, chunks: layout.chunks)
-        var saved: [(pass: Int, fetched: Int, stored: Int, slotBytes: Int)] = []
+        var saved: [Saving] = []
         let moved =
             section == nil
             ? layout.chunks * Planner.sealed(layout.stride(width: layout.values[value].width))
@@ -459,11 +572,14 @@ private struct Knapsack {
             let slots =
                 (memory.local[number][value] ?? [])
                 + (memory.sliceColumns[number][value] ?? [])
-            saved.append((number, fetched, stored, slots.reduce(0) { $0 + memory.items[$1].bytes }))
+            saved.append(
+                Saving(
+                    pass: number, fetched: fetched, stored: stored,
+                    slotBytes: slots.reduce(0) { $0 + memory.items[$1].bytes }))
         }
         let isSource = !layout.analysis.gatheredIn[value].isEmpty
         return Item(
-            value: value, bytes: all, chunkBytes: max(1, (all + layout.chunks - 1) / layout.chunks),
+            value: value, bytes: [0] + (1...layout.chunks).map { layout.bytes(value, chunks: $0) },
             passes: section == nil
                 ? storage.spilled!.filter { !storage.isWhole(in: $0) } : Array(layout.passes.indices),
             isWhole: isSource,

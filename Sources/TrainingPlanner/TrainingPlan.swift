@@ -63,6 +63,8 @@ package struct TrainingPlan: Sendable {
     package enum Fixed: String, CaseIterable, Sendable {
         case rowPointers, scale, labels, split, classWeights, parameters, gradients, firstMoments, secondMoments, best
         case trainScores, evaluateScores, total, bestState
+        /// A byte for each node; see `Frontier`.
+        case marks
     }
 
     package var image: ImageShape { graph.image }
@@ -71,7 +73,7 @@ package struct TrainingPlan: Sendable {
     package var chunks: Int { layout.chunks }
 
     /// Row chunks as ranges of graph rows.
-    package var chunkRanges: [Range<Int>] { (0..<chunks).map(layout.rows) }
+    package var chunkRanges: [Range<Int>] { (0..<chunks).map { layout.rows($0) } }
 
     /// Plaintext bytes of a tier's window; 0 where nothing is put away there.
     package func spillBytes(_ tier: Spill.Tier) -> Int { tier == .host ? spills.hostBytes : spills.ssdBytes }
@@ -124,6 +126,47 @@ extension TrainingPlan {
     package func whole(_ value: ValueIndex, pass: Int) -> Location {
         let index = layout.storage[value].whole.firstIndex { $0.contains(pass) }!
         return Location(buffer: memory.whole[value][index], byteOffset: 0)
+    }
+
+    /// Where a row's number lies in a pass: in the section's own buffer, or in that of its span.
+    package func node(_ section: NodeSection, row: Int, pass: Int) -> Location {
+        let bytes = layout.bytes(section, rows: row..<row + 1).lowerBound
+        if let buffer = fixed[section.role] { return Location(buffer: buffer, byteOffset: bytes) }
+        let span = row / (layout.spanChunks * cut.chunkRows)
+        let slots = memory.nodes[pass][section]!
+        return Location(
+            buffer: slots[span % slots.count],
+            byteOffset: bytes - layout.bytes(section, rows: layout.rows(ofSpan: span)).lowerBound)
+    }
+
+    /// What a pass fetches of numbers of nodes when it comes to a chunk: bytes of the section, and where to.
+    package func nodeFetches(pass: Int, chunk: Int) -> [(section: NodeSection, bytes: Range<Int>, to: Location)] {
+        guard cut.fetchesNodeSections, chunk.isMultiple(of: layout.spanChunks) else { return [] }
+        let rows = layout.rows(ofSpan: chunk / layout.spanChunks)
+        return memory.nodes[pass].keys.sorted {
+            ($0.role.rawValue, $0.relation) < ($1.role.rawValue, $1.relation)
+        }.map { ($0, layout.bytes($0, rows: rows), node($0, row: rows.lowerBound, pass: pass)) }
+    }
+
+    /// Rows of each span of fetched numbers, with the pass whose buffers they go through to sum up the labels' weights.
+    package var labelSpans: (pass: Int, rows: [Range<Int>])? {
+        guard cut.fetchesNodeSections,
+            let pass = memory.nodes.firstIndex(where: { $0.keys.contains { $0.role == .labels } })
+        else { return nil }
+        return (pass, (0..<layout.spans).map(layout.rows(ofSpan:)))
+    }
+
+    /// A pass that goes over a topology, and the groups of chunks in which it does.
+    package func visit(_ relation: Int) -> (pass: Int, groups: [Range<Int>], isSliced: Bool)? {
+        for (number, pass) in passes.enumerated() {
+            for (source, ops) in pass.sliced where ops.contains(where: { graph.ops[$0].relation == relation }) {
+                return (number, groups(of: source, relation: relation), true)
+            }
+            for case .run(let op) in pass.steps where graph.ops[op].relation == relation {
+                return (number, (0..<chunks).map { $0..<$0 + 1 }, false)
+            }
+        }
+        return nil
     }
 
     /// The buffer of a piece, filled and drained in turn.
@@ -194,7 +237,8 @@ extension TrainingPlan {
     /// Works a decision out, with places for all buffers.
     init(_ layout: Layout, _ memory: MemoryMap, _ spills: SpillMap, _ costs: [PassCost], _ budget: Budget) {
         let arena = Arena(
-            memory.items.map { Arena.Item(bytes: $0.bytes, lifetime: $0.lifetime) }, alignment: Planner.alignment)
+            memory.items.map { Arena.Item(bytes: $0.bytes, lifetime: $0.lifetime) }, alignment: Planner.alignment,
+            leastBytes: memory.leastBytes)
         let image = layout.image
         self.layout = layout
         self.memory = memory
@@ -239,12 +283,18 @@ extension TrainingPlan.Forecast {
         imageBytes = image.recipe.sections.reduce(0) { $0 + Planner.sealed(image.byteCount($1)) }
         let large: Set<ImageSection> = [.columns, .features, .aggregate]
         loadBytes =
-            image.recipe.sections.filter { !large.contains($0) }.reduce(0) {
+            image.recipe.sections.filter { section in
+                // To sum up the labels' weights they are fetched even where they do not stay.
+                !large.contains(section)
+                    && (!layout.decision.fetchesNodeSections
+                        || section == .split || section == image.recipe.targetSection)
+            }.reduce(0) {
                 $0 + Planner.sealed(image.byteCount($1))
             }
             + layout.loads.reduce(0) {
                 $0 + ChunkTable.crossing($1.bytes, of: image.byteCount($1.section))
             }
+            + layout.frontierBytes
         fetchedBytesPerEpoch = costs.reduce(0) { $0 + $1.fetchedBytes }
         storedBytesPerEpoch = costs.reduce(0) { $0 + $1.storedBytes }
         computeSecondsPerEpoch = seconds.reduce(0) { $0 + $1.compute }

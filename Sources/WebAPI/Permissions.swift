@@ -45,6 +45,16 @@ package enum Route: String, CaseIterable, Sendable {
     case apiReviews = "GET /api/v1/reviews"
     case apiGrants = "GET /api/v1/grants"
     case apiGrant = "GET /api/v1/grants/:grant"
+    case apiGrantReach = "GET /api/v1/grants/:grant/reach"
+    case apiGrantRevoke = "POST /api/v1/grants/:grant/revoke"
+    case apiPersonAccess = "GET /api/v1/people/:person/access"
+    case apiPersonAccessRevoke = "POST /api/v1/people/:person/access/revoke"
+    case apiPersonAccessRestore = "POST /api/v1/people/:person/access/restore"
+    case apiIdentityLink = "POST /api/v1/people/:person/identities"
+    case apiPassport = "GET /api/v1/passport"
+    case apiPassportPresent = "POST /api/v1/passport"
+    case apiPassportIssuers = "GET /api/v1/passport/issuers"
+    case apiPassportTrust = "PUT /api/v1/passport/issuers"
     case apiRuns = "GET /api/v1/runs"
     case apiRunStart = "POST /api/v1/runs"
     case apiRun = "GET /api/v1/runs/:run"
@@ -89,6 +99,12 @@ package enum Route: String, CaseIterable, Sendable {
     case apiNodes = "GET /api/v1/nodes"
     case apiNodeAdd = "PUT /api/v1/nodes/:node"
     case apiNodeReinstate = "POST /api/v1/nodes/:node/reinstate"
+    case apiNode = "GET /api/v1/nodes/:node"
+    case apiNodeDrain = "POST /api/v1/nodes/:node/drain"
+    case apiNodeQuarantine = "POST /api/v1/nodes/:node/quarantine"
+    case apiNodeMeasure = "POST /api/v1/nodes/:node/measure"
+    case apiDeviceLine = "GET /api/v1/device-line"
+    case apiInventory = "PUT /api/v1/inventory"
 
     // Signing in and out.
     case signInPage = "GET /sign-in"
@@ -120,6 +136,11 @@ package enum Route: String, CaseIterable, Sendable {
     case draftDiscard = "POST /drafts/:draft/discard"
     case noticesPage = "GET /notices"
     case noticesRead = "POST /notices/read"
+    case emergencyReview = "POST /requests/:request/emergency-review"
+    case accessPage = "GET /access/:person"
+    case accessRevoke = "POST /access/:person"
+    case passportPage = "GET /passport"
+    case passportPresent = "POST /passport"
     case reviewsPage = "GET /reviews"
     case runsPage = "GET /runs"
     case runNewPage = "GET /runs/new"
@@ -206,6 +227,15 @@ extension Route {
         case .apiRequestReview: Rule(.roles(Self.reviewers), .review, Self.form)
         case .apiEmergencyReview:
             Rule(.roles([.complianceOfficer, .securityOfficer, .dac, .dataCustodian]), .review, Self.form)
+        case .apiPersonAccess, .apiGrantReach: Rule(.roles(Self.revokers.union([.complianceOfficer])), .review)
+        case .apiPersonAccessRevoke, .apiPersonAccessRestore, .apiGrantRevoke:
+            Rule(.roles(Self.revokers), .review, Self.form)
+        case .apiIdentityLink: Rule(.roles([.operatorRole, .securityOfficer]), .administer, Self.form)
+        case .apiPassport: Rule(.roles([.researcher]), .request)
+        case .apiPassportPresent: Rule(.roles([.researcher]), .request, Self.files)
+        case .apiPassportIssuers:
+            Rule(.roles([.operatorRole, .securityOfficer, .complianceOfficer]), .administer)
+        case .apiPassportTrust: Rule(.roles([.operatorRole, .securityOfficer]), .administer, Self.files)
         case .apiRuns, .apiRun, .apiRunTimeline, .apiRunEvents, .apiRunPlan, .apiRunTimes, .apiRunReport, .apiReleases:
             Rule(.signedIn, .read)
         case .apiRunStart: Rule(.roles([.researcher]), .run, Self.text)
@@ -230,7 +260,11 @@ extension Route {
         case .apiPersonAdd: Rule(.roles([.operatorRole]), .administer, Self.form)
         case .apiTokens: Rule(.signedIn, .read)
         case .apiTokenCreate, .apiTokenRevoke: Rule(.signedIn, .administer, Self.form)
-        case .apiNodes: Rule(.roles([.operatorRole, .securityOfficer, .complianceOfficer]), .administer)
+        case .apiNodes, .apiNode, .apiDeviceLine:
+            Rule(.roles([.operatorRole, .securityOfficer, .complianceOfficer]), .administer)
+        case .apiNodeDrain, .apiNodeMeasure: Rule(.roles([.operatorRole]), .administer, Self.form)
+        case .apiNodeQuarantine: Rule(.roles([.operatorRole, .securityOfficer]), .administer, Self.form)
+        case .apiInventory: Rule(.roles([.operatorRole]), .administer, Self.text)
         case .apiNodeAdd: Rule(.roles([.operatorRole]), .administer, Self.form)
         case .apiNodeReinstate: Rule(.roles([.operatorRole]), .administer, Self.form)
 
@@ -250,6 +284,12 @@ extension Route {
         case .closureConfirm: Rule(.roles(Self.reviewers), nil, Self.form)
         case .noticesPage: Rule(.signedIn, nil)
         case .noticesRead: Rule(.signedIn, nil, Self.form)
+        case .emergencyReview:
+            Rule(.roles([.complianceOfficer, .securityOfficer, .dac, .dataCustodian]), nil, Self.form)
+        case .accessPage: Rule(.roles(Self.revokers.union([.complianceOfficer])), nil)
+        case .accessRevoke: Rule(.roles(Self.revokers), nil, Self.form)
+        case .passportPage: Rule(.roles([.researcher]), nil)
+        case .passportPresent: Rule(.roles([.researcher]), nil, Self.text)
         case .reviewsPage: Rule(.roles(Self.reviewers), nil)
         case .requestReview: Rule(.roles(Self.reviewers), nil, Self.form)
         case .runsPage, .runPage, .runEvents: Rule(.signedIn, nil)
@@ -268,6 +308,8 @@ extension Route {
     private static let reviewers: Set<Role> = [
         .dac, .dataCustodian, .outputChecker, .securityOfficer, .complianceOfficer,
     ]
+    /// Who may take access away.
+    private static let revokers: Set<Role> = [.dac, .dataCustodian, .securityOfficer]
     /// Whose signatures make policies, and who may look at all of them.
     private static let policySigners: Set<Role> = [.policyAdministrator, .dataCustodian, .dac, .securityOfficer]
     private static let policyReaders = policySigners.union([.complianceOfficer])

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Confinement
 import DeviceNode
 import Foundation
 import Logging
@@ -60,8 +61,9 @@ struct SekishoNode: ParsableCommand {
         NodeProcess.holdSignals()
         let isLocked = try NodeProcess.harden()
         let identity = try NodeIdentity(folder: identity)
+        let sandbox = Sandbox.available
         let configuration = try NodeConfiguration(
-            deviceBytes: deviceMemory.bytes, threads: threads, stateFolder: state)
+            deviceBytes: deviceMemory.bytes, threads: threads, stateFolder: state, sandbox: sandbox)
         if measure {
             return print(try NodeMeasurements(identity: identity, configuration: configuration).json.canonicalText)
         }
@@ -70,15 +72,21 @@ struct SekishoNode: ParsableCommand {
         let log = Logger(label: "sekisho-node", factory: { StreamLogHandler.standardError(label: $0) })
         let agent = try NodeAgent(identity: identity, configuration: configuration) { $0.write(to: log) }
         let (host, port) = try listenAddress()
-        let bound = try agent.start(host: host, port: port)
-        if !isLocked { log.warning("the process's own memory is not locked", metadata: ["event": "unlocked"]) }
-        if let portFile {
-            try Data("\(bound)\n".utf8).write(to: URL(fileURLWithPath: portFile), options: .atomic)
+        let bound = try agent.start(host: host, port: port) { bound in
+            if let portFile {
+                try Data("\(bound)\n".utf8).write(to: URL(fileURLWithPath: portFile), options: .atomic)
+            }
+            try NodeProcess.confine(sandbox, state: state)
         }
+        if !isLocked { log.warning("the process's own memory is not locked", metadata: ["event": "unlocked"]) }
+        if !sandbox.files { log.warning("this kernel has no Landlock: files stay in reach", metadata: unconfined) }
+        if !sandbox.calls { log.warning("this kernel filters no system calls", metadata: unconfined) }
         FileHandle.standardOutput.write(Data("listening on port \(bound)\n".utf8))
         NodeProcess.waitForEnd()
         agent.shutdown()
     }
+
+    private var unconfined: Logger.Metadata { ["event": "unconfined"] }
 
     private func listenAddress() throws -> (String, UInt16) {
         guard let colon = listen.lastIndex(of: ":"), let port = UInt16(listen[listen.index(after: colon)...]) else {

@@ -120,7 +120,10 @@ extension Role: ExpressibleByArgument {}
 struct FabricCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "fabric", abstract: "Device nodes: the pool a run takes its device from.",
-        subcommands: [Add.self, List.self, Release.self])
+        subcommands: [
+            Add.self, Apply.self, List.self, Show.self, Measure.self, Line.self, Drain.self, Quarantine.self,
+            Release.self,
+        ])
 
     struct Add: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Add a node to a pool, or change its address.")
@@ -160,9 +163,131 @@ struct FabricCommand: AsyncParsableCommand {
         }
     }
 
+    struct Apply: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make the pool what an inventory file says: nodes, pools, quotas.",
+            discussion: "config/fabric.yaml is an example. Nodes that the file does not name stay as they are.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The inventory file.", completion: .file(extensions: ["yaml", "yml"])) var file: String
+
+        func run() async throws {
+            let text = try GatewayFile.read(URL(fileURLWithPath: file), role: "inventory file")
+            try await options.withDesk(as: actor) { desk in
+                let answer = try await desk.json(
+                    .apiInventory, body: ["inventory": .string(text)])
+                let words = [
+                    ("added", "added"), ("changed", "changed"), ("unchanged", "as before"),
+                    ("unnamed", "not in the file, left as they are"),
+                ]
+                let lines = words.compactMap { key, words in
+                    let nodes = answer.texts(key)
+                    return nodes.isEmpty ? nil : "\(words): \(nodes.joined(separator: ", "))"
+                }
+                return Answer(answer, lines)
+            }
+        }
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show a node: who holds it, why it is out of the pool, its link over time.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The node's name.") var node: NodeID
+
+        func run() async throws {
+            try await options.withDesk(as: actor) { desk in
+                let report = try await desk.json(.apiNode, ["node": node.text])
+                var lines = ["node", "pool", "address", "state"].map { "\($0)  \(report.text($0))" }
+                if let holder = report["holder"], let run = holder["run"]?.stringValue {
+                    let left = holder["seconds_left"]?.integerValue.map { ", about \($0) s to go" } ?? ""
+                    lines.append("held by \(run) since \(holder.text("since"))\(left)")
+                }
+                if let quarantine = report["quarantine"], let code = quarantine["code"]?.stringValue {
+                    lines.append("in quarantine since \(quarantine.text("since")): \(code)")
+                }
+                let links = report["links"]?.arrayValue ?? []
+                let columns = ["at", "rtt_microseconds", "jitter_microseconds", "megabytes_per_second"]
+                let rows = links.map { link in columns.map { cell(link, $0) } }
+                return Answer(report, lines + (rows.isEmpty ? [] : [""] + table([columns] + rows)))
+            }
+        }
+    }
+
+    struct Measure: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Attest a free node and measure the link to it; kept with the links of its attachments.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The node's name.") var node: NodeID
+
+        func run() async throws {
+            try await options.withDesk(as: actor) { desk in
+                let link = try await desk.json(.apiNodeMeasure, ["node": node.text])
+                return Answer(
+                    link,
+                    [
+                        """
+                        round trip \(cell(link, "rtt_microseconds")) µs, jitter \(cell(link, "jitter_microseconds")) µs, \
+                        \(cell(link, "megabytes_per_second")) MB/s over the control channel
+                        """
+                    ])
+            }
+        }
+    }
+
+    struct Line: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "List the runs that wait for a device, next first.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+
+        func run() async throws {
+            try await options.withDesk(as: actor) { desk in
+                let waiting = try await desk.json(.apiDeviceLine)["waiting"]?.arrayValue ?? []
+                let columns = ["place", "run", "researcher", "seconds_left"]
+                let rows = waiting.map { run in columns.map { cell(run, $0) } }
+                return Answer(.array(waiting), rows.isEmpty ? ["No run waits for a device."] : table([columns] + rows))
+            }
+        }
+    }
+
+    struct Drain: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Keep new runs off a node, for maintenance; one that has it goes on. `release` ends it.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The node's name.") var node: NodeID
+
+        func run() async throws {
+            try await options.withDesk(as: actor) { desk in
+                let report = try await desk.json(.apiNodeDrain, ["node": node.text])
+                return Answer(report, ["\(node) takes no new runs; it is \(report.text("state"))."])
+            }
+        }
+    }
+
+    struct Quarantine: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Take a node out of the pool until it is attested again.")
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The node's name.") var node: NodeID
+        @Option(help: "Why, as a code such as disk-swapped; it is recorded.") var reason: String
+
+        func run() async throws {
+            try await options.withDesk(as: actor) { desk in
+                Answer(
+                    try await desk.json(
+                        .apiNodeQuarantine, ["node": node.text], body: ["reason": .string(reason)]),
+                    ["\(node) is out of the pool; `sekisho fabric release \(node)` attests it again."])
+            }
+        }
+    }
+
     struct Release: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Take a node out of quarantine: it is attested and scrubbed again first.")
+            abstract: "Put a node back: out of a drain, or out of quarantine once it is attested and scrubbed again.")
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
         @Argument(help: "The node's name.") var node: NodeID
@@ -171,8 +296,13 @@ struct FabricCommand: AsyncParsableCommand {
             try await options.withDesk(as: actor) { desk in
                 Answer(
                     try await desk.json(.apiNodeReinstate, ["node": node.text]),
-                    ["\(node) is attested, scrubbed and free again."])
+                    ["\(node) is in the pool again."])
             }
         }
     }
+}
+
+/// A member as a table shows it: text or a number; nothing where it is not known.
+private func cell(_ json: JSON, _ name: String) -> String {
+    json[name]?.integerValue.map { String($0) } ?? json.text(name)
 }

@@ -167,7 +167,9 @@ struct GrantCommand: AsyncParsableCommand {
                         grants.map {
                             [
                                 $0.text("grant"), $0.text("dataset"), $0.text("researcher"),
-                                "until \($0.text("expires"))",
+                                $0["revocation"]?.objectValue == nil
+                                    ? "until \($0.text("expires"))"
+                                    : "revoked (\($0["revocation"]?.text("reason") ?? "")), ask \($0["revocation"]?.text("by") ?? "")",
                             ]
                         }))
             }
@@ -195,12 +197,14 @@ struct RunCommand: AsyncParsableCommand {
         @Option(
             help: "Device memory it may take: bytes, or such as 512KiB, 64MiB, 2GiB; the node's limit when left out.")
         var deviceMemory: ByteCount?
+        @Option(help: "Device hours after which it is stopped; without it, what the grant has left.") var hours: Int?
 
         func run() async throws {
             let text = try GatewayFile.read(URL(fileURLWithPath: spec), role: "model specification")
             var body: [String: JSON] = ["specification": .string(text), "grant": .string(grant.text)]
             body["id"] = id.map { .string($0.text) }
             body["device_memory"] = deviceMemory.map { .integer(Int64($0.bytes)) }
+            body["hours"] = hours.map { .integer(Int64($0)) }
             try await options.withDesk(as: actor) { desk in
                 var call = APICall(.apiRunStart, body: .object(body))
                 call.onceKey = once.onceKey

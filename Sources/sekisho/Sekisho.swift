@@ -24,8 +24,9 @@ struct Sekisho: AsyncParsableCommand {
         subcommands: [
             Initialise.self, PKI.self, PersonCommand.self, PolicyCommand.self, DatasetCommand.self,
             ConsentCommand.self, SubjectCommand.self, FabricCommand.self, RequestCommand.self, NoticeCommand.self,
-            GrantCommand.self,
-            RunCommand.self, ReleaseCommand.self, AuditCommand.self, TrailCommand.self, TraceCommand.self,
+            GrantCommand.self, AccessCommand.self, ReviewCommand.self,
+            PassportCommand.self, RunCommand.self, ReleaseCommand.self, AuditCommand.self, TrailCommand.self,
+            TraceCommand.self,
             TokenCommand.self, Serve.self, ConfigCommand.self,
         ])
 

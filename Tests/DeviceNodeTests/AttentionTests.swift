@@ -277,7 +277,7 @@ struct AttentionCase {
         let dots = t.copy()
         let native = sk_head_dots(
             x: g.base, x_stride: g.stride, y: out.base, y_stride: out.stride, target: dots.base,
-            target_stride: dots.stride, heads: heads, head_width: headWidth)
+            target_stride: dots.stride, heads: heads, head_width: headWidth, active: sk_active())
         withUnsafePointer(to: native) { kernels.pointee.head_dots($0, 0, nodes) }
         return dots
     }

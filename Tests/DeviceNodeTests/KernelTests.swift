@@ -35,7 +35,8 @@ import Testing
                 factors: sk_factors(
                     a: a.base, a_stride: a.stride, b: bStored.base, b_stride: bStored.stride, inner: inner),
                 more: sk_factors(), c: c.base, c_stride: c.stride, columns: columns,
-                transposes_b: transposes ? 1 : 0, accumulates: accumulates ? 1 : 0, chain: sk_chain())
+                transposes_b: transposes ? 1 : 0, accumulates: accumulates ? 1 : 0, chain: sk_chain(),
+                active: sk_active())
             withScratch { scratch in
                 withUnsafePointer(to: native) {
                     kernels.pointee.product($0, 0, cut, scratch)
@@ -80,7 +81,7 @@ import Testing
                 let native = sk_product(
                     factors: factors(0), more: factors(1), c: c.base, c_stride: c.stride, columns: columns,
                     transposes_b: 0, accumulates: 0,
-                    chain: sk_chain(steps: step, count: 1, seed: 0, epoch: 0, first_row: 0))
+                    chain: sk_chain(steps: step, count: 1, seed: 0, epoch: 0, first_row: 0), active: sk_active())
                 withScratch { scratch in
                     withUnsafePointer(to: native) { kernels.pointee.product($0, 0, rows, scratch) }
                 }
@@ -117,7 +118,7 @@ import Testing
                     let native = sk_tile_product(
                         a: a.base + first * 1024 * a.stride, a_stride: a.stride,
                         b: b.base + first * 1024 * b.stride, b_stride: b.stride, m: m, n: n, rows: chunkRows,
-                        first_tile: UInt64(first), levels: levels, stack: stack)
+                        first_tile: UInt64(first), levels: levels, stack: stack, active: sk_active())
                     withUnsafePointer(to: native) {
                         kernels.pointee.tile_product($0, 0, cut, scratch)
                         kernels.pointee.tile_product($0, cut, m, scratch)
@@ -149,7 +150,7 @@ import Testing
                 let native = sk_tile_column_sum(
                     a: a.base + tile * 1024 * a.stride, a_stride: a.stride, factors: nil, factors_stride: 0,
                     heads: 0, columns: columns, rows: min(1024, rows - tile * 1024), first_tile: UInt64(tile),
-                    levels: levels, stack: stack)
+                    levels: levels, stack: stack, active: sk_active())
                 withUnsafePointer(to: native) { kernels.pointee.tile_column_sum($0, 0, columns) }
             }
             sk_tile_finish(stack, UInt64(tiles), columns, &result, 0, columns)
@@ -184,7 +185,7 @@ import Testing
                         source: x.base + from * x.stride, source_stride: x.stride, source_first: UInt32(from),
                         source_rows: UInt32(to - from), covers_all: from == 0 && to == nodes ? 1 : 0,
                         target: target.base, target_stride: target.stride, width: width,
-                        accumulates: accumulates || from > 0 ? 1 : 0, chain: sk_chain())
+                        accumulates: accumulates || from > 0 ? 1 : 0, chain: sk_chain(), active: sk_active())
                     withUnsafePointer(to: native) { kernels.pointee.aggregate($0, 0, nodes) }
                     native.pointers.deallocate()
                     native.neighbours?.deallocate()
@@ -261,7 +262,8 @@ import Testing
                 let native = sk_map(
                     source: x.base, source_stride: x.stride, target: y.base, target_stride: y.stride,
                     columns: columns,
-                    chain: sk_chain(steps: step, count: 1, seed: seed, epoch: 7, first_row: UInt32(firstRow)))
+                    chain: sk_chain(steps: step, count: 1, seed: seed, epoch: 7, first_row: UInt32(firstRow)),
+                    active: sk_active())
                 withUnsafePointer(to: native) {
                     kernels.pointee.map($0, 0, rows / 2)
                     kernels.pointee.map($0, rows / 2, rows)
@@ -305,7 +307,8 @@ import Testing
                 let native = sk_map(
                     source: x.base, source_stride: x.stride, target: y.base, target_stride: y.stride,
                     columns: columns,
-                    chain: sk_chain(steps: steps.baseAddress, count: steps.count, seed: 0, epoch: 0, first_row: 0))
+                    chain: sk_chain(steps: steps.baseAddress, count: steps.count, seed: 0, epoch: 0, first_row: 0),
+                    active: sk_active())
                 withUnsafePointer(to: native) { kernels.pointee.map($0, 0, rows) }
             }
             #expect(y.values == expected, "seed \(seed), \(String(cString: kernels.pointee.name))")
@@ -329,7 +332,8 @@ import Testing
                     withUnsafePointer(to: step) { step in
                         let chain = sk_chain(steps: step, count: 1, seed: 0, epoch: 0, first_row: 0)
                         let native = sk_map(
-                            source: x, source_stride: 3, target: x, target_stride: 3, columns: 3, chain: chain)
+                            source: x, source_stride: 3, target: x, target_stride: 3, columns: 3, chain: chain,
+                            active: sk_active())
                         withUnsafePointer(to: native) { kernels.pointee.map($0, 0, 1) }
                     }
                 }

@@ -7,13 +7,7 @@ import Vocabulary
 /// Operations through the executor's front door that a small GCN does not use.
 @Suite struct OperationTests {
     @Test("an attention layer has the same bits for any chunk and any number of threads, and float64's numbers")
-    func attention() {
-        withKnownIssue(
-            "the check of programs refuses the layout that this test uses: scores and what is written interleaved in one matrix"
-        ) { try attentionHolds() }
-    }
-
-    private func attentionHolds() throws {
+    func attention() throws {
         var random = SeededRandom(seed: 9)
         let graph = Reference.Graph(random: 2500, edges: 12_000, using: &random)
         let one = AttentionCase(graph: graph, heads: 4, headWidth: 8, drop: nil, using: &random)
@@ -29,13 +23,7 @@ import Vocabulary
     }
 
     @Test("no change of an attention's commands makes the device leave its memory", arguments: [7, 8] as [UInt64])
-    func mutated(seed: UInt64) {
-        withKnownIssue(
-            "the check of programs refuses the layout that this test uses: scores and what is written interleaved in one matrix"
-        ) { try mutatedHolds(seed: seed) }
-    }
-
-    private func mutatedHolds(seed: UInt64) throws {
+    func mutated(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
         let graph = Reference.Graph(random: 30, edges: 80, using: &random)
         let one = AttentionCase(graph: graph, heads: 3, headWidth: 5, drop: nil, using: &random)

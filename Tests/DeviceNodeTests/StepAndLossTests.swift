@@ -20,7 +20,8 @@ import Testing
         steps.withUnsafeBufferPointer { steps in
             let native = sk_map(
                 source: x.base, source_stride: x.stride, target: y.base, target_stride: y.stride, columns: x.columns,
-                chain: sk_chain(steps: steps.baseAddress, count: steps.count, seed: 0, epoch: 0, first_row: 0))
+                chain: sk_chain(steps: steps.baseAddress, count: steps.count, seed: 0, epoch: 0, first_row: 0),
+                active: sk_active())
             withUnsafePointer(to: native) {
                 kernels.pointee.map($0, 0, x.rows / 2)
                 kernels.pointee.map($0, x.rows / 2, x.rows)
@@ -148,7 +149,7 @@ import Testing
             stack.initialize(repeating: .nan, count: (levels + 1) * columns)
             let native = sk_tile_column_sum(
                 a: a.base, a_stride: a.stride, factors: factors.base, factors_stride: factors.stride, heads: heads,
-                columns: columns, rows: rows, first_tile: 0, levels: levels, stack: stack)
+                columns: columns, rows: rows, first_tile: 0, levels: levels, stack: stack, active: sk_active())
             withUnsafePointer(to: native) {
                 kernels.pointee.tile_column_sum($0, 0, cut)
                 kernels.pointee.tile_column_sum($0, cut, columns)

@@ -206,6 +206,35 @@ import Vocabulary
         }
     }
 
+    @Test("a doorbell without end is called off at once; the scrub stops the device, and the node is free and clean")
+    func calledOff() async throws {
+        try await withBench { bench in
+            let recorder = ScriptedRunner.Recorder()
+            let enrolment = try bench.enrol()
+            let (agent, port) = try bench.agent(runner: recorder)
+            defer { agent.shutdown() }
+            let fabric = try bench.fabric(enrolment, port: port)
+            let gpu = try await bench.attach(fabric, enrolment.node, fence: 1)
+            let program = try await gpu.load(try bench.program([]))
+            async let rung = gpu.ring(program, ScriptedRunner.arguments(.hang))
+            while recorder.rung.withLock({ $0 }) == 0 { await Task.yield() }
+            gpu.callOff()
+            await #expect(throws: FabricError.self) { _ = try await rung }
+            await #expect(throws: FabricError.self) {
+                _ = try await gpu.ring(program, ScriptedRunner.arguments(.dirty))
+            }
+            #expect(recorder.rung.withLock { $0 } == 1, "nothing is rung after it was called off")
+            let certificate = try await gpu.scrub()
+            #expect(certificate.cause == .gateway && certificate.isProved)
+            // The device's late answer to what was called off is no answer to anything.
+            #expect(gpu.failure == nil && fabric.nodes.map(\.state) == [.free])
+            let next = try await bench.attach(fabric, enrolment.node, fence: 2)
+            let again = try await next.load(try bench.program([]))
+            #expect(try await next.ring(again, ScriptedRunner.arguments(.isClean)) == [1])
+            _ = try await next.scrub()
+        }
+    }
+
     @Test("a lease is renewed while a doorbell is out, and the doorbell ends with the lease")
     func renewals() async throws {
         try await withBench { bench in

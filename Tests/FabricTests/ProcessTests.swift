@@ -1,3 +1,4 @@
+import Confinement
 import FabricProtocol
 import Foundation
 import GPUFabric
@@ -27,6 +28,23 @@ import Vocabulary
             #expect(certificate?.cause == .restart && certificate?.fence == Fence(1))
             _ = try await bench.attach(again, enrolment.node, fence: 2).scrub()
             #expect(second.end() == 0)
+        }
+    }
+
+    @Test("a serving node is confined: a filter of system calls, no new rights, no core dumps, its memory locked")
+    func confined() async throws {
+        try await withBench { bench in
+            _ = try bench.enrol()
+            let daemon = try NodeDaemon(bench)
+            let status = try daemon.kernelFile("status")
+            if Sandbox.available.calls { #expect(status.contains("\nSeccomp:\t2\n")) }
+            #expect(status.contains("\nNoNewPrivs:\t1\n"))
+            #expect(try daemon.kernelFile("limits").contains(#/Max core file size +0 +0 /#))
+            // Only where the limit allows it; the daemon says at its start when it could not.
+            var limit = rlimit()
+            getrlimit(__rlimit_resource_t(__RLIMIT_MEMLOCK.rawValue), &limit)
+            if limit.rlim_max == rlim_t.max || getuid() == 0 { #expect(!status.contains(#/VmLck:\s+0 kB/#)) }
+            #expect(daemon.end() == 0)
         }
     }
 
@@ -100,6 +118,11 @@ final class NodeDaemon {
     private static var executable: URL {
         let runner = try! FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
         return URL(fileURLWithPath: runner).deletingLastPathComponent().appendingPathComponent("sekisho-node")
+    }
+
+    /// What the kernel says about the process.
+    func kernelFile(_ name: String) throws -> String {
+        try String(contentsOfFile: "/proc/\(process.processIdentifier)/\(name)", encoding: .utf8)
     }
 
     func kill() {

@@ -90,7 +90,7 @@ import Vocabulary
 }
 
 /// Runs `body` beside a driver of the gateway, which is stopped afterwards.
-private func driving(_ gateway: Gateway, _ body: () async throws -> Void) async throws {
+func driving(_ gateway: Gateway, _ body: () async throws -> Void) async throws {
     let driver = Task { try await RunDriver(gateway, runsAtOnce: 2).run() }
     defer { driver.cancel() }
     try await body()
@@ -99,7 +99,7 @@ private func driving(_ gateway: Gateway, _ body: () async throws -> Void) async 
 }
 
 /// Follows a run until an event that is waited for; fails if the run ends or is left without it.
-private func until(_ run: RunID, _ enclave: Enclave, _ isIt: (RunEvent) -> Bool) async throws {
+func until(_ run: RunID, _ enclave: Enclave, _ isIt: (RunEvent) -> Bool) async throws {
     for await event in try await enclave.gateway.follow(run, by: enclave.researcher) where isIt(event) { return }
     Issue.record("the run ended without what was waited for")
 }

@@ -28,6 +28,8 @@ final class TestClock: WallClock {
         return machine.now().adding(seconds: shift)
     }
 
+    func advance(minutes: Int64) { state.withLock { $0.shift += minutes * 60 } }
+
     func advance(days: Int64) { state.withLock { $0.shift += days * 86_400 } }
 
     /// Ends the process at the `count`th reading from here.
@@ -220,10 +222,13 @@ final class Enclave: Sendable {
     }
 
     func request(
-        _ grant: GrantID, id: String = "run-1", specification: String = Clinic.specification(), deviceMemory: Int? = nil
+        _ grant: GrantID, id: String = "run-1", specification: String = Clinic.specification(),
+        deviceMemory: Int? = nil,
+        hours: Int? = nil
     ) async throws -> RunID {
         try await gateway.requestRun(
-            specification: specification, grant: grant, id: RunID(id), deviceMemory: deviceMemory, by: researcher)
+            specification: specification, grant: grant, id: RunID(id), deviceMemory: deviceMemory, hours: hours,
+            by: researcher)
     }
 
     /// Does a run's steps up to `stage`, which is next then.

@@ -77,7 +77,7 @@ import Vocabulary
         }
     }
 
-    @Test("open: data whose policy was taken back since the decision are not opened")
+    @Test("open: a run whose policy was taken back since the decision is stopped before its data are opened")
     func policyTakenBack() async throws {
         try await withEnclave { enclave in
             let run = try await enclave.request(try await enclave.grant())
@@ -86,7 +86,7 @@ import Vocabulary
             try await enclave.activatePolicies()
             try await expect(
                 enclave, run,
-                Self.requested + ["run.decided done", "run.opened intent", "run.opened refused [dataset.unknown]"])
+                Self.requested + ["run.decided done", "run.stopped refused [dataset.unknown]"])
         }
     }
 

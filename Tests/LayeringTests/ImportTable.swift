@@ -31,6 +31,8 @@ let rooms: [Room] = [
     Room("FabricProtocol", ["Vocabulary", "Sealing"]),
     // Whoever keeps durable files asks the disk through one protocol, so that one fake can tear all of them.
     Room("DurableFiles", standard: ["Glibc", "Synchronization"]),
+    // What a process gives up once it serves: files, calls, sockets. The only room that meets libseccomp and Landlock.
+    Room("Confinement", ["CConfinement"], standard: ["Glibc"]),
     Room("TrainingPlanner", ["Vocabulary"]),
     // Policies and specifications are read by one strict reader, which alone meets the YAML library.
     Room("StrictYAML", ["Vocabulary"], packages: ["Yams"]),
@@ -48,8 +50,10 @@ let rooms: [Room] = [
         "GPUFabric", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport"],
         packages: ["X509", "SwiftASN1", "Crypto"], standard: acting),
     Room(
-        "DeviceNode", ["Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "FabricTransport", "CKernels"],
-        standard: acting),
+        "DeviceNode",
+        [
+            "Vocabulary", "Sealing", "TransparencyLog", "Confinement", "FabricProtocol", "FabricTransport", "CKernels",
+        ], standard: acting),
     Room(
         "Training", ["Vocabulary", "Sealing", "StrictYAML", "FabricProtocol", "TrainingPlanner"], standard: acting),
     // Story.
@@ -57,7 +61,8 @@ let rooms: [Room] = [
         "Gateway",
         [
             "Vocabulary", "Sealing", "TransparencyLog", "FabricProtocol", "TrainingPlanner", "PolicyEngine",
-            "Passports", "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
+            // The inventory of nodes is read by the reader of policies and specifications.
+            "Passports", "StrictYAML", "DurableFiles", "GraphVault", "AuditTrail", "GPUFabric", "Training",
             // The trail's witnesses are asked over HTTP.
         ], packages: ["GRDB", "Mustache", "AsyncHTTPClient", "NIOCore", "NIOHTTP1"], standard: acting),
     // Doors.
@@ -77,11 +82,13 @@ let rooms: [Room] = [
             "ServiceLifecycle",
         ],
         standard: acting),
-    Room("sekisho-node", ["Vocabulary", "DeviceNode"], packages: ["ArgumentParser", "Logging"], standard: acting),
+    Room(
+        "sekisho-node", ["Vocabulary", "Confinement", "DeviceNode"], packages: ["ArgumentParser", "Logging"],
+        standard: acting),
 ]
 
 /// The only module that may import each C module.
-let ownersOfC = ["CSodium": "Sealing", "COpenSSL": "Sealing", "CKernels": "DeviceNode"]
+let ownersOfC = ["CSodium": "Sealing", "COpenSSL": "Sealing", "CConfinement": "Confinement", "CKernels": "DeviceNode"]
 
 /// Modules whose whole import closure must stay free of these, however they are reached.
 let unreachable: [(from: String, never: Set<String>)] = [

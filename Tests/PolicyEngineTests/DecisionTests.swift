@@ -184,6 +184,13 @@ import Vocabulary
             var question = Fixture.access()
             question.visas = visas
             #expect(set.decide(question).verdict == verdict, "\(visas)")
+            var run = Fixture.run()
+            run.visas = visas
+            let again = set.decide(run)
+            #expect(again.verdict == verdict && again.reasonCodes.contains("visa.missing") == (verdict == .refuse))
+            run.visas = []
+            run.grant = Fixture.grant(isEmergency: true)
+            #expect(set.decide(run).verdict == .permit, "an emergency asks for no visas")
         }
     }
 

@@ -148,14 +148,9 @@ struct GeneratedPolicy {
                 [.init(kind: "ethics", digest: PolicyFixture.digest, expires: past)],
                 [.init(kind: "ethics", digest: PolicyFixture.digest, expires: PolicyFixture.now)],
             ], &random)
-        let visa = { (by: String, expires: Timestamp) in
-            AccessQuestion.Visa(type: "ResearcherStatus", by: by, expires: expires)
-        }
-        let future = PolicyFixture.now.adding(seconds: 1)
-        question.visas = rarely(
-            [visa("so", future)], [[], [visa("self", future)], [visa("so", past)], [visa("so", PolicyFixture.now)]],
-            &random)
+        question.visas = visas(using: &random)
         question.votes = votes(using: &random)
+        question.revoked = rarely(false, [true], &random)
         if Int.random(in: 0..<4, using: &random) == 0 {
             question.breakGlass = AccessQuestion.BreakGlass(
                 reason: rarely("the patient bleeds", ["", "         now", "urgent!!!"], &random),
@@ -163,6 +158,14 @@ struct GeneratedPolicy {
                 unreviewed: rarely(0, [1, -1], &random))
         }
         return question
+    }
+
+    private func visas(using random: inout SeededRandom) -> [AccessQuestion.Visa] {
+        let visa = { (by: String, seconds: Int64) in
+            AccessQuestion.Visa(
+                type: "ResearcherStatus", by: by, expires: PolicyFixture.now.adding(seconds: seconds))
+        }
+        return rarely([visa("so", 1)], [[], [visa("self", 1)], [visa("so", -1)], [visa("so", 0)]], &random)
     }
 
     private func run(using random: inout SeededRandom) -> RunQuestion {
@@ -179,8 +182,10 @@ struct GeneratedPolicy {
                 granted: PolicyFixture.now.adding(
                     seconds: rarely(-day, [0, day, -31 * day, -365 * day, -800 * day], &random)),
                 expires: PolicyFixture.now.adding(seconds: rarely(day, [0, -day, 1], &random)),
-                revoked: rarely(false, [true], &random), obligations: rarely(obligations, [[]], &random)),
+                revoked: rarely(false, [true], &random), obligations: rarely(obligations, [[]], &random),
+                isEmergency: rarely(false, [true], &random)),
             [nil], &random)
+        question.visas = visas(using: &random)
         question.target = rarely("label", ["age", "other"], &random)
         question.cohort = rarely(100, [-1, 0, 9, 10], &random)
         question.device = rarely(

@@ -80,12 +80,12 @@ enum PolicyFixture {
     static func grant(
         dataset: String = "osaka:cohort-a", holder: String = "rin", purpose: Purpose = purpose(),
         granted: String = "2026-11-01", expires: String = "2027-05-01", revoked: Bool = false,
-        obligations: [Obligation] = []
+        obligations: [Obligation] = [], isEmergency: Bool = false
     ) -> RunQuestion.Grant {
         RunQuestion.Grant(
             id: try! GrantID("grant-1"), dataset: try! DatasetID(dataset), holder: try! PersonID(holder),
             purpose: purpose, granted: Timestamp(granted)!, expires: Timestamp(expires)!, revoked: revoked,
-            obligations: obligations)
+            obligations: obligations, isEmergency: isEmergency)
     }
 
     static func release(votes: [Vote]) -> ReleaseQuestion {

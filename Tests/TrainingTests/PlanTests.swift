@@ -56,13 +56,7 @@ import Vocabulary
     }
 
     @Test("five percent of the working set will do: the predicted bytes cross, and the weights are the same")
-    func fivePercent() async {
-        await withKnownIssue("the smallest plan is larger than five percent of the working set") {
-            try await fivePercentHolds()
-        }
-    }
-
-    private func fivePercentHolds() async throws {
+    func fivePercent() async throws {
         var random = SeededRandom(seed: 51)
         let key = SecretBytes.random(count: 32)
         let graph = TrainingTests.graph(&random, nodes: 120_000, features: 96, classes: 7)

@@ -51,7 +51,9 @@ import Vocabulary
 
     /// Any cut at all.
     static func cut(_ choices: [Choice], nodes: Int, _ random: inout SeededRandom) -> Cut {
-        var cut = Cut(chunkRows: 1024 * Int.random(in: 1...3, using: &random))
+        var cut = Cut(
+            chunkRows: 1024 * Int.random(in: 1...3, using: &random),
+            fetchesNodeSections: Bool.random(using: &random))
         let chunks = (nodes + cut.chunkRows - 1) / cut.chunkRows
         for choice in choices {
             if choice.recomputes, Bool.random(using: &random) {

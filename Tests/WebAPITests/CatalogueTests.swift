@@ -77,6 +77,8 @@ struct CatalogueTests {
     /// The closed lists that pages have words for.
     private static func lists() -> Set<String> {
         let families: [(String, [String])] = [
+            ("origin", GrantOrigin.allCases.map(\.rawValue)),
+            ("revocation", RevocationReason.allCases.map(\.rawValue)),
             ("stage", RunStage.allCases.map(\.rawValue)), ("role", Role.allCases.map(\.rawValue)),
             ("event", KnownName.events), ("outcome", KnownName.outcomes), ("reason", KnownName.reasons),
             ("obligation", KnownName.obligations), ("check", KnownName.checks), ("duo", KnownName.purposes),

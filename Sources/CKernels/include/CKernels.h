@@ -54,6 +54,13 @@ typedef struct {
   uint32_t first_row;  // row of the graph that row 0 is
 } sk_chain;
 
+/// Rows that matter: those whose byte has this bit; all of them where there are no marks. The others are not computed:
+/// what would be written of them becomes 0 (stays, where a kernel accumulates), and sums over rows leave them out.
+typedef struct {
+  const uint8_t *marks;
+  uint8_t bit;
+} sk_active;
+
 typedef struct {
   const float *source;
   size_t source_stride;
@@ -61,6 +68,7 @@ typedef struct {
   size_t target_stride;
   size_t columns;
   sk_chain chain;
+  sk_active active;
 } sk_map;
 
 typedef struct {
@@ -77,6 +85,7 @@ typedef struct {
   size_t width;
   int accumulates;
   sk_chain chain;
+  sk_active active;
 } sk_aggregate;
 
 /// Numbers of nodes, row by row.
@@ -107,6 +116,8 @@ typedef struct {
   uint32_t threshold, stream, first_head;
   float keep;  // 1 / (1 - p)
   sk_chain chain;
+  sk_active active;
+  sk_active others;  // the other end's nodes that matter, by number; the gradient of sources goes over these alone
 } sk_attention;
 
 typedef struct {
@@ -117,6 +128,7 @@ typedef struct {
   float *target;
   size_t target_stride;
   size_t heads, head_width;
+  sk_active active;
 } sk_head_dots;
 
 typedef struct {
@@ -136,6 +148,7 @@ typedef struct {
   int transposes_b;
   int accumulates;
   sk_chain chain;
+  sk_active active;
 } sk_product;
 
 typedef struct {
@@ -148,6 +161,7 @@ typedef struct {
   uint64_t first_tile;
   size_t levels;
   float *stack;  // [levels + 1, m, n]
+  sk_active active;
 } sk_tile_product;
 
 typedef struct {
@@ -161,6 +175,7 @@ typedef struct {
   uint64_t first_tile;
   size_t levels;
   float *stack;  // [levels + 1, columns]
+  sk_active active;
 } sk_tile_column_sum;
 
 /// One of `labels`, `bits` ([rows, (classes + 7) / 8] bytes) and `values` says what the outputs should be.
@@ -228,8 +243,8 @@ typedef struct {
   void (*uniform_row)(float *row, size_t columns, float bound, uint64_t seed, uint32_t row_number, uint32_t stream);
 } sk_kernels;
 
-/// A packed block of b, [512, 512 and up to a vector more], and of a.
-enum { SK_SCRATCH_FLOATS = 512 * (512 + 16) + 256 * 16 };
+/// A packed block of b, [512, 512 and up to a vector more], and of a; rows of a and c that lie apart.
+enum { SK_SCRATCH_FLOATS = 512 * (512 + 16) + 2 * 16 * 512 };
 
 /// Level 0 runs anywhere, 1 needs x86-64-v3, 2 x86-64-v4. NULL where this processor cannot run it.
 const sk_kernels *sk_kernels_at(int level);

@@ -219,7 +219,8 @@ struct FHIRAuditEvent {
             case "person.signed-out":
                 (type, action) = (dcm("110114", "User Authentication"), "E")
                 subtype = dcm("110123", "Logout")
-            case "credential.issued", "credential.revoked":
+            case "credential.issued", "credential.revoked", "identity.linked", "passports.trusted", "access.revoked",
+                "access.restored":
                 (type, action) = (dcm("110113", "Security Alert"), "U")
                 subtype = dcm("110137", "User Security Attributes Changed")
             case "policy.proposed", "policy.signed", "policy.activated", "configuration.stated", "clock.checked",
@@ -239,7 +240,8 @@ struct FHIRAuditEvent {
             case "release.taken": (type, action) = (dcm("110106", "Export"), "R")
             case "gateway.recovered": (type, action) = (dcm("110100", "Application Activity"), "E")
             case "consent.changed": (type, action) = (life("amend", "Amend (Update) Record Lifecycle Event"), "U")
-            case "request.reviewed", "request.closed", "emergency.reviewed", "release.reviewed", "release.checked":
+            case "request.reviewed", "request.closed", "emergency.reviewed", "passport.presented", "release.reviewed",
+                "release.checked":
                 (type, action) = (life("verify", "Verify Record Lifecycle Event"), "E")
             case "run.opened": (type, action) = (life("extract", "Extract Record Lifecycle Event"), "R")
             case "subject.shred-requested", "subject.shredded", "device.scrubbed":

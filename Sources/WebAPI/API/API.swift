@@ -42,6 +42,10 @@ package struct API: Sendable {
             .apiRequestRenew, .apiRequestDocument, .apiRequestClose, .apiClosureConfirm:
             try await requestLife(call, caller.person)
         case .apiGrants, .apiGrant: try await grants(call, caller.person)
+        case .apiGrantReach, .apiGrantRevoke, .apiPersonAccess, .apiPersonAccessRevoke, .apiPersonAccessRestore:
+            try await access(call, caller.person)
+        case .apiPassport, .apiPassportPresent, .apiPassportIssuers, .apiPassportTrust, .apiIdentityLink:
+            try await passports(call, caller.person)
         case .apiRuns, .apiRunStart, .apiRun, .apiRunTimeline, .apiRunEvents, .apiRunPlan, .apiRunTimes, .apiRunReport,
             .apiRunCancel, .apiRunResume:
             try await runs(call, caller.person)
@@ -57,7 +61,9 @@ package struct API: Sendable {
             try await policyBundles(call, caller.person)
         case .apiPeople, .apiPerson, .apiPersonAdd, .apiTokens, .apiTokenCreate, .apiTokenRevoke:
             try await people(call, caller)
-        case .apiNodes, .apiNodeAdd, .apiNodeReinstate: try await nodes(call, caller.person)
+        case .apiNodes, .apiNodeAdd, .apiNodeReinstate, .apiNode, .apiNodeDrain, .apiNodeQuarantine, .apiNodeMeasure,
+            .apiDeviceLine, .apiInventory:
+            try await nodes(call, caller.person)
         default: throw Problem.notFound("there is nothing at this address")
         }
     }
@@ -306,10 +312,11 @@ extension API {
         let grant: GrantID = try fields.id("grant")
         let wanted: RunID? = try fields.optionalID("id")
         let deviceMemory = try fields.optionalNumber("device_memory", in: 1...JSON.integerMax)
+        let hours = try fields.optionalNumber("hours", in: 1...876_600)
         try fields.finish()
         let id = try await gateway.requestRun(
             specification: specification, grant: grant, id: wanted, deviceMemory: deviceMemory.map(Int.init),
-            once: call.onceKey, by: person)
+            hours: hours.map(Int.init), once: call.onceKey, by: person)
         var reply = try await run(id, person, status: 201)
         reply.location = APICall(.apiRun, path: ["run": id.text]).target
         return reply
@@ -452,7 +459,7 @@ extension API {
     }
 }
 
-// MARK: - People, nodes
+// MARK: - People
 
 extension API {
     private func people(_ call: APICall, _ caller: APICaller) async throws -> APIReply {
@@ -494,32 +501,6 @@ extension API {
             try call.expectNothingMore()
             try await gateway.revokeKey(call.id("token"), by: person)
             return APIReply(204, .nothing)
-        }
-    }
-
-    private func nodes(_ call: APICall, _ person: PersonID) async throws -> APIReply {
-        switch call.route {
-        case .apiNodeAdd:
-            try call.expectNoQuery()
-            let node: NodeID = try call.id("node")
-            var fields = try Fields(body: call.body)
-            let address = try fields.text("address", lengthMax: 300)
-            let pool: DatasetID = try fields.id("pool")
-            let measurements = fields.json("measurements") ?? .object([:])
-            try fields.finish()
-            try await gateway.addNode(
-                node, address: address, pool: pool.text, measurements: measurements.canonicalText, by: person)
-            return APIReply(json: ["node": .string(node.text), "pool": .string(pool.text)])
-        case .apiNodeReinstate:
-            try call.expectNothingMore()
-            let node: NodeID = try call.id("node")
-            try await gateway.releaseFromQuarantine(node, by: person)
-            return APIReply(json: ["node": .string(node.text)])
-        default:
-            var query = try Fields(query: call.query)
-            let page = try query.page(order: .oldest)
-            try query.finish()
-            return APIReply(json: try await gateway.nodes(page, by: person).json(\.json))
         }
     }
 }

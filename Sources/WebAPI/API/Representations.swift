@@ -6,9 +6,9 @@ package import Vocabulary
 
 extension JSON {
     fileprivate static func optional(_ text: String?) -> JSON { text.map(JSON.string) ?? .null }
-    fileprivate static func strings(_ texts: [String]) -> JSON { .array(texts.map(JSON.string)) }
+    static func strings(_ texts: [String]) -> JSON { .array(texts.map(JSON.string)) }
     fileprivate static func time(_ time: Timestamp) -> JSON { .string(time.description) }
-    fileprivate static func count(_ number: Int) -> JSON { .integer(Int64(number)) }
+    static func count(_ number: Int) -> JSON { .integer(Int64(number)) }
 }
 
 extension Page {
@@ -66,6 +66,9 @@ extension ReviewEntry {
         case .request(let id):
             members["kind"] = "request"
             members["request"] = .string(id.text)
+        case .emergency(let id):
+            members["kind"] = "emergency"
+            members["request"] = .string(id.text)
         case .release(let id):
             members["kind"] = "release"
             members["run"] = .string(id.text)
@@ -81,7 +84,8 @@ extension GrantEntry {
             "dataset": .string(grant.dataset.text), "researcher": .string(grant.researcher.text),
             "granted": .time(grant.granted), "expires": .time(grant.expires), "expired": .bool(isExpired),
             "people": .strings(grant.people.map(\.text)),
-            "purpose": .strings(purpose),
+            "purpose": .strings(purpose), "origin": .string(grant.origin.rawValue),
+            "revocation": revocation?.json ?? .null,
             "obligations": .array(obligations.map { ["code": .string($0.code), "value": .string($0.value)] }),
         ]
     }

@@ -75,6 +75,7 @@ enum FieldName {
         "documentDigest": "request-new.digest", "documentName": "act.document.name", "grant": "run-new.grant",
         "specification": "run-new.specification",
         "id": "run-new.id", "memory": "run-new.memory", "range": "export.range",
+        "reason": "access.reason", "finding": "emergency.finding", "passport": "passport.text",
     ]
 }
 

@@ -127,7 +127,15 @@ extension Site {
                 "hasObligations": !grant.obligations.isEmpty,
                 "obligations": grant.obligations.map { ["words": Self.obligation($0.code, $0.value, words)] },
             ]
-            if isOwn || entry.people.contains(person), !grant.isExpired {
+            if let end = grant.revocation {
+                shown["revoked"] = words(
+                    "access.is-revoked",
+                    [
+                        "reason": words.name("revocation", end.reason.rawValue), "person": end.by.text,
+                        "time": words.minute(end.time),
+                    ])
+            }
+            if isOwn || entry.people.contains(person), !grant.isExpired, grant.revocation == nil {
                 shown["startLink"] = "/runs/new?\(Form([(name: "grant", value: grantID.text)]).encoded)"
             }
             content["grant"] = shown
@@ -137,7 +145,12 @@ extension Site {
         if let other = entry.follows { content["follows"] = ["link": "/requests/\(other)", "name": other.text] }
         if let other = entry.followedBy { content["followedBy"] = ["link": "/requests/\(other)", "name": other.text] }
         if let verdict = Self.verdict(records, words) { content["verdict"] = verdict }
-        if review?.mayReview == true {
+        if !isOwn, !Route.accessPage.rule.roles.isDisjoint(with: context.identity?.roles ?? []) {
+            content["accessLink"] = "/access/\(entry.requester)"
+        }
+        if review?.mayReview == true, review?.subject == .emergency(id) {
+            content["emergency"] = Self.emergencyForm(id, typed, words)
+        } else if review?.mayReview == true {
             content["review"] = Self.reviewForm(
                 to: "/requests/\(id)/reviews", typed, verdictFault, commentFault, words, asksWhy: true,
                 conditions: form["breakGlass"] == nil)

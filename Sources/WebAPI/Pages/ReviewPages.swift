@@ -26,6 +26,7 @@ extension Site {
                 let (title, link) =
                     switch entry.subject {
                     case .request(let id): (words("reviews.request", ["id": id.text]), "/requests/\(id)")
+                    case .emergency(let id): (words("reviews.emergency", ["id": id.text]), "/requests/\(id)")
                     case .release(let id): (words("reviews.release", ["id": id.text]), "/runs/\(id)/release")
                     }
                 return [

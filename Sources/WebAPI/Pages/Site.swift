@@ -38,6 +38,7 @@ package struct Site: PageWriter {
         registerRuns(routes)
         registerReleases(routes)
         registerAudit(routes)
+        registerAccess(routes)
     }
 
     private static func registerFiles(_ routes: Routes) {
@@ -73,6 +74,7 @@ package struct Site: PageWriter {
 /// What was just done, told once at the top of the page that follows; a closed list, because it travels in the address.
 enum Done: String {
     case filed, reviewed, started, cancelled, released, saved, discarded, withdrawn, added, closing, closed
+    case revoked, presented
 
     var key: String {
         switch self {
@@ -87,6 +89,8 @@ enum Done: String {
         case .added: "request.added.done"
         case .closing: "request.closing.done"
         case .closed: "request.closed.done"
+        case .revoked: "access.done"
+        case .presented: "passport.done"
         }
     }
 
@@ -137,7 +141,8 @@ extension Site {
     private static func navigation(_ identity: Identity, _ words: Words, _ path: String?) -> [[String: Any]] {
         let all: [(Route, String)] = [
             (.requestsPage, words("frame.requests")), (.reviewsPage, words("frame.reviews")),
-            (.runsPage, words("frame.runs")), (.auditPage, words("frame.audit")),
+            (.runsPage, words("frame.runs")), (.passportPage, words("frame.passport")),
+            (.auditPage, words("frame.audit")),
         ]
         return all.filter { !$0.0.rule.roles.isDisjoint(with: identity.roles) }.map { route, name in
             ["href": route.path, "name": name, "isHere": path?.hasPrefix(route.path) ?? false]

@@ -73,6 +73,11 @@ def tally(votes, roles, excluded):
     )
 
 
+def visas(given, now):
+    held = given.get("visas", [])
+    return [f"{v['type']} by {v['by']}" for v in held if milliseconds(v["expires"]) > now]
+
+
 def context(given, policy):
     ask = given["ask"]
     if ask == "progress":
@@ -110,13 +115,13 @@ def context(given, policy):
             }
         return facts | {
             "agreements": given["agreements"],
-            "visas": [
-                f"{v['type']} by {v['by']}" for v in given["visas"] if milliseconds(v["expires"]) > now
-            ],
+            "visas": visas(given, now),
             "approvals": approvals,
             "rejected": rejected,
+            "revoked": given.get("revoked", False),
         }
     facts |= {name: given[name] for name in ("target", "cohort", "hoursUsed", "hoursAsked")}
+    facts["visas"] = visas(given, now)
     if "grant" in given:
         grant = given["grant"]
         granted = milliseconds(grant["granted"])
@@ -130,6 +135,7 @@ def context(given, policy):
             "expires": milliseconds(grant["expires"]),
             "monthsHeld": months_held(granted, now),
             "revoked": grant["revoked"],
+            "emergency": grant.get("emergency", False),
             "obligations": [o["code"] for o in grant["obligations"]],
         }
     if "device" in given:
