@@ -205,7 +205,7 @@ let package = Package(
             [
                 "Gateway", "GraphVault", "AuditTrail", "DurableFiles", "GPUFabric", "PolicyEngine", "TransparencyLog",
                 "Sealing", "Vocabulary", grdb, httpClient, nioCore, nioHTTP1, nioSSL,
-            ]),
+            ], beside: ["Vectors"]),
         tests(
             "WebAPITests",
             [

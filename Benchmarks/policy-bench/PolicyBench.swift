@@ -146,7 +146,7 @@ enum PolicyBench {
                     grant: .init(
                         id: try GrantID("grant-1"), dataset: dataset, holder: rin, purpose: purpose,
                         granted: now.adding(seconds: -86_400), expires: now.adding(seconds: 86_400), revoked: false,
-                        obligations: [Obligation(code: .publish, rule: "r", value: "")]),
+                        obligations: [Obligation(code: .publish, rule: "r", value: "")], country: "JP"),
                     cohort: 100 + index % 50,
                     device: .init(
                         node: try NodeID("node-a"), pool: "campus-a", evidence: .tpm,

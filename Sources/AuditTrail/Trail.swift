@@ -154,10 +154,15 @@ extension Trail {
 
     /// Proof that the record at `index`, whose leaf has this hash, is in the log, to show to whoever acts on it. Its era
     /// must still be open.
-    package func receipt(for leafHash: Digest, at index: UInt64) throws(TrailError) -> Receipt {
+    ///
+    /// - Parameter cosigned: the head to prove it under, with its cosignatures; otherwise the trail takes one of its own.
+    package func receipt(
+        for leafHash: Digest, at index: UInt64, under cosigned: SignedCheckpoint? = nil
+    ) throws(TrailError) -> Receipt {
         let (head, periods) = try lock.held { () throws(TrailError) in
-            guard index < state.tree.size else { throw Self.noRecord }
-            return (try signedHead(covering: index), state.periods)
+            guard index < min(state.tree.size, cosigned?.size ?? .max) else { throw Self.noRecord }
+            let head = if let cosigned { cosigned } else { try signedHead(covering: index) }
+            return (head, state.periods)
         }
         let leaf = try leaf(at: index)
         guard Merkle.leafHash(leaf) == leafHash else { throw Self.noRecord }

@@ -5,8 +5,7 @@ internal import Vocabulary
 /// The node's own check that the decision to lease it is durable in the trail it believes: a hijacked gateway cannot
 /// use a GPU without leaving a record that can be proved.
 struct LeaseReceipt {
-    let trail: TrailIdentity
-    let node: NodeID
+    let identity: NodeIdentity
 
     /// `evidence` is the hash of this connection's signed transcript; a record that names one must name this one.
     func check(
@@ -14,15 +13,15 @@ struct LeaseReceipt {
     ) throws(Refusal) {
         let core: JSON
         do {
-            core = try Receipt(parsing: receipt).verified(by: trail).core
+            core = try Receipt(parsing: receipt).verified(by: identity.trail, seenBy: identity.witnesses).core
         } catch {
-            throw Refusal(.receipt)
+            throw Refusal(error.code == .unwitnessed ? .unwitnessed : .receipt)
         }
         // The position in this list is the refusal's index.
         let wanted: [(String, JSON)] = [
             ("event", "device.leased"), ("outcome", "intent"), ("run", .string(run.text)),
             ("lease", .string(lease.text)), ("fence", .integer(Int64(clamping: fence.number))),
-            ("device", .string(node.text)),
+            ("device", .string(identity.node.text)),
         ]
         for (index, (member, value)) in wanted.enumerated() where core[member] != value {
             throw Refusal(.receiptMismatch, index: UInt32(index))

@@ -284,7 +284,7 @@ package final class NodeAgent: Sendable {
             throw Refusal(.order)
         }
         guard grant.deviceBytes <= UInt64(memory.byteCount) else { throw Refusal(.deviceMemory) }
-        try LeaseReceipt(trail: identity.trail, node: identity.node).check(
+        try LeaseReceipt(identity: identity).check(
             grant.receipt, run: grant.run, lease: grant.lease, fence: fence, evidence: attested.transcript)
         let runKey: SecretBytes
         do {

@@ -42,12 +42,13 @@ package struct NodeMeasurements: Sendable {
 
     package init(identity: NodeIdentity, configuration: NodeConfiguration) throws {
         agent = try Self.hashFile("/proc/self/exe")
-        let text: JSON = [
+        var members: [String: JSON] = [
             "authority": .string(identity.authority.hex), "deviceBytes": .integer(Int64(configuration.deviceBytes)),
             "node": .string(identity.node.text), "threads": .integer(Int64(configuration.threads)),
             "trail": .string(identity.trail.description),
         ]
-        self.configuration = SHA256.hash(text.canonical)
+        members["witnesses"] = identity.witnessesDigest.map { .string($0.hex) }
+        self.configuration = SHA256.hash(JSON.object(members).canonical)
         let given: JSON = ["calls": .bool(configuration.sandbox.calls), "files": .bool(configuration.sandbox.files)]
         confinement = SHA256.hash(given.canonical)
     }

@@ -9,6 +9,11 @@ package final class NodeIdentity: Sendable {
     package let tls: TLSContext
     /// The only trail whose receipts open a lease here.
     package let trail: TrailIdentity
+    /// Whose cosignatures the head of a receipt must have: a hijacked gateway then cannot show the node a trail that it
+    /// shows nobody else. The operator of the GPU host puts the file `trail.witnesses` there; without it none is asked.
+    package let witnesses: WitnessPolicy?
+    /// SHA-256 of that file.
+    let witnessesDigest: Digest?
     let attestationKey: SigningKey
     /// SHA-256 of the authority's certificate file.
     let authority: Digest
@@ -28,6 +33,9 @@ package final class NodeIdentity: Sendable {
         }
         node = try NodeID(try line("node.id"))
         trail = try TrailIdentity(parsing: try line("trail.vkey"))
+        let witnessFile = try DurableFile.read(folder + "/trail.witnesses")
+        witnesses = try witnessFile.map(Self.witnesses)
+        witnessesDigest = witnessFile.map { SHA256.hash($0) }
         guard var seed = Hex.decode(try line("attestation.key")) else {
             throw NodeError(.identity, "attestation.key is not hexadecimal")
         }
@@ -40,6 +48,15 @@ package final class NodeIdentity: Sendable {
         tls = try TLSContext(
             role: .server, certificate: try file("node.pem"), privateKey: SecretBytes(copying: key),
             authority: authority)
+    }
+
+    private static func witnesses(_ file: [UInt8]) throws -> WitnessPolicy {
+        guard let text = String(validating: file, as: UTF8.self) else {
+            throw NodeError(.identity, "trail.witnesses is not UTF-8")
+        }
+        do throws(LogError) { return try WitnessPolicy(parsing: text) } catch {
+            throw NodeError(.identity, "trail.witnesses: \(error.publicDescription)")
+        }
     }
 }
 

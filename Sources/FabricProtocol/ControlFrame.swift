@@ -350,6 +350,8 @@ package struct Refusal: Error, Equatable, Sendable, CustomStringConvertible {
         case scrub = 17
         case draining = 18
         case storage = 19
+        /// The record is in the trail, but too few of the witnesses that the node asks for have seen it.
+        case unwitnessed = 20
     }
 
     package let code: Code

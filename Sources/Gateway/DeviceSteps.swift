@@ -202,7 +202,10 @@ extension Gateway {
     private func lease(
         _ node: AttestedNode, _ run: RunCase, _ record: CaseRecord, stage: RunStage
     ) async throws -> DeviceSession {
-        let receipt = try ledger.receipt(for: record)
+        // A node may believe only what witnesses have seen. One that is away stops nothing here: whether its word is
+        // needed is for the node to say.
+        let cosigned = try witnesses() == nil ? nil : try await cosign(for: nil).head
+        let receipt = try ledger.receipt(for: record, under: cosigned)
         let attempt = UInt32(truncatingIfNeeded: node.fence.number)
         let wrappedRunKey: [UInt8]
         do {
@@ -251,7 +254,11 @@ extension Gateway {
     }
 
     static func code(of error: FabricError) -> String {
-        error.refusal?.code == .staleFence ? "device.stale-fence" : "device.\(error.code.rawValue)"
+        switch error.refusal?.code {
+        case .staleFence: "device.stale-fence"
+        case .unwitnessed: "device.unwitnessed"
+        default: "device.\(error.code.rawValue)"
+        }
     }
 
     private func recordRefusedAccess(_ refusal: WindowRefusal, run: RunID) {

@@ -228,10 +228,14 @@ package actor Gateway {
     /// A case as its records tell it. Requester and researcher see their own; figures of a run are not in it before its
     /// release. Whoever else may look is recorded as reading.
     package func timeline(_ id: CaseID, by person: PersonID) throws -> [CaseRecord] {
-        let records = try self.records(of: id)
+        var records = try self.records(of: id)
         switch id {
         case .run(let run):
             let run = try runCase(run)
+            if reviewsMissing(run) != nil {
+                // The next word is given independently of those that were given before it.
+                records.removeAll { $0.event == .releaseReviewed && $0.actor != person }
+            }
             if person == run.researcher {
                 return run.isReleased ? records : records.compactMap(\.withoutFigures)
             }

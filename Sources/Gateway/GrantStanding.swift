@@ -22,8 +22,8 @@ package enum GrantOrigin: String, CaseIterable, Sendable {
     }
 }
 
-/// Device hours under one grant, folded from the records of its runs: from the lease's intent to the scrub, begun
-/// hours counted whole. A gateway that was down in between does not make a run shorter.
+/// Device hours of the runs that policy counts together, folded from their records: from the lease's intent to the scrub,
+/// begun hours counted whole. A gateway that was down in between does not make a run shorter.
 struct DeviceHours {
     /// A century; what a policy allows is far below.
     static let range = 1...876_600
@@ -35,10 +35,11 @@ struct DeviceHours {
     /// By other runs; for those that hold a device or may still take one, at least what they asked for.
     let others: Int
 
-    init(of run: RunCase, _ grant: GrantID, in ledger: Ledger, now: Timestamp) {
+    /// - Parameter grants: those whose runs' hours are counted together.
+    init(of run: RunCase, under grants: [GrantID], in ledger: Ledger, now: Timestamp) {
         asked = Self.asked(run.file)
         used = Self.used(run.file, now)
-        others = ledger.runs(under: grant).filter { $0 != run.id }.reduce(0) { hours, id in
+        others = grants.flatMap(ledger.runs(under:)).filter { $0 != run.id }.reduce(0) { hours, id in
             let file = ledger.file(.run(id))
             let used = Self.used(file, now)
             let isOver = file[RunCase.Key.scrubbed] != nil || file[RunCase.Key.closed] != nil || file.stop != nil
@@ -59,18 +60,40 @@ struct DeviceHours {
 }
 
 extension Gateway {
+    /// The hours of a run and of those that the policy in force counts with it.
+    func deviceHours(of run: RunCase, _ grant: Grant, now: Timestamp) throws -> DeviceHours {
+        let scope = try policies().policies[grant.dataset]?.training.hoursPer ?? .grant
+        var grants = [grant.id]
+        if scope != .grant {
+            let project = try accessRequest(grant.request).form["project"]
+            grants = try ledger.records(of: .grantIssued).compactMap { record in
+                guard record.core["dataset"]?.stringValue == grant.dataset.text,
+                    let id = record.detail["grant"]?.stringValue.flatMap({ try? GrantID($0) }),
+                    let request = record.detail["request"]?.stringValue.flatMap({ try? RequestID($0) })
+                else { return nil }
+                let isCounted =
+                    scope == .person
+                    ? record.actor == grant.researcher : try accessRequest(request).form["project"] == project
+                return isCounted ? id : nil
+            }
+        }
+        return DeviceHours(of: run, under: grants, in: ledger, now: now)
+    }
+
     /// A grant as the run decision sees it now.
     ///
     /// - Parameters:
     ///   - person: who uses it; somebody named on it whose own access was revoked since does not.
     ///   - isRunning: a run that goes on keeps the grant that an amendment has taken the place of.
     func heldGrant(_ grant: Grant, by person: PersonID, isRunning: Bool = false) -> RunQuestion.Grant {
-        RunQuestion.Grant(
+        let asked = accessDecided(of: grant)
+        return RunQuestion.Grant(
             id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
             granted: grant.granted, expires: isRunning ? grant.term : grant.expires,
             revoked: revocation(of: grant) != nil || isRevoked(person, asked: grant.index),
-            obligations: grant.obligations, isEmergency: grant.origin == .emergency, people: grant.people,
-            country: grant.country, documents: grant.documents)
+            obligations: grant.obligations, isEmergency: grant.origin == .emergency, country: asked?.country,
+            institution: asked?.institution, project: asked?.project, people: grant.people,
+            documents: grant.documents)
     }
 
     /// Stops a run that has lost what it stands on: its grant ended or was revoked, a visa ran out, the hours are used,
@@ -102,7 +125,7 @@ extension Gateway {
         else { throw GatewayError(.integrity, "the recorded run decision cannot be read") }
         let grant = try grant(held.id)
         let now = clock.now()
-        let hours = DeviceHours(of: run, grant.id, in: ledger, now: now)
+        let hours = try deviceHours(of: run, grant, now: now)
         if let asked = hours.asked, hours.used > asked {
             return ([Reason.Code.deviceHours.rawValue], "the run has used the \(asked) device hours that it asked for")
         }

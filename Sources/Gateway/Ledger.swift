@@ -79,8 +79,12 @@ final class Ledger {
 
     /// Proof for a wall that does not trust this process: the record is durable and says what it says. Only while the
     /// record's era is open.
-    func receipt(for record: CaseRecord) throws -> Receipt {
-        do throws(TrailError) { return try trail.receipt(for: record.leafHash, at: record.index) } catch {
+    ///
+    /// - Parameter cosigned: the head to prove it under, where witnesses have seen one that covers the record.
+    func receipt(for record: CaseRecord, under cosigned: SignedCheckpoint? = nil) throws -> Receipt {
+        do throws(TrailError) {
+            return try trail.receipt(for: record.leafHash, at: record.index, under: cosigned)
+        } catch {
             throw GatewayError(trail: error)
         }
     }

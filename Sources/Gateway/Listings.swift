@@ -387,27 +387,22 @@ extension Gateway {
     }
 
     func review(of run: RunCase, by person: PersonRecord) throws -> ReviewEntry? {
-        guard let checked = run.file[RunCase.Key.checked], let missing = approvalsMissing(run), mayOpen(run, person)
+        guard let checked = run.file[RunCase.Key.checked], let missing = reviewsMissing(run), mayOpen(run, person)
         else { return nil }
         return ReviewEntry(
             subject: .release(run.id), dataset: run.dataset, owner: run.researcher, since: checked.time,
-            missing: missing, votes: VoteEntry.read(run.file, .releaseReviewed),
+            missing: missing, votes: votesShown(of: run, to: person.id),
             mayReview: run.file[RunCase.Key.reviewed(person.id)] == nil
                 && (try? reviewingRole(of: person.id, among: missing.roles, notOf: run.researcher, "release")) != nil,
             revision: Revision(run.file))
     }
 
-    /// Whose word a candidate waits for; `nil` where none does.
-    private func approvalsMissing(_ run: RunCase) -> ApprovalsMissing? {
-        guard run.nextStage == .review,
-            let candidate = run.file[RunCase.Key.checked]?.detail["candidate"]?.stringValue,
-            let release = try? policy(for: run.dataset).release
-        else { return nil }
-        let votes = run.votes(on: candidate)
-        let approvals = votes.count(where: \.approves)
-        // One rejection decides; so does the last approval. From then on the gateway has it.
-        guard approvals == votes.count, approvals < release.reviewers.value else { return nil }
-        return ApprovalsMissing(count: release.reviewers.value - approvals, roles: release.roles.value)
+    /// The words on a candidate that a person may see: while it waits for more, one's own only, so that the next word is
+    /// given independently of it.
+    private func votesShown(of run: RunCase, to person: PersonID) -> [VoteEntry] {
+        let votes = VoteEntry.read(run.file, .releaseReviewed)
+        guard reviewsMissing(run) != nil else { return votes }
+        return votes.filter { $0.person == person }
     }
 }
 
@@ -477,7 +472,7 @@ extension Gateway {
         return RunEntry(
             id: run.id, dataset: run.dataset, version: run.version, researcher: run.researcher, grant: facts?.grant,
             asked: run.file.records[0].time, changed: run.file.records.last?.time ?? run.file.records[0].time,
-            stage: run.nextStage, end: run.end, missing: approvalsMissing(run), reasons: run.stopReasons,
+            stage: run.nextStage, end: run.end, missing: reviewsMissing(run), reasons: run.stopReasons,
             words: run.stopWords, epochs: (run.epochsRecorded, facts?.specification.epochs ?? 0),
             revision: Revision(run.file))
     }
@@ -501,9 +496,9 @@ extension Gateway {
         let person = try self.person(person)
         return try Page(page, of: .releases, ledger.runs, place: { ledger.file(.run($0)).records[0].index }) {
             let run = try runCase($0)
-            guard mayOpen(run, person), let entry = releaseEntry(of: run), state == nil || state == entry.state else {
-                return nil
-            }
+            guard mayOpen(run, person), let entry = releaseEntry(of: run, shownTo: person.id),
+                state == nil || state == entry.state
+            else { return nil }
             return entry
         }
     }
@@ -511,20 +506,20 @@ extension Gateway {
     package func release(of id: RunID, by person: PersonID) throws -> ReleaseEntry {
         let run = try runCase(id)
         try requireOpening(of: run, by: person)
-        guard let entry = releaseEntry(of: run) else {
+        guard let entry = releaseEntry(of: run, shownTo: person) else {
             throw GatewayError(.notFound, "run \(id) has no candidate")
         }
         return entry
     }
 
-    private func releaseEntry(of run: RunCase) -> ReleaseEntry? {
+    private func releaseEntry(of run: RunCase, shownTo person: PersonID) -> ReleaseEntry? {
         guard let checked = run.file[RunCase.Key.checked], let candidate = checked.detail["candidate"]?.stringValue
         else { return nil }
         let failed = (checked.detail["checks"]?.arrayValue ?? []).filter { $0["passed"]?.boolValue != true }
         return ReleaseEntry(
             run: run.id, dataset: run.dataset, researcher: run.researcher, candidate: candidate, checked: checked.time,
             checksFailed: failed.compactMap { $0["check"]?.stringValue },
-            votes: VoteEntry.read(run.file, .releaseReviewed),
+            votes: votesShown(of: run, to: person),
             state: run.isReleased
                 ? .released : run.nextStage == .review || run.nextStage == .release ? .waiting : .refused,
             revision: Revision(run.file))

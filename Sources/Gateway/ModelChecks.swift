@@ -32,7 +32,6 @@ struct ModelChecks {
     static let rowsMin = 10
     /// Of ten repetitions at 0.05 each, three or more come by chance once in eighty.
     static let significantMax = 2
-    static let freedomMin = 10
 
     /// - Parameters:
     ///   - model: safetensors, as they would leave.
@@ -104,12 +103,12 @@ struct ModelChecks {
         }
     }
 
-    /// Rows that were trained on, less the parameters that were fitted to them.
     private var freedom: ArtefactChecks.Result {
-        let left = shape.labelled[Int(Split.train.rawValue)] - parameters
+        let left = ReleaseStatistics.degreesOfFreedom(
+            rows: shape.labelled[Int(Split.train.rawValue)], parameters: parameters)
         return .init(
-            check: .freedom, passed: left >= Self.freedomMin,
-            finding: "\(left) degrees of freedom are left, at least \(Self.freedomMin) are asked for")
+            check: .freedom, passed: left >= ReleaseStatistics.freedomMin,
+            finding: "\(left) degrees of freedom are left, at least \(ReleaseStatistics.freedomMin) are asked for")
     }
 
     /// A class that few were trained on is answered by what those few are.

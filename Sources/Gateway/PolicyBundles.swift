@@ -77,6 +77,12 @@ extension Gateway {
                 }, in: .gateway, key: ledger.freshKey("policy-key.\(person)")))
     }
 
+    /// Whether somebody has a signing key here, for themselves.
+    package func policyKey(of person: PersonID) throws -> String? {
+        try require(person, anyOf: Self.policySigners)
+        return directory.policyKey(of: person).map { Hex.encode($0.bytes) }
+    }
+
     /// Ends a person's signing key. What was signed and activated stays in force.
     package func revokePolicyKey(of person: PersonID, by actor: PersonID) throws {
         if actor != person { try require(actor, anyOf: [.securityOfficer]) }

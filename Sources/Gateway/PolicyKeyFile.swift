@@ -44,4 +44,20 @@ package enum PolicyKeyFile {
             seed: KeyFileText.read(privateWord, file, madeBy: "sekisho policy keygen"))
         return Hex.encode(key.sign(statement.signedBytes))
     }
+
+    /// Signs the statement in a file, as a bundle's archive holds it, where there is no gateway to ask.
+    ///
+    /// - Parameter number: the bundle that the signer means; a statement of any other is not signed.
+    package static func sign(
+        statementIn statement: URL, number: Int, of files: PolicyFolder, with file: URL
+    ) throws -> String {
+        let text = try GatewayFile.read(statement, role: "statement")
+        guard let json = try? JSON(parsing: text), let read = PolicyStatement(json: json) else {
+            throw GatewayError(.usage, "the statement is not one that this program knows")
+        }
+        guard read.number == number else {
+            throw GatewayError(.refused, "the statement is of bundle \(read.number), so nothing was signed")
+        }
+        return try sign(json, of: files, with: file)
+    }
 }

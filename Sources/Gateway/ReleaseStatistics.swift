@@ -32,16 +32,22 @@ package enum ReleaseStatistics {
         return erfc((auc - 0.5) / variance.squareRoot() / 2.0.squareRoot()) / 2
     }
 
-    /// The Kolmogorov–Smirnov distance of two samples, and how likely one as large is where both come of the same
-    /// distribution: Kolmogorov's series at √(nm/(n+m)) · D.
+    /// The Kolmogorov–Smirnov distance of two samples, and how likely one at least as large is where both come of the
+    /// same distribution: exactly where both are of at most 10,000, by Kolmogorov's series beyond. SciPy's `ks_2samp`
+    /// draws the line at the same place.
     package static func kolmogorovSmirnov(_ a: [Double], _ b: [Double]) -> (distance: Double, significance: Double) {
+        guard !a.isEmpty, !b.isEmpty else { return (0, 1) }
         let (a, b) = (a.sorted(), b.sorted())
-        var (i, j, distance) = (0, 0, 0.0)
+        var (i, j, most) = (0, 0, 0)
         while i < a.count, j < b.count {
             let value = min(a[i], b[j])
             while i < a.count, a[i] == value { i += 1 }
             while j < b.count, b[j] == value { j += 1 }
-            distance = max(distance, abs(Double(i) / Double(a.count) - Double(j) / Double(b.count)))
+            most = max(most, abs(i * b.count - j * a.count))
+        }
+        let distance = Double(most) / (Double(a.count) * Double(b.count))
+        if max(a.count, b.count) <= exactRowsMax {
+            return (distance, exactSignificance(of: most, a.count, b.count))
         }
         let (n, m) = (Double(a.count), Double(b.count))
         let x = (n * m / (n + m)).squareRoot() * distance
@@ -51,6 +57,43 @@ package enum ReleaseStatistics {
         }
         return (distance, min(max(2 * series, 0), 1))
     }
+
+    private static let exactRowsMax = 10_000
+
+    /// Hodges, "The significance probability of the Smirnov two-sample test", 1958: all orders of n + m values are as
+    /// likely, so an order is a walk from (0, 0) to (n, m), and what is asked is how likely it leaves |i·m − j·n| < most.
+    ///
+    /// The walk's own probabilities are carried along, so nothing grows or shrinks out of a Double's range.
+    private static func exactSignificance(of most: Int, _ n: Int, _ m: Int) -> Double {
+        guard most > 0 else { return 1 }
+        // Probability of being at (i, j) without having left, for the present i.
+        var inside = [Double](repeating: 0, count: m + 1)
+        for i in 0...n {
+            var before = 0.0
+            // Only these j are inside: |i·m − j·n| < most.
+            let low = max((i * m - most) / n - 1, 0)
+            let high = min((i * m + most) / n + 1, m)
+            for j in low...high {
+                if abs(i * m - j * n) >= most {
+                    inside[j] = 0
+                    before = 0
+                    continue
+                }
+                let left = Double(n + m - i - j + 1)
+                let fromA = i > 0 ? inside[j] * Double(n - i + 1) / left : 0
+                let fromB = j > 0 ? before * Double(m - j + 1) / left : 0
+                inside[j] = i == 0 && j == 0 ? 1 : fromA + fromB
+                before = inside[j]
+            }
+        }
+        return min(max(1 - inside[m], 0), 1)
+    }
+
+    /// Fewer are too few: the parameters could hold the rows themselves. SACRO asks for as many.
+    package static let freedomMin = 10
+
+    /// Rows that were trained on, less the parameters that were fitted to them.
+    package static func degreesOfFreedom(rows: Int, parameters: Int) -> Int { rows - parameters }
 
     /// In how many of `repetitions` an attacker who knows half of the members and half of the others tells the rest
     /// apart better than by chance (p < 0.05), from the model's probabilities alone.

@@ -12,6 +12,19 @@ package struct CandidateSummary: Sendable {
     package let checks: [(name: String, passed: Bool, finding: String)]
 }
 
+/// What a release obliges whoever takes it to: a closed code each, and the text or day that goes with it.
+package struct ReleaseDuties: Sendable {
+    package let items: [(code: String, value: String)]
+
+    package init(items: [(code: String, value: String)]) { self.items = items }
+
+    /// What is accepted by naming it: SHA-256 of the list.
+    package var hash: Digest { SHA256.hash(json.canonical) }
+    package var json: JSON {
+        .array(items.map { ["code": .string($0.code), "value": .string($0.value)] })
+    }
+}
+
 // MARK: - Review
 
 extension Gateway {
@@ -21,6 +34,13 @@ extension Gateway {
         let checked = try await checkCandidate(run)
         let (question, candidate) = try releaseQuestion(run, checked: checked)
         let (decision, policies) = try decide(.release(question))
+        // Nobody's word ends the review before the others have given theirs, so that each is given independently. What
+        // the checks refuse needs no words.
+        var unspoken = question
+        unspoken.votes = []
+        if let missing = reviewsMissing(run), try decide(.release(unspoken)).0.verdict == .needsHuman {
+            return .waiting(for: "\(missing.count) more reviews by \(missing.roles.joined(separator: " or "))")
+        }
         if case .needsHuman(let reasons) = decision {
             return .waiting(for: reasons.map(\.text).joined(separator: "; "))
         }
@@ -126,15 +146,36 @@ extension Gateway {
         guard let checked = run.file[RunCase.Key.checked] else {
             throw GatewayError(.notFound, "run \(id) has no candidate for review")
         }
-        let candidate = try await vault.candidate(run: id)
+        guard let hash = checked.detail["candidate"]?.stringValue.flatMap(Digest.init(hex:)) else {
+            throw GatewayError(.integrity, "the recorded checks cannot be read")
+        }
         let results = checked.detail["checks"]?.arrayValue ?? []
+        var artefacts: [(name: String, bytes: Int)] = []
+        do {
+            artefacts = try await vault.candidate(run: id).artefacts.map { ($0.name, $0.byteCount) }
+        } catch let error as VaultError where error.code == .destroyed {
+            // One that was refused is gone; what was found of it stays.
+        }
         return CandidateSummary(
-            hash: candidate.hash, artefacts: candidate.artefacts.map { ($0.name, $0.byteCount) },
+            hash: hash, artefacts: artefacts,
             checks: results.map {
                 (
                     $0["check"]?.stringValue ?? "", $0["passed"]?.boolValue ?? false, $0["finding"]?.stringValue ?? ""
                 )
             })
+    }
+
+    /// How many more independent words a candidate waits for, whatever they say; `nil` where none.
+    func reviewsMissing(_ run: RunCase) -> ApprovalsMissing? {
+        guard run.nextStage == .review,
+            let candidate = run.file[RunCase.Key.checked]?.detail["candidate"]?.stringValue,
+            let release = try? policy(for: run.dataset).release
+        else { return nil }
+        let people = Set(
+            run.votes(on: candidate).filter { release.roles.value.contains($0.role) && $0.person != run.researcher }
+                .map { $0.person.text.lowercased() })
+        guard people.count < release.reviewers.value else { return nil }
+        return ApprovalsMissing(count: release.reviewers.value - people.count, roles: release.roles.value)
     }
 
     /// Records a reviewer's word on a candidate, bound to its hash.
@@ -215,7 +256,12 @@ extension Gateway {
     }
 
     /// The released artefacts, for the researcher whose run it was. Each taking is recorded before it happens.
-    package func takeRelease(of id: RunID, by person: PersonID) async throws -> [Artefact] {
+    ///
+    /// - Parameter accepted: `ReleaseDuties.hash` of the obligations that whoever takes it has read and accepts; needed
+    ///   where there are any.
+    package func takeRelease(
+        of id: RunID, accepting accepted: String? = nil, by person: PersonID
+    ) async throws -> [Artefact] {
         let run = try runCase(id)
         try requireSight(of: run, by: person)
         guard person == run.researcher else {
@@ -227,6 +273,14 @@ extension Gateway {
         if let end = try revocation(ofGrantOf: run) {
             throw GatewayError(.refused, "the access that this run stood on was revoked (\(end.reason.rawValue))")
         }
+        let duties = try releaseDuties(of: run)
+        guard duties.items.isEmpty || accepted == duties.hash.hex else {
+            throw GatewayError(
+                .refused,
+                accepted == nil
+                    ? "this release obliges whoever takes it; read what to, and accept it"
+                    : "what was accepted is not what this release obliges to; read it again")
+        }
         guard let receipt = run.file[RunCase.Key.ready]?.payload["receipt"]?.stringValue.flatMap(Hex.decode) else {
             throw GatewayError(.integrity, "the recorded receipt of the release cannot be read")
         }
@@ -237,6 +291,7 @@ extension Gateway {
                 $0.dataset = run.dataset
                 $0.ofRun = id
                 $0.detail = ["candidate": .string(hash.hex)]
+                if !duties.items.isEmpty { $0.detail["accepted"] = .string(duties.hash.hex) }
             }, in: .gateway, key: ledger.freshKey("taken.\(id)"))
         return artefacts + [try releaseRecord(of: run, artefacts, candidate: hash)]
     }
@@ -249,7 +304,6 @@ extension Gateway {
             let input = decided.core["input"]
         else { throw GatewayError(.integrity, "the recorded release decision cannot be read") }
         let reviews = run.file.records.filter { $0.event == .releaseReviewed && $0.outcome == .done }
-        let obligations = decision["obligations"]?.arrayValue ?? []
         let record: JSON = [
             "format": "sekisho release record v1", "trail": .string(settings.trail.description),
             "run": .string(run.id.text), "dataset": .string(run.dataset.text), "version": .string(run.version.text),
@@ -266,10 +320,30 @@ extension Gateway {
                 reviews.map { ["role": $0.detail["role"] ?? .null, "time": .string($0.time.description)] }),
             "decided": .string(decided.time.description), "entry": .integer(Int64(decided.index)),
             "policy": policy, "input": input, "reasons": decision["reasons"] ?? [],
-            "obligations": .array(
-                obligations.map { ["code": $0["code"] ?? .null, "value": $0["value"] ?? .null] }),
+            "obligations": try releaseDuties(of: run).json,
         ]
         return Artefact(name: Artefact.releaseRecordName, bytes: record.canonical)
+    }
+
+    /// What whoever holds a released model must do, for those who may open its run.
+    package func releaseDuties(of id: RunID, by person: PersonID) throws -> ReleaseDuties {
+        let run = try runCase(id)
+        try requireOpening(of: run, by: person)
+        return run.isReleased ? try releaseDuties(of: run) : ReleaseDuties(items: [])
+    }
+
+    /// Read back from the recorded decision: what was decided obliges, whatever policy says today.
+    private func releaseDuties(of run: RunCase) throws -> ReleaseDuties {
+        guard let decision = run.file[RunCase.Key.releaseDecided]?.payload["decision"] else {
+            throw GatewayError(.integrity, "the recorded release decision cannot be read")
+        }
+        return ReleaseDuties(
+            items: try (decision["obligations"]?.arrayValue ?? []).map { obligation in
+                guard let code = obligation["code"]?.stringValue, let value = obligation["value"]?.stringValue else {
+                    throw GatewayError(.integrity, "the recorded release decision cannot be read")
+                }
+                return (code, value)
+            })
     }
 
     private func released(_ run: RunCase, _ receipt: Receipt) async throws -> ([Artefact], Digest) {

@@ -34,7 +34,9 @@ package struct RunCase: Sendable {
     /// What has to be done next; `.closed` until the closing record is there means: close it.
     package var nextStage: RunStage {
         if isClosed { return .closed }
-        let holdsDevice = file[Key.leasing] != nil && file[Key.scrubbed] == nil
+        // A node that refused the lease has nothing of the run.
+        let holdsDevice =
+            file[Key.leasing] != nil && file[Key.leased]?.outcome != .refused && file[Key.scrubbed] == nil
         if stopped { return holdsDevice ? .scrub : .closed }
         if file[Key.decided] == nil { return .decide }
         if file[Key.opened] == nil { return .open }

@@ -85,7 +85,7 @@ extension Gateway {
                 "no node of pool \(pools.joined(separator: " or ")) can be reached and is accepted; see `sekisho fabric list`"
             )
         }
-        let hours = DeviceHours(of: run, grant.id, in: ledger, now: clock.now())
+        let hours = try deviceHours(of: run, grant, now: clock.now())
         var question = RunQuestion(
             now: clock.now(), run: run.id, dataset: run.dataset, requester: run.researcher, purpose: grant.purpose,
             target: facts.specification.label,
@@ -103,6 +103,14 @@ extension Gateway {
             $0.purpose = grant.purpose.codes.joined(separator: ",")
         }
         try ledger.record(event, in: .run(run.id), key: RunCase.Key.decided)
+    }
+
+    /// What a grant was decided on; `nil` where the record says nothing of it, and what needs it is then refused.
+    func accessDecided(of grant: Grant) -> AccessQuestion? {
+        guard let input = ledger.file(.request(grant.request))[AccessRequest.Key.decided]?.payload["input"],
+            case .access(let question)? = try? Question(input: input)
+        else { return nil }
+        return question
     }
 
     package func runCase(_ id: RunID) throws -> RunCase {

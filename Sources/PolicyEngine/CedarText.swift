@@ -20,7 +20,8 @@ package enum Cedar {
         };
         type Grant = {
           dataset: String, holder: String, purpose: Purpose, diseasesWithKinds: Set<String>, granted: Long,
-          expires: Long, monthsHeld: Long, revoked: Bool, emergency: Bool, obligations: Set<String>
+          expires: Long, monthsHeld: Long, revoked: Bool, emergency: Bool, obligations: Set<String>,
+          country?: String, institution?: String, project?: String
         };
         type BreakGlass = { reasoned: Bool, minutes: Long, unreviewed: Long, approvals: Long, rejected: Bool };
         type Device = { pool: String, evidence: Long, rttMicroseconds?: Long };
@@ -239,6 +240,9 @@ private struct CedarWriter {
             case .moratorium: obliged(modifier, .moratorium)
             case .timeLimit(let months):
                 demand(modifier, on: [.run], "context has grant && \(grant).monthsHeld < \(months)")
+            case .regions(let allowed): heldFor(modifier, "country", allowed)
+            case .projects(let allowed): heldFor(modifier, "project", allowed)
+            case .institutions(let allowed): heldFor(modifier, "institution", allowed)
             default: break
             }
         }
@@ -257,6 +261,12 @@ private struct CedarWriter {
         demand(
             modifier, on: [.run],
             "context has grant && context.grant.obligations.contains(\(quoted(code.rawValue)))")
+    }
+
+    private mutating func heldFor(_ modifier: Clause<Modifier>, _ name: String, _ allowed: [String]) {
+        demand(
+            modifier, on: [.run],
+            "context has grant && context.grant has \(name) && \(set(allowed)).contains(context.grant.\(name))")
     }
 
     private mutating func device(_ training: Policy.Training) {

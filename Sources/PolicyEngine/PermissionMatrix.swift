@@ -56,7 +56,7 @@ package struct PermissionMatrix: Sendable {
             let training = policy.training
             return row(
                 "training", [researcher],
-                "under a grant, in \(training.pools.value.joined(separator: " or ")), evidence \(training.evidence.value.rawValue), at most \(training.hoursMax.value) hours"
+                "under a grant, in \(training.pools.value.joined(separator: " or ")), evidence \(training.evidence.value.rawValue), at most \(training.hoursMax.value) hours by each \(training.hoursPer.rawValue)"
             )
         case .seeLosses: return figures(policy.progress.losses)
         case .seeMetrics: return figures(policy.progress.metrics)

@@ -133,13 +133,17 @@ extension Policy {
     package struct Training: Sendable {
         package let pools: Clause<[String]>
         package let evidence: Clause<Evidence>
-        /// Device hours one grant may use up.
+        /// Device hours that may be used up in all, by each of `hoursPer`.
         package let hoursMax: Clause<Int>
+        package let hoursPer: HoursScope
         package let rttMicrosecondsMax: Clause<Int>?
         /// What predicting a label column amounts to, as DUO permission codes. When given, no other column may be
         /// predicted, and a run's purpose must cover the codes of the one it predicts.
         package let targets: Clause<[String: [DUO]]>?
     }
+
+    /// Whose device hours are counted together, on one data set.
+    package enum HoursScope: String, CaseIterable, Sendable { case grant, person, project }
 
     /// What a researcher may see of a run before its release.
     package struct Progress: Sendable {

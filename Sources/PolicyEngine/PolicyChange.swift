@@ -163,6 +163,11 @@ private struct Comparison {
                 "\(old.evidence.value.rawValue) → \(new.evidence.value.rawValue)")
         }
         number("\(path).hours_max", old.hoursMax.value, new.hoursMax.value, narrowerIs: .lower)
+        if old.hoursPer != new.hoursPer {
+            // A grant is one person's, for one project: whoever shares the hours can only have fewer.
+            step(
+                "\(path).hours_per", old.hoursPer == .grant, "\(old.hoursPer.rawValue) → \(new.hoursPer.rawValue)")
+        }
         switch (old.rttMicrosecondsMax?.value, new.rttMicrosecondsMax?.value) {
         case (nil, nil): break
         case (nil, let now?): step("\(path).rtt_microseconds_max", true, "at most \(now)")

@@ -40,10 +40,10 @@ extension Policy {
     private static func asks(of modifier: Modifier) -> Set<Question.Kind> {
         switch modifier {
         case .researchTypes, .noMethods, .geneticOnly, .notForProfitNonCommercial, .notForProfit, .nonCommercial,
-            .noAncestry, .clinicalCare, .timeLimit, .users:
+            .noAncestry, .clinicalCare, .timeLimit, .users, .regions, .projects, .institutions:
             [.access, .run]
         case .publication, .collaboration, .returnResults, .moratorium: [.access, .run, .release]
-        case .ethicsApproval, .regions, .projects, .institutions: [.access]
+        case .ethicsApproval: [.access]
         }
     }
 }

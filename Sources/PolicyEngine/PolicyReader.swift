@@ -212,23 +212,24 @@ struct PolicyReader {
             let place = fields["device"],
             let device = self.fields(
                 place, at: "training.device", required: ["pools", "evidence", "hours_max"],
-                optional: ["rtt_microseconds_max"])
+                optional: ["hours_per", "rtt_microseconds_max"])
         else { return nil }
         let pools = device["pools"].flatMap { words($0, "pools") }
         let evidence = device["evidence"].flatMap { choice(Evidence.self, $0) }
         let hours = device["hours_max"].flatMap { integer($0, "hours_max", 1...100_000) }
+        let per = device["hours_per"].map { choice(Policy.HoursScope.self, $0) } ?? .grant
         let rtt = device["rtt_microseconds_max"].flatMap { place in
             integer(place, "rtt_microseconds_max", 1...10_000_000).map {
                 Clause(value: $0, path: "training.device.rtt_microseconds_max", line: place.line)
             }
         }
         let targets = fields["targets"].flatMap { self.targets($0) }
-        guard let pools, let evidence, let hours else { return nil }
+        guard let pools, let evidence, let hours, let per else { return nil }
         return Policy.Training(
             pools: clause(pools, "training.device.pools", device["pools"], place),
             evidence: clause(evidence, "training.device.evidence", device["evidence"], place),
             hoursMax: clause(hours, "training.device.hours_max", device["hours_max"], place),
-            rttMicrosecondsMax: rtt, targets: targets)
+            hoursPer: per, rttMicrosecondsMax: rtt, targets: targets)
     }
 
     private mutating func targets(_ value: YAMLValue) -> Clause<[String: [DUO]]>? {

@@ -103,12 +103,16 @@ struct PolicyDraft {
 
     init(files: [PolicyFile]) throws(PolicyError) {
         var findings: [Finding] = []
-        func add(_ rule: Finding.Rule, _ file: String, _ message: String) {
+        func add(_ rule: Finding.Rule, _ file: String, _ message: String, at place: YAMLValue? = nil) {
             findings.append(
-                Finding(rule: rule, severity: .error, file: file, line: 1, column: 1, message: message))
+                Finding(
+                    rule: rule, severity: .error, file: file, line: place?.line ?? 1, column: place?.column ?? 1,
+                    message: message))
         }
         var names: Set<String> = []
         var byFile: [String: Policy] = [:]
+        /// Where each file names its data set.
+        var named: [String: YAMLValue] = [:]
         var tests: [(name: String, root: YAMLValue)] = []
         var forms: [(name: String, form: DataForm, bytes: [UInt8])] = []
         if files.count > 3 * Self.policiesMax {
@@ -134,6 +138,9 @@ struct PolicyDraft {
                     if let form = reader.form(root) { forms.append((file.name, form, file.bytes)) }
                 } else if let policy = reader.policy(root) {
                     byFile[file.name] = policy
+                    if case .mapping(let pairs) = root.content {
+                        named[file.name] = pairs.first { $0.key.text == "dataset" }?.value
+                    }
                 }
                 findings += reader.findings
             } catch {
@@ -149,7 +156,7 @@ struct PolicyDraft {
                     same ? .datasetRepeated : .datasetLookAlike, name,
                     same
                         ? "\(other) already speaks of this data set"
-                        : "the data set of \(other) differs from this one only in capital letters")
+                        : "the data set of \(other) differs from this one only in capital letters", at: named[name])
             }
             policies[policy.dataset] = policy
         }

@@ -16,6 +16,11 @@ package struct PolicyTests: Sendable {
     /// How many clauses can decide something, and how many of them a test hits.
     package let rules: (all: Int, hit: Int)
     package let policies: Int
+    /// Whether a test reaches each clause that can decide something, by data set and path.
+    private let reached: [String: Bool]
+
+    /// Whether a test reaches the clause of this data set and path; `nil` for one that decides nothing as it is written.
+    package func isReached(_ rule: String) -> Bool? { reached[rule] }
 
     package var failures: [Finding] { outcomes.compactMap(\.fault) }
 
@@ -27,9 +32,11 @@ package struct PolicyTests: Sendable {
         var outcomes: [Outcome] = []
         var uncovered: [Finding] = []
         var rules = (all: 0, hit: 0)
+        var reached: [String: Bool] = [:]
         for policy in draft.policies.values.sorted(by: { $0.file < $1.file }) {
             let clauses = policy.clauses.filter(\.decides)
             rules.all += clauses.count
+            for clause in clauses { reached["\(policy.dataset.text)/\(clause.path)"] = false }
             guard let suite = draft.suites.first(where: { $0.dataset == policy.dataset }) else {
                 uncovered.append(PolicyLint.warning(.testMissing, policy, 1, "no test stands beside this policy"))
                 continue
@@ -40,8 +47,10 @@ package struct PolicyTests: Sendable {
             }
             let hit = results.reduce(into: Set<String>()) { $0.formUnion($1.rules) }
             for clause in clauses {
-                if hit.contains("\(policy.dataset.text)/\(clause.path)") {
+                let rule = "\(policy.dataset.text)/\(clause.path)"
+                if hit.contains(rule) {
                     rules.hit += 1
+                    reached[rule] = true
                 } else {
                     uncovered.append(
                         PolicyLint.warning(.testUncovered, policy, clause.line, "no test reaches '\(clause.path)'"))
@@ -51,6 +60,7 @@ package struct PolicyTests: Sendable {
         self.outcomes = outcomes
         self.uncovered = uncovered
         self.rules = rules
+        self.reached = reached
         policies = draft.policies.count
     }
 }

@@ -185,23 +185,25 @@ package struct RunQuestion: Sendable, Equatable {
         package let revoked: Bool
         /// What the access decision obliged the holder to.
         package let obligations: [Obligation]
-        /// Where the data are used.
-        package let country: String?
         /// What was handed in with the request and since.
         package let documents: [AccessQuestion.Document]
         /// An emergency asks for no visas.
         package let isEmergency: Bool
+        /// Where, by whom and in which project the data are used, as the access decision was told.
+        package let country: String?
+        package let institution: String?
+        package let project: String?
 
         package init(
             id: GrantID, dataset: DatasetID, holder: PersonID, purpose: Purpose, granted: Timestamp,
             expires: Timestamp, revoked: Bool, obligations: [Obligation], isEmergency: Bool = false,
-            people: [PersonID] = [], country: String? = nil, documents: [AccessQuestion.Document] = []
+            country: String? = nil, institution: String? = nil, project: String? = nil,
+            people: [PersonID] = [], documents: [AccessQuestion.Document] = []
         ) {
             self.id = id
             self.dataset = dataset
             self.holder = holder
             self.people = people
-            self.country = country
             self.documents = documents
             self.purpose = purpose
             self.granted = granted
@@ -209,6 +211,9 @@ package struct RunQuestion: Sendable, Equatable {
             self.revoked = revoked
             self.obligations = obligations
             self.isEmergency = isEmergency
+            self.country = country
+            self.institution = institution
+            self.project = project
         }
     }
 
@@ -237,7 +242,8 @@ package struct RunQuestion: Sendable, Equatable {
     /// People whose consent holds, and so whose data the run would see.
     package var cohort: Int
     package var device: Device?
-    /// Device hours that other runs under this grant have used or may still use, begun hours counted whole.
+    /// Device hours that other runs of the same grant, person or project, as the policy counts them, have used or may
+    /// still use; begun hours counted whole.
     package var hoursUsed: Int
     package var hoursAsked: Int
     /// What the requester's passport holds at this moment.

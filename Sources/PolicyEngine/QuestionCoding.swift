@@ -119,9 +119,10 @@ extension RunQuestion {
                     "id": $0.id.json, "dataset": $0.dataset.json, "holder": $0.holder.json,
                     "purpose": $0.purpose.json, "granted": $0.granted.json, "expires": $0.expires.json,
                     "revoked": .bool($0.revoked), "obligations": .array($0.obligations.map(\.json)),
-                    "people": list($0.people.map(\.json)), "country": $0.country.map { .string($0) },
-                    "documents": list($0.documents.map(\.json)),
+                    "people": list($0.people.map(\.json)), "documents": list($0.documents.map(\.json)),
                     "emergency": $0.isEmergency ? true : nil,
+                    "country": $0.country.map { .string($0) }, "institution": $0.institution.map { .string($0) },
+                    "project": $0.project.map { .string($0) },
                 ])
             },
             "device": device.map {
@@ -147,7 +148,9 @@ extension RunQuestion {
                     revoked: try grant.flag("revoked"),
                     obligations: try grant.objects("obligations", Obligation.init),
                     isEmergency: try grant.flagIfPresent("emergency") ?? false,
-                    people: try grant.identifiersIfPresent("people"), country: try grant.countryIfPresent("country"),
+                    country: try grant.countryIfPresent("country"),
+                    institution: try grant.lineIfPresent("institution"), project: try grant.lineIfPresent("project"),
+                    people: try grant.identifiersIfPresent("people"),
                     documents: try grant.objectsIfPresent("documents", AccessQuestion.Document.init))
             },
             cohort: try facts.integer("cohort"),

@@ -57,6 +57,12 @@ extension PolicySet {
                 // The policy may have become shorter than the grant.
                 if let last = grant.granted.adding(months: months), question.now < last { break }
                 ruling.refuse(.grantExpired, modifier, "the data may be used for at most \(months) months")
+            case .regions(let allowed):
+                Self.judge(grant.country, "country", allowed, .placeNotAllowed, modifier, &ruling)
+            case .projects(let allowed):
+                Self.judge(grant.project, "project", allowed, .projectNotListed, modifier, &ruling)
+            case .institutions(let allowed):
+                Self.judge(grant.institution, "institution", allowed, .institutionNotListed, modifier, &ruling)
             case .users(let allowed) where !allowed.contains(question.requester):
                 ruling.refuse(.personNotListed, modifier, "the requester is not among the approved users")
             default: break
@@ -68,6 +74,17 @@ extension PolicySet {
             }
         }
         ruling.permit(.grantValid, clause, "the grant holds until \(grant.expires)")
+    }
+
+    /// What the grant was asked for with, against what the policy says today.
+    private static func judge(
+        _ value: String?, _ fact: String, _ allowed: [String], _ code: Reason.Code, _ modifier: Clause<Modifier>,
+        _ ruling: inout Ruling
+    ) {
+        guard let value else { return ruling.lacks("grant.\(fact)", modifier) }
+        if !allowed.contains(value) {
+            ruling.refuse(code, modifier, "the \(fact) that the grant was given for is not among those allowed now")
+        }
     }
 
     /// Does a grant for `granted` allow what `asked` says? Facts may not change after the approvers saw them.
@@ -135,7 +152,8 @@ extension PolicySet {
         if overflow || total > allowed {
             ruling.refuse(
                 .deviceHours, limit,
-                "the grant allows \(allowed) device hours in all; \(question.hoursUsed) are used or taken and "
+                "each \(policy.training.hoursPer.rawValue) has \(allowed) device hours in all; "
+                    + "\(question.hoursUsed) are used or taken and "
                     + "\(question.hoursAsked) asked for")
         }
         ruling.oblige(.hoursMax, limit, String(allowed))

@@ -12,7 +12,35 @@ struct YAMLScreen {
     /// A plain scalar ended the last line; a line indented beyond this column would continue it.
     private var plainParent: Int?
     private var sawContent = false
+    /// Every key with its place, and in flow where its mapping opened. Only to tell where a key is given again.
+    private var keys: [(name: String, line: Int, column: Int, opened: Place?)] = []
+    private var opened: [Place] = []
     private let columnsMax = Limits.yamlDepthMax * 4
+
+    private struct Place: Equatable {
+        let line: Int
+        let column: Int
+    }
+
+    /// Where the key that stands at this place is given again in its mapping; `nil` where that was not seen.
+    func repetition(ofKeyAt line: Int, _ column: Int) -> (line: Int, column: Int)? {
+        guard let first = keys.firstIndex(where: { $0.line == line && $0.column == column }) else { return nil }
+        let key = keys[first]
+        return keys[(first + 1)...].first { other in
+            other.name == key.name && other.opened == key.opened
+                && (key.opened != nil || other.column == key.column)
+        }.map { ($0.line, $0.column) }
+    }
+
+    /// A key without its quotes, as far as that needs no unescaping.
+    private static func name(_ scalars: ArraySlice<Unicode.Scalar>) -> String {
+        var scalars = scalars
+        while scalars.last == " " { scalars.removeLast() }
+        if let quote = scalars.first, quote == "\"" || quote == "'", scalars.count > 1, scalars.last == quote {
+            scalars = scalars.dropFirst().dropLast()
+        }
+        return String(String.UnicodeScalarView(scalars))
+    }
 
     mutating func check(_ text: String) throws(YAMLFault) {
         var lineNumber = 0
@@ -73,7 +101,10 @@ struct YAMLScreen {
             }
             if scalar == "#", at == 0 || line[at - 1] == " " { break }
             if flow > 0, ",]}".unicodeScalars.contains(scalar) {
-                if scalar != "," { flow -= 1 }
+                if scalar != "," {
+                    flow -= 1
+                    _ = opened.popLast()
+                }
                 valueEnded = scalar != ","
                 at += 1
                 continue
@@ -83,6 +114,7 @@ struct YAMLScreen {
                     throw YAMLFault(.syntax, number, at + 1, "unexpected text after a value; quote the whole value")
                 }
                 if flow == 0 { parent = scalarStart }
+                keys.append((Self.name(line[scalarStart..<at]), number, scalarStart + 1, opened.last))
                 valueEnded = false
                 at += 1
                 continue
@@ -99,6 +131,7 @@ struct YAMLScreen {
             case "|", ">": throw YAMLFault(.blockText, number, at + 1, "block text is not allowed; use one quoted line")
             case "[", "{":
                 flow += 1
+                opened.append(Place(line: number, column: at + 1))
                 guard flow < Limits.yamlDepthMax else {
                     throw YAMLFault(.tooDeep, number, at + 1, "nested deeper than \(Limits.yamlDepthMax)")
                 }

@@ -89,9 +89,12 @@ extension YAMLValue {
         {
             throw YAMLFault(.syntax, mark.line, mark.column, problem)
         } catch YamlError.duplicatedKeysInMapping(let keys, let context) {
+            // The library tells where the key stands first.
+            let place =
+                screen.repetition(ofKeyAt: context.mark.line, context.mark.column)
+                ?? (context.mark.line, context.mark.column)
             throw YAMLFault(
-                .duplicateKey, context.mark.line, context.mark.column,
-                "the key '\(shown(keys.first ?? ""))' is given twice")
+                .duplicateKey, place.line, place.column, "the key '\(shown(keys.first ?? ""))' is given twice")
         } catch {
             throw YAMLFault(.syntax, 1, 1, "the file is not YAML")
         }

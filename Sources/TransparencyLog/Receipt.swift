@@ -29,8 +29,13 @@ package struct Receipt: Hashable, Sendable {
     }
 
     /// Everything checked: signature, origin, inclusion, commitment, canonical form.
-    package func verified(by trail: TrailIdentity) throws(LogError) -> VerifiedRecord {
+    ///
+    /// - Parameter witnesses: whose cosignatures the head must have beside the trail's signature.
+    package func verified(
+        by trail: TrailIdentity, seenBy witnesses: WitnessPolicy? = nil
+    ) throws(LogError) -> VerifiedRecord {
         let head = try SignedCheckpoint(parsing: note, in: SigningPeriods(trail, parsing: handovers))
+        if let witnesses { try witnesses.check(head) }
         let leafHash = Merkle.leafHash(leaf)
         try Merkle.verifyInclusion(of: leafHash, index: index, size: head.size, proof: proof, root: head.root)
         let header = try LeafHeader(leaf: leaf[...])

@@ -67,6 +67,7 @@ package enum Route: String, CaseIterable, Sendable {
     case apiRunResume = "POST /api/v1/runs/:run/resume"
     case apiReleases = "GET /api/v1/releases"
     case apiRelease = "GET /api/v1/runs/:run/release"
+    case apiReleaseReport = "GET /api/v1/runs/:run/release/report"
     case apiReleaseReview = "POST /api/v1/runs/:run/release/reviews"
     case apiReleaseTake = "POST /api/v1/runs/:run/release/take"
     case apiAuditRecords = "GET /api/v1/audit/records"
@@ -149,6 +150,7 @@ package enum Route: String, CaseIterable, Sendable {
     case runEvents = "GET /runs/:run/events"
     case runCancel = "POST /runs/:run/cancel"
     case releasePage = "GET /runs/:run/release"
+    case releaseReport = "GET /runs/:run/release/report"
     case releaseReview = "POST /runs/:run/release/reviews"
     case releaseTake = "POST /runs/:run/release/take"
     case auditPage = "GET /audit"
@@ -156,6 +158,23 @@ package enum Route: String, CaseIterable, Sendable {
     case auditExportPage = "GET /audit/export"
     case auditExportFile = "GET /audit/export/:export"
     case auditExport = "POST /audit/export"
+    case policiesPage = "GET /policies"
+    case policyMatrixPage = "GET /policies/matrix"
+    case policyCedarPage = "GET /policies/cedar"
+    case policyDecidePage = "GET /policies/decide"
+    case policyDecide = "POST /policies/decide"
+    case policyProposePage = "GET /policies/propose"
+    case policyPropose = "POST /policies/propose"
+    case policyBundlesPage = "GET /policies/bundles"
+    case policyBundlePage = "GET /policies/bundles/:bundle"
+    case policyFilePage = "GET /policies/bundles/:bundle/files/:file"
+    case policyDownload = "GET /policies/bundles/:bundle/download"
+    case policyReplayPage = "GET /policies/bundles/:bundle/replay"
+    case policySign = "POST /policies/bundles/:bundle/signatures"
+    case policyActivate = "POST /policies/bundles/:bundle/activate"
+    case policyReturn = "POST /policies/bundles/:bundle/return"
+    case policyKey = "POST /policies/key"
+    case policyKeyRevoke = "POST /policies/key/revoke"
 }
 
 /// What a route asks of whoever calls it.
@@ -241,7 +260,8 @@ extension Route {
         case .apiRunStart: Rule(.roles([.researcher]), .run, Self.text)
         case .apiRunCancel: Rule(.roles([.researcher, .operatorRole, .dataCustodian]), .run, Self.form)
         case .apiRunResume: Rule(.roles([.researcher, .operatorRole]), .run, Self.form)
-        case .apiRelease: Rule(.roles(Self.reviewers.union([.researcher, .complianceOfficer])), .read)
+        case .apiRelease, .apiReleaseReport:
+            Rule(.roles(Self.reviewers.union([.researcher, .complianceOfficer])), .read)
         case .apiReleaseReview: Rule(.roles(Self.reviewers), .review, Self.form)
         case .apiReleaseTake: Rule(.roles([.researcher]), .run, Self.form)
         case .apiAuditRecords, .apiAuditRecord, .apiAuditTrace: Rule(.roles([.complianceOfficer]), .audit)
@@ -296,11 +316,20 @@ extension Route {
         case .runNewPage: Rule(.roles([.researcher]), nil)
         case .runStart: Rule(.roles([.researcher]), nil, Self.text)
         case .runCancel: Rule(.roles([.researcher, .operatorRole, .dataCustodian]), nil, Self.form)
-        case .releasePage: Rule(.roles(Self.reviewers.union([.researcher, .complianceOfficer])), nil)
+        case .releasePage, .releaseReport: Rule(.roles(Self.reviewers.union([.researcher, .complianceOfficer])), nil)
         case .releaseReview: Rule(.roles(Self.reviewers), nil, Self.form)
         case .releaseTake: Rule(.roles([.researcher]), nil, Self.form)
         case .auditPage, .auditRecordPage, .auditExportPage, .auditExportFile: Rule(.roles([.complianceOfficer]), nil)
         case .auditExport: Rule(.roles([.complianceOfficer]), nil, Self.form)
+        case .policiesPage, .policyMatrixPage, .policyCedarPage, .policyDecidePage, .policyBundlesPage,
+            .policyBundlePage, .policyFilePage, .policyDownload:
+            Rule(.roles(Self.policyReaders), nil)
+        case .policyDecide: Rule(.roles(Self.policyReaders), nil, Self.files)
+        case .policyReplayPage: Rule(.roles([.policyAdministrator, .complianceOfficer]), nil)
+        case .policyProposePage: Rule(.roles([.policyAdministrator]), nil)
+        case .policyPropose: Rule(.roles([.policyAdministrator]), nil, Self.files)
+        case .policyActivate, .policyReturn: Rule(.roles([.policyAdministrator]), nil, Self.form)
+        case .policySign, .policyKey, .policyKeyRevoke: Rule(.roles(Self.policySigners), nil, Self.form)
         }
     }
 

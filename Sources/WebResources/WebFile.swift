@@ -28,6 +28,21 @@ package enum WebFile {
         "runs": text(PackageResources.runs_mustache), "sign-in": text(PackageResources.sign_in_mustache),
         "time": text(PackageResources.time_mustache), "timeline": text(PackageResources.timeline_mustache),
         "votes": text(PackageResources.votes_mustache),
+        "policies": text(PackageResources.policies_mustache),
+        "policy-bundle": text(PackageResources.policy_bundle_mustache),
+        "policy-cedar": text(PackageResources.policy_cedar_mustache),
+        "policy-changes": text(PackageResources.policy_changes_mustache),
+        "policy-comparison": text(PackageResources.policy_comparison_mustache),
+        "policy-decide": text(PackageResources.policy_decide_mustache),
+        "policy-file": text(PackageResources.policy_file_mustache),
+        "policy-files": text(PackageResources.policy_files_mustache),
+        "policy-history": text(PackageResources.policy_history_mustache),
+        "policy-marks": text(PackageResources.policy_marks_mustache),
+        "policy-matrix": text(PackageResources.policy_matrix_mustache),
+        "policy-propose": text(PackageResources.policy_propose_mustache),
+        "policy-replay": text(PackageResources.policy_replay_mustache),
+        "policy-row": text(PackageResources.policy_row_mustache),
+        "policy-tabs": text(PackageResources.policy_tabs_mustache),
     ]
 
     private static func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }

@@ -4,7 +4,8 @@
 // A form is sent once; the server holds the same line for those without a script.
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (form.method !== "post") return;
+  // Each file of a release is a button of one form, and may be taken right after another.
+  if (form.method !== "post" || event.submitter?.name === "artefact") return;
   if (form.dataset.sent) return event.preventDefault();
   form.dataset.sent = "yes";
   // A download leaves the page where it is, so the form may be sent again after a while.
@@ -63,6 +64,42 @@ if (drafting) {
     waiting = setTimeout(save, 1500);
   };
   drafting.addEventListener("input", plan);
+}
+
+// Policy files are read into the form here, each over the file of its name or into a new place.
+const files = document.querySelector("form[data-choose]");
+if (files) {
+  const label = document.createElement("label");
+  const chooser = document.createElement("input");
+  label.textContent = files.dataset.choose;
+  label.className = "field";
+  chooser.type = "file";
+  chooser.multiple = true;
+  chooser.accept = ".yaml";
+  label.append(chooser);
+  chooser.addEventListener("change", async () => {
+    for (const file of [...chooser.files].slice(0, 60)) {
+      if (file.size > 1 << 20) continue;
+      const places = [...files.querySelectorAll("fieldset.file")];
+      const name = (place) => place.querySelector("[name=name]");
+      const text = (place) => place.querySelector("[name=content]");
+      let place = places.find((place) => name(place).value === file.name);
+      place ??= places.find((place) => name(place).type === "text" && !name(place).value && !text(place).value);
+      if (!place) {
+        place = places.findLast((place) => name(place).type === "text").cloneNode(true);
+        place.querySelectorAll("[id], [for], [aria-describedby]").forEach((element) => {
+          for (const attribute of ["id", "for", "aria-describedby"]) {
+            const value = element.getAttribute(attribute);
+            if (value) element.setAttribute(attribute, value.replace(/-\d+/, `-${places.length}`));
+          }
+        });
+        places.at(-1).after(place);
+      }
+      name(place).value = file.name;
+      text(place).value = await file.text();
+    }
+  });
+  files.querySelector("fieldset").before(label);
 }
 
 // A run is followed as it happens. The server words every line; the page is fetched anew when the run moves on.

@@ -452,7 +452,7 @@ extension RunEnd {
 struct ReleaseCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "release", abstract: "Releases: review a candidate, take what was released.",
-        subcommands: [List.self, Show.self, Review.self, Take.self])
+        subcommands: [List.self, Show.self, Report.self, Review.self, Take.self])
 
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List candidates and what became of them.")
@@ -490,6 +490,40 @@ struct ReleaseCommand: AsyncParsableCommand {
         }
     }
 
+    struct Report: AsyncParsableCommand {
+        enum Form: String, CaseIterable, ExpressibleByArgument { case json, html }
+
+        static let configuration = CommandConfiguration(
+            abstract: "Tell what the gate found: checks, reviews and decision, as JSON or as one page to keep or print."
+        )
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @Argument(help: "The run's id.") var run: RunID
+        @Option(name: .customLong("as-text"), help: "json or html.") var form = Form.json
+        @Option(help: "The page's language, en or ja.") var language: GateReport.Language = .english
+        @Option(help: "The file to write it to, instead of printing it.") var out: String?
+
+        func run() async throws {
+            try await options.withDesk(as: actor) { desk in
+                let query = [(name: "as", value: form.rawValue), (name: "language", value: language.rawValue)]
+                let call = APICall(.apiReleaseReport, path: ["run": run.text], query: query)
+                let json: JSON
+                let text: String
+                switch form {
+                case .json:
+                    json = try await desk.json(call)
+                    text = json.canonicalText
+                case .html:
+                    text = try await desk.text(call)
+                    json = .string(text)
+                }
+                guard let out else { return Answer(json, [text]) }
+                try GatewayFile.write(Array(text.utf8), to: URL(fileURLWithPath: out), role: "report")
+                return Answer(["file": .string(out)], ["The report is in \(out)."])
+            }
+        }
+    }
+
     struct Review: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Approve or reject the release of a candidate.")
         @OptionGroup var options: HomeOptions
@@ -510,16 +544,36 @@ struct ReleaseCommand: AsyncParsableCommand {
 
     struct Take: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Take a released model out, byte for byte as reviewed.")
+            abstract: "Take a released model out, byte for byte as reviewed.",
+            discussion: """
+                Where the release obliges whoever takes it, such as to publish the results, the command says to what and \
+                takes nothing; with --accept it is accepted, and recorded as such.
+                """)
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
         @Argument(help: "The run's id.") var run: RunID
         @Option(help: "The folder to write it to.") var out: String
+        @Flag(help: "Accept what the release obliges to.") var accept = false
 
         func run() async throws {
             try await options.withDesk(as: actor) { desk in
+                // Where there is nothing to take yet, the taking itself says so.
+                let obligations = try? await desk.json(.apiRelease, ["run": run.text])["obligations"]
+                let duties = obligations?["items"]?.arrayValue ?? []
+                var body: [String: JSON] = [:]
+                if !duties.isEmpty {
+                    let words = duties.map {
+                        "  \($0.text("code"))\($0.text("value").isEmpty ? "" : ": \($0.text("value"))")"
+                    }
+                    guard accept else {
+                        return Answer(
+                            ["obligations": .array(duties)], ["This release obliges whoever takes it to:"] + words,
+                            failure: .dutiesNotAccepted)
+                    }
+                    body["accepts"] = obligations?["hash"]
+                }
                 let files = try await desk.unpack(
-                    APICall(.apiReleaseTake, path: ["run": run.text]),
+                    APICall(.apiReleaseTake, path: ["run": run.text], body: .object(body)),
                     into: URL(fileURLWithPath: out, isDirectory: true)
                 ).files
                 return Answer(
@@ -529,3 +583,10 @@ struct ReleaseCommand: AsyncParsableCommand {
         }
     }
 }
+
+extension GatewayError {
+    fileprivate static let dutiesNotAccepted = GatewayError(
+        told: .refused, "nothing was taken; accept the obligations with --accept")
+}
+
+extension GateReport.Language: ExpressibleByArgument {}

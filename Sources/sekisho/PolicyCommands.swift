@@ -279,15 +279,30 @@ struct PolicyCommand: AsyncParsableCommand {
             abstract: "Sign a proposed bundle with your key, which stays here.",
             discussion: """
                 With --folder you sign only if the bundle holds the very files you have in that folder. Without it the \
-                bundle's files are fetched, checked against the statement and shown with what they change.
+                bundle's files are fetched, checked against the statement and shown with what they change. With --statement \
+                (and --folder) nothing is asked of the gateway: the signature is printed, to be handed in on the page.
                 """)
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
         @Argument(help: "The bundle's number.") var bundle: Int
         @Option(help: "Your private key, from `policy keygen`.") var key: String
         @Option(help: "The folder with the files that you have read.") var folder: String?
+        @Option(help: "The statement's file, from the bundle's archive: print the signature over it, and send nothing.")
+        var statement: String?
+
+        func validate() throws {
+            guard statement == nil || folder != nil else {
+                throw ValidationError("--statement needs --folder with the files that it is of")
+            }
+        }
 
         func run() async throws {
+            if let statement, let folder {
+                let signature = try PolicyKeyFile.sign(
+                    statementIn: URL(fileURLWithPath: statement), number: bundle, of: policyFolder(folder),
+                    with: URL(fileURLWithPath: key))
+                return Answer(["signature": .string(signature)], [signature]).print(asJSON: options.json)
+            }
             try await options.withDesk(as: actor) { desk in
                 let path = ["bundle": String(bundle)]
                 let proposal = try await desk.json(.apiPolicyBundle, path)

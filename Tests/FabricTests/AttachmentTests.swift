@@ -216,10 +216,11 @@ import Vocabulary
             let fabric = try bench.fabric(enrolment, port: port)
             let gpu = try await bench.attach(fabric, enrolment.node, fence: 1)
             let program = try await gpu.load(try bench.program([]))
-            async let rung = gpu.ring(program, ScriptedRunner.arguments(.hang))
+            let rung = Task { try await gpu.ring(program, ScriptedRunner.arguments(.hang)) }
             while recorder.rung.withLock({ $0 }) == 0 { await Task.yield() }
             gpu.callOff()
-            await #expect(throws: FabricError.self) { _ = try await rung }
+            let answer = await rung.result
+            #expect(throws: FabricError.self) { try answer.get() }
             await #expect(throws: FabricError.self) {
                 _ = try await gpu.ring(program, ScriptedRunner.arguments(.dirty))
             }

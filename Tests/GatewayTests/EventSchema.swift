@@ -3,6 +3,23 @@ import Foundation
 import Testing
 import Vocabulary
 
+/// A published schema of one document: `audit/NAME.schema.json`, whose definition `NAME` is the document.
+struct PublishedSchema {
+    private let name: String
+    private let schema: EventSchema
+
+    init(_ name: String) throws {
+        self.name = name
+        schema = try EventSchema(
+            file: EventSchema.file.deletingLastPathComponent().appendingPathComponent("\(name).schema.json"))
+    }
+
+    /// What is wrong with a document; `nil` when it fits.
+    func objection(to document: JSON) throws -> String? {
+        schema.objection(to: document, try #require(schema.definitions[name]), at: name)
+    }
+}
+
 /// `audit/events.schema.json`, and as much of JSON Schema 2020-12 as it uses.
 struct EventSchema: Sendable {
     static let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
@@ -11,8 +28,8 @@ struct EventSchema: Sendable {
 
     let definitions: [String: JSON]
 
-    private init() throws {
-        let schema = try JSON(parsing: [UInt8](Data(contentsOf: Self.file)))
+    fileprivate init(file: URL = file) throws {
+        let schema = try JSON(parsing: [UInt8](Data(contentsOf: file)))
         definitions = try #require(schema["$defs"]?.objectValue)
     }
 
@@ -25,7 +42,7 @@ struct EventSchema: Sendable {
         return objection(to: core, schema, at: event)
     }
 
-    private func objection(to value: JSON, _ schema: JSON, at place: String) -> String? {
+    fileprivate func objection(to value: JSON, _ schema: JSON, at place: String) -> String? {
         if let name = schema["$ref"]?.stringValue {
             guard let other = definitions[String(name.dropFirst("#/$defs/".count))] else {
                 return "\(place): no \(name)"
@@ -41,6 +58,9 @@ struct EventSchema: Sendable {
     private func broken(_ keyword: String, _ wanted: JSON, _ value: JSON, _ schema: JSON, _ place: String) -> String? {
         switch keyword {
         case "description": return nil
+        case "anyOf":
+            let fits = wanted.arrayValue!.contains { objection(to: value, $0, at: place) == nil }
+            return fits ? nil : "\(place) is none of what it may be"
         case "type":
             let kind =
                 switch value {

@@ -136,9 +136,22 @@ let wholeRun = [
             #expect(await taking(enclave.researcher)?.code == .refused)
             #expect(try await enclave.gateway.advanceAsFarAsPossible(run) == .closed(.released))
             #expect(await taking(enclave.reviewer)?.code == .refused)
-            let first = try await enclave.gateway.takeRelease(of: run, by: enclave.researcher)
+            // What a release obliges to is accepted before it is taken, and as it stands.
+            #expect(await taking(enclave.researcher)?.code == .refused)
+            let duties = try await enclave.gateway.releaseDuties(of: run, by: enclave.researcher)
+            #expect(duties.json == [["code": "notice", "value": "Cite the clinic."]])
+            let other = await refusal {
+                let others = ReleaseDuties(items: [("notice", "Cite nobody.")]).hash.hex
+                _ = try await enclave.gateway.takeRelease(of: run, accepting: others, by: enclave.researcher)
+            }
+            #expect(other?.code == .refused)
+            #expect(try await enclave.own(.releaseTaken).isEmpty)
+            let accepted = duties.hash.hex
+            let first = try await enclave.gateway.takeRelease(
+                of: run, accepting: accepted, by: enclave.researcher)
             try await enclave.reopen()
-            let second = try await enclave.gateway.takeRelease(of: run, by: enclave.researcher)
+            let second = try await enclave.gateway.takeRelease(
+                of: run, accepting: accepted, by: enclave.researcher)
             #expect(first == second)
             #expect(first.dropLast().map(\.name) == reviewed.artefacts.map(\.name))
             #expect(first.dropLast().map(\.bytes.count) == reviewed.artefacts.map(\.bytes))
@@ -152,6 +165,19 @@ let wholeRun = [
             #expect(record["obligations"] == [["code": "notice", "value": "Cite the clinic."]])
             let taken = try await enclave.own(.releaseTaken)
             #expect(taken.count == 2 && taken.allSatisfy { $0.detail["candidate"]?.stringValue == reviewed.hash.hex })
+            #expect(taken.allSatisfy { $0.detail["accepted"]?.stringValue == accepted })
+            // Both documents are what their published schemas say.
+            #expect(try PublishedSchema("release").objection(to: record) == nil)
+            let report = try await enclave.gateway.gateReport(of: run, by: enclave.reviewer)
+            #expect(try PublishedSchema("gate-report").objection(to: report.json) == nil)
+            for (member, value) in [
+                ("candidate", "00"), ("checks", [["check": "artefact", "passed": "yes", "finding": ""]]),
+                ("reviews", [["role": "dac"]]), ("more", 1), ("policy", .null), ("entry", -1),
+            ] as [(String, JSON)] {
+                var wrong = try #require(record.objectValue)
+                wrong[member] = value
+                #expect(try PublishedSchema("release").objection(to: .object(wrong)) != nil, "\(member)")
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ import Vocabulary
     }
 
     private func codes(_ outcome: AccessOutcome) -> [String] {
-        if case .refused(let reasons) = outcome { reasons.map(\.code) } else { [] }
+        if case .refused(let reasons) = outcome { Set(reasons.map(\.code)).sorted() } else { [] }
     }
 
     @Test("registered access: refused without its visas, granted with them, and a run is stopped when a visa runs out")

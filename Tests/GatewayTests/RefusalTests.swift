@@ -179,18 +179,40 @@ import Vocabulary
         }
     }
 
-    @Test("review: a reviewer's rejection keeps the model in")
+    @Test("review: a rejection keeps the model in, whatever the other reviewer says, who does not see it")
     func rejected() async throws {
         try await withEnclave { enclave in
+            let gateway = enclave.gateway
             let run = try await enclave.request(try await enclave.grant())
-            _ = try await enclave.gateway.advanceAsFarAsPossible(run)
-            try await enclave.gateway.reviewRelease(of: run, .reject, candidate: nil, by: enclave.reviewer)
+            _ = try await gateway.advanceAsFarAsPossible(run)
+            try await gateway.reviewRelease(of: run, .reject, candidate: nil, by: enclave.reviewer)
+            // One word decides nothing; only whoever gave it sees it.
+            guard case .waiting = try await gateway.advance(run) else { throw Unexpected(words: "one word decided") }
+            for (person, sees) in [(enclave.reviewer, 1), (enclave.custodian, 0), (enclave.researcher, 0)] {
+                let release = try await gateway.release(of: run, by: person)
+                #expect(release.state == .waiting && release.votes.count == sees, "\(person)")
+                let review = try #require(try await gateway.review(of: run, by: person))
+                #expect(review.votes.count == sees && review.missing.count == 1, "\(person)")
+                #expect(review.mayReview == (person == enclave.custodian))
+                let report = try await gateway.gateReport(of: run, by: person).json["reviews"]
+                #expect(report?["words"]?.arrayValue?.count == sees && report?["hidden"] == true, "\(person)")
+                #expect(report?["conflict"] == false)
+                let told = try await gateway.timeline(.run(run), by: person).filter { $0.event == .releaseReviewed }
+                #expect(told.count == sees, "\(person)")
+            }
+            try await gateway.reviewRelease(of: run, .approve, candidate: nil, by: enclave.custodian)
             try await expect(
                 enclave, run,
                 Self.scrubbed + [
-                    "release.checked done", "release.reviewed refused", "release.decided refused [review.rejected]",
+                    "release.checked done", "release.reviewed refused", "release.reviewed done",
+                    "release.decided refused [review.rejected]",
                 ])
-            let error = await refusal { _ = try await enclave.gateway.takeRelease(of: run, by: enclave.researcher) }
+            let release = try await gateway.release(of: run, by: enclave.researcher)
+            #expect(release.state == .refused && release.votes.map(\.approves) == [false, true])
+            let report = try await gateway.gateReport(of: run, by: enclave.custodian)
+            #expect(report.json["reviews"]?["conflict"] == true && report.json["state"] == "refused")
+            #expect(try report.html(.japanese).contains("却下が優先されるため"))
+            let error = await refusal { _ = try await gateway.takeRelease(of: run, by: enclave.researcher) }
             #expect(error?.code == .refused)
         }
     }

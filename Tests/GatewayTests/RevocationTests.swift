@@ -219,7 +219,8 @@ import Vocabulary
             let words = try await gateway.run(greedy, by: enclave.researcher).words
             #expect(
                 words.first?.hasPrefix(
-                    "the grant allows 3 device hours in all; 2 are used or taken and 2 asked for") == true)
+                    "each grant has 3 device hours in all; 2 are used or taken and 2 asked for") == true)
+            #expect(try await enclave.finish(greedy) == .closed(.refused))
             enclave.clock.advance(minutes: 119)
             #expect(try await gateway.stopIfEnded(first) == false)
             enclave.clock.advance(minutes: 2)
@@ -230,10 +231,35 @@ import Vocabulary
             let late = try await enclave.request(grant, id: "run-3")
             _ = try await gateway.advance(late)
             #expect(try await gateway.run(late, by: enclave.researcher).words.first?.contains("3 are used") == true)
+            #expect(try await enclave.finish(late) == .closed(.refused))
+            try await expectHoursPerPerson(enclave)
             for hours in [0, -1, 876_601] {
                 let error = await refusal { _ = try await enclave.request(grant, id: "run-4", hours: hours) }
                 #expect(error?.code == .usage)
             }
+        }
+    }
+
+    /// Another grant of the same person, for another project, has hours of its own only where policy counts by grant.
+    private func expectHoursPerPerson(_ enclave: Enclave) async throws {
+        let form = Clinic.form.replacing("test-project", with: "other-project")
+        let request = try await enclave.gateway.fileRequest(form, by: enclave.researcher)
+        _ = try await enclave.gateway.advance(request)
+        for person in [enclave.reviewer, enclave.custodian] {
+            try await enclave.gateway.review(request, .approve, comment: "", by: person)
+        }
+        guard case .decided(.granted(let grant)) = try await enclave.gateway.advance(request) else {
+            throw Unexpected(words: "not granted")
+        }
+        for (scope, end) in [("person", RunStage.closed), ("project", .open), ("grant", .open)] {
+            try enclave.write(
+                policy: Clinic.policy.replacing("hours_max: 1000", with: "hours_max: 3, hours_per: \(scope)"))
+            try await enclave.activatePolicies()
+            let run = try await enclave.request(grant, id: "run-\(scope)")
+            _ = try await enclave.gateway.advance(run)
+            #expect(try await enclave.gateway.runCase(run).nextStage == end, "\(scope)")
+            if end == .open { try await enclave.gateway.cancelRun(run, by: enclave.researcher) }
+            _ = try await enclave.gateway.advanceAsFarAsPossible(run)
         }
     }
 }

@@ -269,6 +269,30 @@ import Vocabulary
         expect(shorter.decide(late), .permit, .grantValid)
         late.now = Timestamp("2026-12-01")!
         expect(shorter.decide(late), .refuse, .grantExpired)
+        // Place, project and institution are what the grant was asked for with; one that does not say is refused.
+        let now: [(String, RunQuestion.Grant, RunQuestion.Grant, Reason.Code)] = [
+            (
+                "{ code: DUO:0000022, regions: [JP] }", Fixture.grant(country: "NO"), Fixture.grant(country: nil),
+                .placeNotAllowed
+            ),
+            (
+                "{ code: DUO:0000027, projects: [p-1] }", Fixture.grant(project: "p-2"), Fixture.grant(project: nil),
+                .projectNotListed
+            ),
+            (
+                "{ code: DUO:0000028, institutions: [osaka-u] }", Fixture.grant(institution: "other"),
+                Fixture.grant(institution: nil), .institutionNotListed
+            ),
+        ]
+        for (modifier, other, silent, code) in now {
+            let set = try Fixture.set(Fixture.text(modifiers: [modifier]))
+            var question = Fixture.run()
+            expect(set.decide(question), .permit, .grantValid)
+            question.grant = other
+            expect(set.decide(question), .refuse, code)
+            question.grant = silent
+            expect(set.decide(question), .refuse, .factMissing)
+        }
     }
 
     @Test("a run may predict only columns that the policy describes, for the purpose they amount to")

@@ -183,7 +183,9 @@ struct GeneratedPolicy {
                     seconds: rarely(-day, [0, day, -31 * day, -365 * day, -800 * day], &random)),
                 expires: PolicyFixture.now.adding(seconds: rarely(day, [0, -day, 1], &random)),
                 revoked: rarely(false, [true], &random), obligations: rarely(obligations, [[]], &random),
-                isEmergency: rarely(false, [true], &random)),
+                isEmergency: rarely(false, [true], &random),
+                country: rarely("JP", [nil, "DE", "US"], &random),
+                institution: rarely("osaka-u", [nil, "other"], &random), project: rarely("p-1", [nil, "p-2"], &random)),
             [nil], &random)
         question.visas = visas(using: &random)
         question.target = rarely("label", ["age", "other"], &random)

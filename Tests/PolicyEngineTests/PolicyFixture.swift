@@ -80,12 +80,14 @@ enum PolicyFixture {
     static func grant(
         dataset: String = "osaka:cohort-a", holder: String = "rin", purpose: Purpose = purpose(),
         granted: String = "2026-11-01", expires: String = "2027-05-01", revoked: Bool = false,
-        obligations: [Obligation] = [], isEmergency: Bool = false
+        obligations: [Obligation] = [], isEmergency: Bool = false,
+        country: String? = "JP", institution: String? = "osaka-u", project: String? = "p-1"
     ) -> RunQuestion.Grant {
         RunQuestion.Grant(
             id: try! GrantID("grant-1"), dataset: try! DatasetID(dataset), holder: try! PersonID(holder),
             purpose: purpose, granted: Timestamp(granted)!, expires: Timestamp(expires)!, revoked: revoked,
-            obligations: obligations, isEmergency: isEmergency)
+            obligations: obligations, isEmergency: isEmergency, country: country, institution: institution,
+            project: project)
     }
 
     static func release(votes: [Vote]) -> ReleaseQuestion {

@@ -50,6 +50,7 @@ import Testing
             ("modifiers: []", "diseases: [MONDO:0000001]"), ("required: 2", "required: 0"),
             ("required: 2", "required: 21"),
             ("evidence: tpm", "evidence: strong"), ("hours_max: 72", "hours_max: 0"), ("hours_max: 72", "hours: 72"),
+            ("hours_max: 72", "hours_max: 72, hours_per: team"),
             ("losses: true", "losses: maybe"), ("round_thousandths: 10", "round_thousandths: 0"),
             ("cohort_min: 10", "cohort_min: 0"), ("checks: [artefact, cohort]", "checks: []"),
             ("checks: [artefact, cohort]", "checks: [artefact, virus]"), ("reviewers: 2", "reviewers: 0"),

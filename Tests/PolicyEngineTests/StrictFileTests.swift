@@ -50,7 +50,14 @@ import Vocabulary
         Bad(.yamlCharacter, "1:14", "version: 1", "version: 1 # \u{2028}level: open"),
         Bad(.yamlCharacter, "1:11", "version: 1", "version: 1\u{0085}"),
         Bad(.yamlCharacter, "1:11", "version: 1", "version: 1\rx"),
-        Bad(.yamlDuplicateKey, "1:1", "dataset:", "version: 1\ndataset:"),
+        Bad(.yamlDuplicateKey, "2:1", "dataset:", "version: 1\ndataset:"),
+        Bad(.yamlDuplicateKey, "2:1", "dataset:", "\"version\": 1\ndataset:"),
+        Bad(.yamlDuplicateKey, "7:29", "required: 2, ", "required: 2, required: 1, "),
+        Bad(.yamlDuplicateKey, "7:29", "required: 2, ", "required: 2, 'required': 1, "),
+        Bad(.yamlDuplicateKey, "8:3", "data-custodian] }\n", "data-custodian] }\n  approvals: { required: 1 }\n"),
+        Bad(
+            .yamlDuplicateKey, "8:5", "modifiers: []",
+            "modifiers:\n  - code: DUO:0000015\n  - code: DUO:0000046\n    code: DUO:0000018"),
         Bad(.yamlKey, "2:1", "dataset:", "? dataset\n:"),
         Bad(.yamlKey, "1:1", file: "[a]: b\n"),
         Bad(.yamlSyntax, "2:17", "dataset: osaka:cohort-a", "dataset: 'osak' a"),
@@ -83,6 +90,11 @@ import Vocabulary
         Bad(.codeUnusable, "4:13", "DUO:0000006", "DUO:0000001"),
         Bad(.codeKind, "4:13", "DUO:0000006", "DUO:0000046"),
         Bad(.valueType, "4:13", "DUO:0000006", "[DUO:0000006, DUO:0000042]"),
+        Bad(.codeUnknown, "5:12", "DUO:0000006", "DUO:0000007\ndiseases: [MONDO:12]"),
+        Bad(.codeUnknown, "5:27", "DUO:0000006", "DUO:0000007\ndiseases: [MONDO:0005015, МONDO:0005148]"),  // Cyrillic.
+        Bad(.codeUnknown, "5:12", "DUO:0000006", "DUO:0000007\ndiseases: [DUO:0000006]"),
+        Bad(.codeQuoted, "5:12", "DUO:0000006", "DUO:0000007\ndiseases: [\"MONDO:0005015\"]"),
+        Bad(.valueType, "5:11", "DUO:0000006", "DUO:0000007\ndiseases: MONDO:0005015"),
         Bad(.codeKind, "5:21", "modifiers: []", "modifiers: [{ code: DUO:0000042 }]"),
         Bad(.valueType, "5:13", "modifiers: []", "modifiers: [DUO:0000046]"),
         Bad(.modifierParameter, "5:13", "modifiers: []", "modifiers: [{ code: DUO:0000022 }]"),
@@ -183,21 +195,21 @@ import Vocabulary
         }
         let keys = "[foo\n\"x, &b [*a, *a]\"]: y\n"
         let hidden = "k: foo\n [b\nc: e,'k: &y v'\nd: ]\n"
-        let cases: [(Finding.Rule, String)] = [
-            (.yamlAnchor, laughs),
-            (.yamlSyntax, keys),
-            (.yamlManyLines, hidden),
-            (.yamlTooDeep, String(repeating: "[", count: 100_000)),
-            (.yamlTooDeep, "a: " + String(repeating: "{ b: ", count: 5000)),
-            (.yamlTooDeep, String(repeating: "- ", count: 100_000) + "x"),
-            (.yamlTooDeep, (0..<300).map { String(repeating: " ", count: $0) + "a:\n" }.joined()),
-            (.yamlTooDeep, String(repeating: "- ", count: 20) + "x"),
-            (.yamlTooMany, "a: [" + String(repeating: "1,", count: 20_000) + "1]"),
-            (.yamlTooLarge, String(repeating: "# comment\n", count: 30_000)),
+        let cases: [(Finding.Rule, String, String)] = [
+            (.yamlAnchor, "1:5", laughs),
+            (.yamlSyntax, "2:1", keys),
+            (.yamlManyLines, "2:2", hidden),
+            (.yamlTooDeep, "1:16", String(repeating: "[", count: 100_000)),
+            (.yamlTooDeep, "1:79", "a: " + String(repeating: "{ b: ", count: 5000)),
+            (.yamlTooDeep, "1:199999", String(repeating: "- ", count: 100_000) + "x"),
+            (.yamlTooDeep, "66:66", (0..<300).map { String(repeating: " ", count: $0) + "a:\n" }.joined()),
+            (.yamlTooDeep, "1:33", String(repeating: "- ", count: 20) + "x"),
+            (.yamlTooMany, "1:19999", "a: [" + String(repeating: "1,", count: 20_000) + "1]"),
+            (.yamlTooLarge, "1:1", String(repeating: "# comment\n", count: 30_000)),
         ]
-        for (rule, text) in cases {
-            let findings = try #require(refusal(Fixture.files(text)))
-            #expect(findings.map(\.rule).contains(rule), "\(findings.first?.description ?? "") \(text.prefix(40))")
+        for (rule, place, text) in cases {
+            let found = try #require(refusal(Fixture.files(text))).map { "\($0.rule.rawValue) \($0.line):\($0.column)" }
+            #expect(found.contains("\(rule.rawValue) \(place)"), "\(found) \(text.prefix(40))")
         }
     }
 
@@ -215,9 +227,15 @@ import Vocabulary
     func betweenFiles() throws {
         let valid = Array(Fixture.text().utf8)
         let capital = Array(Fixture.text().replacing("osaka:cohort-a", with: "Osaka:Cohort-A").utf8)
+        for (rule, other) in [(Finding.Rule.datasetRepeated, valid), (.datasetLookAlike, capital)] {
+            let found = try #require(
+                refusal([.init(name: "a.yaml", bytes: valid), .init(name: "b.yaml", bytes: other)]))
+            #expect(
+                found.map { "\($0.rule.rawValue) \($0.file):\($0.line):\($0.column)" } == [
+                    "\(rule.rawValue) b.yaml:2:10"
+                ])
+        }
         let cases: [(Finding.Rule, [PolicyFile])] = [
-            (.datasetRepeated, [.init(name: "a.yaml", bytes: valid), .init(name: "b.yaml", bytes: valid)]),
-            (.datasetLookAlike, [.init(name: "a.yaml", bytes: valid), .init(name: "b.yaml", bytes: capital)]),
             (.fileName, [.init(name: "a.yaml", bytes: valid), .init(name: "a.yaml", bytes: valid)]),
             (.fileName, [.init(name: "../a.yaml", bytes: valid)]),
             (.fileName, [.init(name: "а.yaml", bytes: valid)]),
@@ -227,6 +245,29 @@ import Vocabulary
         for (rule, files) in cases {
             let findings = try #require(refusal(files))
             #expect(findings.map(\.rule).contains(rule), "\(findings)")
+        }
+    }
+
+    @Test("a table of diseases with a wrong code, key or shape is refused where it stands")
+    func diseaseTable() throws {
+        for (text, place) in [
+            ("version: 1\nparents:\n  MONDO:1: [MONDO:0000002]\n", "code.unknown 3:3"),
+            ("version: 1\nparents:\n  MONDO:0000001: [DOID:0000002]\n", "code.unknown 3:19"),
+            ("version: 1\nparents:\n  MONDO:0000001: [ΜONDO:0000002]\n", "code.unknown 3:19"),  // Greek.
+            ("version: 1\nparents:\n  MONDO:0000001: MONDO:0000002\n", "value.type 3:18"),
+            ("version: 1\nparents:\n  MONDO:0000001: []\n", "value.range 3:18"),
+            ("version: 1\nparents: []\n", "value.type 2:10"),
+            ("version: 1\nparent: {}\n", "key.unknown 2:1"),
+            (
+                "version: 1\nparents:\n  MONDO:0000001: [MONDO:0000002]\n  MONDO:0000001: [MONDO:0000003]\n",
+                "yaml.duplicate-key 4:3"
+            ),
+        ] {
+            let files = Fixture.files(Fixture.text()) + [PolicyFile(name: "diseases.yaml", bytes: Array(text.utf8))]
+            let found = try #require(refusal(files))
+            #expect(
+                found.contains { $0.file == "diseases.yaml" && "\($0.rule.rawValue) \($0.line):\($0.column)" == place },
+                "\(found)")
         }
     }
 

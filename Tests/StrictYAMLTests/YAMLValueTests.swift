@@ -22,7 +22,7 @@ import Testing
     @Test(
         "a fault names its place",
         arguments: [
-            ("a: &x 1", YAMLFault.Code.anchor, 1, 4), ("a: 1\nb:\t2", .tab, 2, 3), ("a: 1\na: 2", .duplicateKey, 1, 1),
+            ("a: &x 1", YAMLFault.Code.anchor, 1, 4), ("a: 1\nb:\t2", .tab, 2, 3), ("a: 1\na: 2", .duplicateKey, 2, 1),
             ("a: |\n  b", .blockText, 1, 4), ("", .empty, 1, 1), ("a: [1", .syntax, 1, 1),
         ])
     func faults(text: String, code: YAMLFault.Code, line: Int, column: Int) throws {

@@ -13,13 +13,17 @@ package final class StartedProgram {
         package let description: String
     }
 
-    /// `sekisho`, beside the test runner, where the build puts it.
+    /// Starts `sekisho`.
     package convenience init(
         _ arguments: [String], environment: [String: String] = [:], output: Output = .standardError
     ) throws {
+        try self.init(tool: Self.path(of: "sekisho"), arguments, environment: environment, output: output)
+    }
+
+    /// One of the package's programs, beside the test runner, where the build puts it.
+    package static func path(of program: String) throws -> String {
         let runner = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-        let tool = URL(fileURLWithPath: runner).deletingLastPathComponent().appendingPathComponent("sekisho")
-        try self.init(tool: tool.path, arguments, environment: environment, output: output)
+        return URL(fileURLWithPath: runner).deletingLastPathComponent().appendingPathComponent(program).path
     }
 
     package init(

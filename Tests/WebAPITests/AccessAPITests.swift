@@ -24,7 +24,7 @@ import WebAPI
 
     private func send(
         _ door: OpenDoor, _ path: String, _ token: String, _ body: String, method: String = "POST"
-    ) async throws -> Answer {
+    ) async throws -> OpenDoor.Answer {
         try await door.ask(method, "/api/v1\(path)", token: token, headers: APITests.json, body: body)
     }
 

@@ -90,6 +90,9 @@ struct CatalogueTests {
             ("answer", AnswerFault.codes), ("condition", KnownName.conditions),
             ("notice", Notice.Code.allCases.map(\.rawValue)),
             ("request.over", ["expired", "superseded", "revoked", "closed"]),
+            ("lint", KnownName.lintRules), ("rule", KnownName.rules), ("answer", KnownName.answers),
+            ("ask", KnownName.questionKinds), ("said", KnownName.ruleParts), ("action", KnownName.matrixActions),
+            ("bundle", KnownName.bundleStates),
             ("problem", problems + problems.map { "\($0).what" }),
         ]
         return Set(families.flatMap { family, names in names.map { "\(family).\($0)" } })

@@ -49,7 +49,8 @@ package struct API: Sendable {
         case .apiRuns, .apiRunStart, .apiRun, .apiRunTimeline, .apiRunEvents, .apiRunPlan, .apiRunTimes, .apiRunReport,
             .apiRunCancel, .apiRunResume:
             try await runs(call, caller.person)
-        case .apiReleases, .apiRelease, .apiReleaseReview, .apiReleaseTake: try await releases(call, caller.person)
+        case .apiReleases, .apiRelease, .apiReleaseReport, .apiReleaseReview, .apiReleaseTake:
+            try await releases(call, caller.person)
         case .apiAuditRecords, .apiAuditSearch, .apiAuditRecord, .apiAuditTrace, .apiAuditExport:
             try await audit(call, caller.person)
         case .apiPolicies, .apiPolicyLint, .apiPolicyTest, .apiPolicyDecide, .apiPolicyMatrix, .apiPolicyCedar,
@@ -338,6 +339,17 @@ extension API {
             return APIReply(json: try await gateway.releases(page, state: state, by: person).json(\.json))
         }
         let id: RunID = try call.id("run")
+        if call.route == .apiReleaseReport {
+            var query = try Fields(query: call.query)
+            let form = try query.optionalChoice("as", ReportForm.self) ?? .json
+            let language = try query.optionalChoice("language", GateReport.Language.self)
+            try query.finish()
+            let report = try await gateway.gateReport(of: id, by: person)
+            switch form {
+            case .json: return APIReply(json: report.json)
+            case .html: return APIReply(200, .text(try report.html(language ?? .english), mediaType: "text/html"))
+            }
+        }
         try call.expectNoQuery()
         switch call.route {
         case .apiReleaseReview:
@@ -350,15 +362,25 @@ extension API {
             // The gateway goes on with the run by itself; what it comes to is seen on the run.
             return try await release(id, person)
         case .apiReleaseTake:
-            try call.expectNothingMore()
-            return APIReply(200, .files(try await gateway.takeRelease(of: id, by: person)))
+            var fields = try Fields(body: call.body)
+            let accepted = try fields.optionalText("accepts", lengthMax: 64)
+            try fields.finish()
+            guard accepted == nil || Digest(hex: accepted ?? "") != nil else {
+                throw Fields.fault("accepts", "is not 64 hexadecimal digits")
+            }
+            return APIReply(200, .files(try await gateway.takeRelease(of: id, accepting: accepted, by: person)))
         default: return try await release(id, person)
         }
     }
 
+    private enum ReportForm: String, CaseIterable { case json, html }
+
     private func release(_ id: RunID, _ person: PersonID) async throws -> APIReply {
         let entry = try await gateway.release(of: id, by: person)
-        var reply = APIReply(json: entry.json(with: try await gateway.candidate(of: id, by: person)))
+        var reply = APIReply(
+            json: entry.json(
+                with: try await gateway.candidate(of: id, by: person),
+                try await gateway.releaseDuties(of: id, by: person)))
         reply.revision = entry.revision
         return reply
     }

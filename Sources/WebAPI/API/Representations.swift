@@ -119,8 +119,9 @@ extension ReleaseEntry {
         ]
     }
 
-    func json(with candidate: CandidateSummary) -> JSON {
+    func json(with candidate: CandidateSummary, _ duties: ReleaseDuties) -> JSON {
         var members = json.objectValue ?? [:]
+        members["obligations"] = ["hash": .string(duties.hash.hex), "items": duties.json]
         members["artefacts"] = .array(
             candidate.artefacts.map { ["name": .string($0.name), "bytes": .count($0.bytes)] })
         members["checks"] = .array(

@@ -76,6 +76,10 @@ enum FieldName {
         "specification": "run-new.specification",
         "id": "run-new.id", "memory": "run-new.memory", "range": "export.range",
         "reason": "access.reason", "finding": "emergency.finding", "passport": "passport.text",
+        "requester": "policies.decide-requester", "ethics": "policies.decide-ethics",
+        "agreed": "policies.decide-agreed", "votes": "policies.decide-votes", "question": "policies.question",
+        "signature": "policies.signature", "key": "policies.key", "content": "policies.text",
+        "accept": "take.accept",
     ]
 }
 

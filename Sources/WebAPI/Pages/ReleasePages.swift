@@ -2,6 +2,7 @@ import Gateway
 import HTTPTypes
 import Hummingbird
 import HummingbirdCore
+import NIOCore
 import Vocabulary
 
 extension Site {
@@ -9,6 +10,22 @@ extension Site {
         let gateway = routes.gateway
         routes.on(.releasePage) { request, context in
             try await release(gateway, context.identifier("run"), context, done: Done(request))
+        }
+        routes.on(.releaseReport) { request, context in
+            let id: RunID = try context.identifier("run")
+            let report = try await gateway.gateReport(of: id, by: context.person)
+            let isJSON = request.uri.queryParameters.get("as") == "json"
+            let language: GateReport.Language = context.language == .japanese ? .japanese : .english
+            return Response(
+                status: .ok,
+                headers: [
+                    .contentType: isJSON ? "application/json" : "text/html; charset=utf-8",
+                    .contentDisposition:
+                        "attachment; filename=\"gate-report-\(id.text.replacing(":", with: "-")).\(isJSON ? "json" : "html")\"",
+                ],
+                body: ResponseBody(
+                    byteBuffer: ByteBuffer(
+                        bytes: isJSON ? report.json.canonical : Array(try report.html(language).utf8))))
         }
         routes.on(.releaseReview) { _, context in try await reviewRelease(gateway, context) }
     }
@@ -36,6 +53,10 @@ extension Site {
             "artefacts": (candidate?.artefacts ?? []).map { ["name": $0.name, "bytes": Picture.bytes($0.bytes)] },
         ]
         Self.votes(entry.votes, into: &content, words)
+        let isWaiting = entry.state == .waiting && review != nil
+        content["rule"] = words("release.rule")
+        if isWaiting { content["hidden"] = words("release.hidden") }
+        if !isWaiting, Set(entry.votes.map(\.approves)).count == 2 { content["conflict"] = words("release.conflict") }
         if let missing = review?.missing {
             content["missing"] = words(
                 "votes.missing", ["count": "\(missing.count)", "roles": words.roles(missing.roles)])

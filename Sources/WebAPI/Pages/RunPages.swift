@@ -142,7 +142,7 @@ extension Site {
         }
         if isOwn, details.isReleased {
             let candidate = try await gateway.candidate(of: id, by: person)
-            content["take"] = [
+            var take: [String: Any] = [
                 "artefacts": candidate.artefacts.map { artefact in
                     let bytes = Picture.bytes(artefact.bytes)
                     return [
@@ -151,6 +151,14 @@ extension Site {
                     ]
                 }
             ]
+            let duties = try await gateway.releaseDuties(of: id, by: person)
+            if !duties.items.isEmpty {
+                take["duties"] = [
+                    "hash": duties.hash.hex,
+                    "items": duties.items.map { ["words": Self.obligation($0.code, $0.value, words)] },
+                ]
+            }
+            content["take"] = take
         }
         if let plan = try? await gateway.plan(of: id, by: person) {
             content["plan"] = ["cut": details.cut ?? "", "table": plan.table]
@@ -207,7 +215,17 @@ extension Site {
 
     private func take(_ gateway: Gateway, _ context: SekishoContext) async throws -> Response {
         let id: RunID = try context.identifier("run")
-        let artefacts = try await gateway.takeRelease(of: id, by: context.person)
+        let words = Words.of(context.language)
+        let accepted = context.form["accept"] == "yes" ? context.form["accepts"] : nil
+        if accepted == nil, !(try await gateway.releaseDuties(of: id, by: context.person)).items.isEmpty {
+            var faults = FormFaults()
+            faults.add("accept", words("take.accept-missing"))
+            return try await run(
+                gateway, id, context,
+                problem: Self.fault(words("form.wrong"), faults, kept: words("policies.nothing-done"), words),
+                status: .badRequest)
+        }
+        let artefacts = try await gateway.takeRelease(of: id, accepting: accepted, by: context.person)
         guard let artefact = artefacts.first(where: { $0.name == context.form["artefact"] }) else {
             throw Problem.notFound("the release has no such file")
         }

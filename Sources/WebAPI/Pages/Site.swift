@@ -12,6 +12,7 @@ package struct Site: PageWriter {
     private let library: MustacheLibrary
     let sent = SentForms()
     let exports = Exports()
+    let readings = PolicyReadings()
 
     package init() {
         do {
@@ -39,6 +40,7 @@ package struct Site: PageWriter {
         registerReleases(routes)
         registerAudit(routes)
         registerAccess(routes)
+        registerPolicies(routes)
     }
 
     private static func registerFiles(_ routes: Routes) {
@@ -61,7 +63,8 @@ package struct Site: PageWriter {
         if !roles.isDisjoint(with: Route.reviewsPage.rule.roles.subtracting([.complianceOfficer])) {
             return Route.reviewsPage.path
         }
-        return roles.contains(.complianceOfficer) ? Route.auditPage.path : Route.runsPage.path
+        if roles.contains(.complianceOfficer) { return Route.auditPage.path }
+        return roles.contains(.policyAdministrator) ? Route.policiesPage.path : Route.runsPage.path
     }
 
     static func redirect(to path: String) -> Response {
@@ -75,6 +78,8 @@ package struct Site: PageWriter {
 enum Done: String {
     case filed, reviewed, started, cancelled, released, saved, discarded, withdrawn, added, closing, closed
     case revoked, presented
+    case proposed, signed, activated, keyed
+    case keyEnded = "key-ended"
 
     var key: String {
         switch self {
@@ -91,6 +96,11 @@ enum Done: String {
         case .closed: "request.closed.done"
         case .revoked: "access.done"
         case .presented: "passport.done"
+        case .proposed: "policies.done.proposed"
+        case .signed: "policies.done.signed"
+        case .activated: "policies.done.activated"
+        case .keyed: "policies.done.keyed"
+        case .keyEnded: "policies.done.key-ended"
         }
     }
 
@@ -143,6 +153,7 @@ extension Site {
             (.requestsPage, words("frame.requests")), (.reviewsPage, words("frame.reviews")),
             (.runsPage, words("frame.runs")), (.passportPage, words("frame.passport")),
             (.auditPage, words("frame.audit")),
+            (.policiesPage, words("frame.policies")),
         ]
         return all.filter { !$0.0.rule.roles.isDisjoint(with: identity.roles) }.map { route, name in
             ["href": route.path, "name": name, "isHere": path?.hasPrefix(route.path) ?? false]

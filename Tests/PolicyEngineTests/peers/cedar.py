@@ -137,7 +137,7 @@ def context(given, policy):
             "revoked": grant["revoked"],
             "emergency": grant.get("emergency", False),
             "obligations": [o["code"] for o in grant["obligations"]],
-        }
+        } | {name: grant[name] for name in ("country", "institution", "project") if name in grant}
     if "device" in given:
         device = given["device"]
         facts["device"] = {
