@@ -55,7 +55,7 @@ import Vocabulary
                 (good.replacing("epochs: 3", with: "epochs: many"), "7:"),
                 (good.replacing("hidden: [8]", with: "hidden: [8"), ":"),
                 (good.replacing("dropout", with: "dropuot"), "3:1:"),
-                (good + "epochs: 4\n", "7:1:"),
+                (good + "epochs: 4\n", "10:1:"),
                 (good.replacing("model: gcn", with: "model: transformer"), "1:"),
                 ("", ":"),
             ]

@@ -148,7 +148,7 @@ import Vocabulary
         "an inventory that is wrong is refused with its place",
         arguments: [
             ("", "1:1"), ("version: 2\nnodes: {}", "1:10"), ("version: 1", "1:1"), ("version: 1\nnode: {}", "2:1"),
-            ("version: 1\nnodes: {}\nnodes: {}", "2:1"), ("version: 1\nnodes: []", "2:8"),
+            ("version: 1\nnodes: {}\nnodes: {}", "3:1"), ("version: 1\nnodes: []", "2:8"),
             ("version: 1\nnodes: { \"a b\": {} }", "2:10"), ("version: 1\nnodes: { n-1: {} }", "2:10"),
             ("version: 1\nnodes: { n-1: { address: nowhere, pool: p, measurements: { a: b } } }", "2:26"),
             ("version: 1\nnodes: { n-1: { address: \"h:1\", pool: p, measurements: { agent: b } } }", "2:65"),
