@@ -135,7 +135,7 @@ import Vocabulary
             ("learning_rate: 0.01", "learning_rate: 0", .outOfRange, 5, 16, "above 0"),
             ("learning_rate: 0.01", "learning_rate: .nan", .wrongType, 5, 16, "number"),
             ("epochs: 200", "epochs: -1", .wrongType, 7, 9, "whole"),
-            ("epochs: 200", "epochs: 200\nepochs: 200", .duplicateKey, 7, 1, "twice"),
+            ("epochs: 200", "epochs: 200\nepochs: 200", .duplicateKey, 8, 1, "twice"),
             ("epochs: 200", "epochs: [200", .notYAML, 8, 1, "YAML"),
             ("epochs: 200\n", "", .missingKey, 1, 1, "epochs"),
             ("features: row-sum", "features: {a: b}", .wrongType, 8, 11, "one value"),
