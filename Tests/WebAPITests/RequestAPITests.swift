@@ -1,6 +1,7 @@
 import Foundation
 import Gateway
 import TestSupport
+import NIOHTTP1
 import Testing
 import Vocabulary
 import WebAPI
