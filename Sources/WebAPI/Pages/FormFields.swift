@@ -71,7 +71,7 @@ enum FieldName {
         "institution": "request.institution", "project": "request.project", "agreements": "request.agreements",
         "ethicsDigest": "request-new.digest", "ethicsExpires": "request-new.expires", "verdict": "review.verdict",
         "comment": "review.comment", "people": "request.people", "ethicsName": "act.document.name",
-        "reason": "act.withdraw.reason", "report": "act.close.report", "documentKind": "act.document.kind",
+        "report": "act.close.report", "documentKind": "act.document.kind",
         "documentDigest": "request-new.digest", "documentName": "act.document.name", "grant": "run-new.grant",
         "specification": "run-new.specification",
         "id": "run-new.id", "memory": "run-new.memory", "range": "export.range",
