@@ -18,7 +18,10 @@ struct Scale {
         var results: [String: JSON] = [
             "events": .integer(Int64(filled.events)), "fill_milliseconds": .integer(Int64(filled.milliseconds)),
         ]
+        Self.report(filled.filings, as: "file", into: &results)
+        Self.report(filled.decisions, as: "decide", into: &results)
         let auditor = people.auditor
+        let (researcher, reviewer) = (people.researcher, people.reviewers[0])
         let lists: [(String, (PageRequest) async throws -> (Int, Cursor?))] = [
             (
                 "requests",
@@ -31,6 +34,18 @@ struct Scale {
                 {
                     let page = try await gateway.reviews($0, mine: false, by: auditor);
                     return (page.items.count, page.next)
+                }
+            ),
+            (
+                "own_requests",
+                {
+                    let page = try await gateway.requests($0, by: researcher); return (page.items.count, page.next)
+                }
+            ),
+            (
+                "notices",
+                {
+                    let page = try await gateway.notices($0, by: reviewer); return (page.items.count, page.next)
                 }
             ),
             (
@@ -54,17 +69,18 @@ struct Scale {
             ),
         ]
         for (name, list) in lists {
-            var (items, pages, slowest) = (0, 0, 0.0)
+            var (items, pages) = (0, 0)
+            var times: [Double] = []
             var after: Cursor?
             repeat {
                 let start = Date()
                 let (count, next) = try await list(PageRequest(order: .newest, after: after, limit: 50))
-                slowest = max(slowest, -start.timeIntervalSinceNow * 1000)
+                times.append(-start.timeIntervalSinceNow * 1e6)
                 (items, pages, after) = (items + count, pages + 1, next)
             } while after != nil
             results["\(name)_items"] = .integer(Int64(items))
             results["\(name)_pages"] = .integer(Int64(pages))
-            results["\(name)_slowest_microseconds"] = .integer(Int64(slowest * 1000))
+            Self.report(times, as: name, into: &results)
         }
         let start = Date()
         let compared = try await gateway.comparePolicies(.active, .active, by: auditor)
@@ -73,6 +89,15 @@ struct Scale {
         results["history_differences"] = .integer(Int64(compared.json["differences"]?.arrayValue?.count ?? -1))
         await gateway.close()
         return results
+    }
+
+    /// Microseconds: the median, the 99th of a hundred, the slowest.
+    private static func report(_ microseconds: [Double], as name: String, into results: inout [String: JSON]) {
+        let sorted = microseconds.sorted()
+        guard let slowest = sorted.last else { return }
+        results["\(name)_p50_microseconds"] = .integer(Int64(sorted[sorted.count / 2]))
+        results["\(name)_p99_microseconds"] = .integer(Int64(sorted[sorted.count * 99 / 100]))
+        results["\(name)_slowest_microseconds"] = .integer(Int64(slowest))
     }
 
     private func makeGateway() async throws -> Gateway {
@@ -139,19 +164,33 @@ struct Scale {
         _ = try await gateway.activatePolicies(proposal.number, by: PersonID("pia"))
     }
 
-    private func fill(
-        _ gateway: Gateway, _ reviewers: [PersonID], _ researcher: PersonID
-    ) async throws -> (events: Int, milliseconds: Double) {
+    private struct Filled {
+        var events = 0
+        var milliseconds = 0.0
+        /// Microseconds of each, of the last tenth: with nearly as many there as there will be.
+        var filings: [Double] = []
+        var decisions: [Double] = []
+    }
+
+    private func fill(_ gateway: Gateway, _ reviewers: [PersonID], _ researcher: PersonID) async throws -> Filled {
         let start = Date()
+        var filled = Filled()
         for number in 0..<requests {
             let form = """
                 {"dataset":"bench:set-\(number % datasets)","purpose":{"codes":["DUO:0000042"]},"termMonths":6}
                 """
+            let isMeasured = number >= requests - max(requests / 10, 1)
+            let filing = Date()
             let request = try await gateway.fileRequest(form, by: researcher)
+            if isMeasured { filled.filings.append(-filing.timeIntervalSinceNow * 1e6) }
             _ = try await gateway.advance(request)
             for reviewer in reviewers { try await gateway.review(request, .approve, comment: "", by: reviewer) }
+            let deciding = Date()
             _ = try await gateway.advance(request)
+            if isMeasured { filled.decisions.append(-deciding.timeIntervalSinceNow * 1e6) }
         }
-        return (requests * (Self.reviewers + 4), -start.timeIntervalSinceNow * 1000)
+        filled.events = requests * (Self.reviewers + 4)
+        filled.milliseconds = -start.timeIntervalSinceNow * 1000
+        return filled
     }
 }

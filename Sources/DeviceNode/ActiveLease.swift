@@ -1,6 +1,7 @@
 internal import FabricProtocol
 internal import FabricTransport
 package import Sealing
+internal import Synchronization
 package import Vocabulary
 
 /// Runs programs for one lease. `ProgramExecutor` is the one there is; the agent needs no more of it than this.
@@ -32,125 +33,105 @@ package let executor: RunnerFactory = { context, runKey in
         attempt: context.attempt, threads: context.threads)
 }
 
-/// A lease while it holds the device: its windows, its programs, its time.
+/// What works for a lease while it holds the device: its lanes and the runner of its programs. Whether it holds it is
+/// the keeper's to say.
 final class ActiveLease: Sendable {
-    let run: RunID
-    let lease: LeaseID
+    /// The control connection whose keys the lanes have.
+    struct Session: Sendable {
+        let connection: ControlConnection
+        let transcript: Digest
+    }
+
     let fence: Fence
-    let ttlNanoseconds: UInt64
-    let connection: ControlConnection
-    let transcript: Digest
-    let windows = LaneWindows()
+    let windows: LaneWindows
+    private let lanes: Int
+    private let ttlMilliseconds: Int
+    private let session: Mutex<Session>
     private let state: Monitor<State>
 
     private struct State {
-        var deadline: UInt64
-        var table: [UInt16: Window] = [:]
-        /// nil before the runner is made and after the lease has ended: its keys go with it.
+        /// nil after the lease has ended: its keys go with it.
         var runner: (any ProgramRunner)?
         var isEnded = false
-        var ringing: UInt64?
-        /// The last doorbell and its answer: exactly once, however often it is asked.
-        var answered: (transaction: UInt64, answer: ControlMessage)?
+        var isWorking = false
     }
 
-    init(grant: LeaseGrant, fence: Fence, connection: ControlConnection, transcript: Digest, now: UInt64) {
-        run = grant.run
-        lease = grant.lease
+    init(_ grant: LeaseGrant, fence: Fence, session: Session, runner: (LaneWindows) throws -> any ProgramRunner) throws
+    {
         self.fence = fence
-        ttlNanoseconds = UInt64(grant.ttlMilliseconds) * 1_000_000
-        self.connection = connection
-        self.transcript = transcript
-        state = Monitor(State(deadline: now + ttlNanoseconds))
+        lanes = Int(grant.lanes)
+        ttlMilliseconds = Int(grant.ttlMilliseconds)
+        windows = LaneWindows(lanes: Int(grant.lanes))
+        self.session = Mutex(session)
+        state = Monitor(State(runner: try runner(windows)))
     }
 
-    func adopt(_ runner: any ProgramRunner) { state.withLock { $0.runner = runner } }
+    /// Goes on under another control connection; lanes of the one before end.
+    func relink(_ session: Session) {
+        self.session.withLock { $0 = session }
+        windows.cut()
+    }
 
-    var deadline: UInt64 { state.withLock { $0.deadline } }
-
-    func renew(now: UInt64) { state.withLock { $0.deadline = now + ttlNanoseconds } }
-
-    /// Whether a lane's opening carries the token that only this session's two ends can know.
-    func owns(_ opening: Lane.Opening) -> Bool {
-        guard opening.lane == 0 else { return false }
-        let token = connection.export(
+    /// The lane that a connection opens, where its opening carries the token that only the session's two ends can know.
+    func lane(_ opening: Lane.Opening, over socket: Socket) -> Lane? {
+        guard opening.lane < lanes else { return nil }
+        let session = session.withLock { $0 }
+        let token = session.connection.export(
             label: LaneRecord.tokenLabel,
-            context: LaneRecord.tokenContext(transcript: transcript, lane: opening.lane))
-        return token.isEqual(to: SecretBytes(copying: opening.token))
-    }
-
-    func map(_ table: WindowTable) throws(Refusal) {
-        try state.withLock { state throws(Refusal) in
-            var changed = state.table
-            for window in table.windows where changed.updateValue(window, forKey: window.id) != nil {
-                throw Refusal(.windowTable, index: UInt32(window.id))
-            }
-            guard changed.count <= Limits.windowsMax else { throw Refusal(.windowTable) }
-            state.table = changed
-        }
-    }
-
-    func unmap(_ ids: [UInt16]) throws(Refusal) {
-        try state.withLock { state throws(Refusal) in
-            for id in ids where state.table[id] == nil { throw Refusal(.windowTable, index: UInt32(id)) }
-            for id in ids { state.table[id] = nil }
-        }
+            context: LaneRecord.tokenContext(
+                transcript: session.transcript, lane: opening.lane, serial: opening.serial))
+        guard token.isEqual(to: SecretBytes(copying: opening.token)) else { return nil }
+        return Lane(
+            socket, index: opening.lane, serial: opening.serial, outgoing: .toGateway, control: session.connection,
+            transcript: session.transcript, fence: fence, unheardMilliseconds: ttlMilliseconds)
     }
 
     /// Checks that the program names only windows that are mapped, as they are mapped; the runner checks the rest.
-    func load(_ bytes: [UInt8]) throws(Refusal) -> UInt32 {
-        let (runner, table) = try state.withLock { state throws(Refusal) in
-            guard let runner = state.runner, !state.isEnded else { throw Refusal(.noLease) }
-            guard state.ringing == nil else { throw Refusal(.busy) }
-            return (runner, state.table)
-        }
-        do {
-            for declared in try Program(parsing: bytes).windows {
-                guard let mapped = table[declared.id],
-                    Window(declared, lifetimeMilliseconds: mapped.lifetimeMilliseconds) == mapped
-                else { throw Refusal(.windowTable, index: UInt32(declared.id)) }
+    func load(_ bytes: [UInt8], windows table: [UInt16: Window]) -> ControlMessage {
+        work { (runner) throws in
+            do {
+                for declared in try Program(parsing: bytes).windows {
+                    guard let mapped = table[declared.id],
+                        Window(declared, lifetimeMilliseconds: mapped.lifetimeMilliseconds) == mapped
+                    else { throw Refusal(.windowTable, index: UInt32(declared.id)) }
+                }
+                return .programLoaded(try runner.load(bytes))
+            } catch let error as ProgramError {
+                throw Refusal(.program, index: UInt32(clamping: error.command ?? error.offset ?? 0))
+            } catch let refusal as Refusal {
+                throw refusal
+            } catch {
+                throw Refusal(.program)
             }
-            return try runner.load(bytes)
-        } catch let refusal as Refusal {
-            throw refusal
-        } catch let error as ProgramError {
-            throw Refusal(.program, index: UInt32(clamping: error.command ?? error.offset ?? 0))
-        } catch {
-            throw Refusal(.program)
         }
     }
 
-    /// Takes a doorbell. Gives the answer where it was answered before; nil where it must run now.
-    func begin(_ transaction: UInt64) throws(Refusal) -> ControlMessage? {
-        try state.withLock { state throws(Refusal) -> ControlMessage? in
-            guard !state.isEnded else { throw Refusal(.noLease) }
-            guard state.ringing == nil else { throw Refusal(.busy) }
-            if let answered = state.answered {
-                if answered.transaction == transaction { return answered.answer }
-                guard transaction > answered.transaction else { throw Refusal(.transaction) }
-            }
-            state.ringing = transaction
-            return nil
-        }
-    }
-
-    /// Runs a doorbell that `begin` took. Its writes are stored at the gateway when this comes back.
+    /// Runs a doorbell. Its writes are stored at the gateway when this comes back.
     func run(_ program: UInt32, _ transaction: UInt64, _ arguments: [UInt8]) -> ControlMessage {
-        // In a function of its own, so that the runner and its keys are let go before anyone is told.
-        let answer = answer(program, transaction, arguments)
-        state.withLock { state in
-            state.ringing = nil
-            state.answered = (transaction, answer)
-        }
-        return answer
-    }
-
-    private func answer(_ program: UInt32, _ transaction: UInt64, _ arguments: [UInt8]) -> ControlMessage {
-        do {
-            guard let runner = state.withLock({ $0.runner }) else { throw Refusal(.noLease) }
+        work { [windows] (runner) throws in
             let result = try runner.ring(program, arguments)
             try windows.flush()
             return .complete(transaction: transaction, result: result)
+        }
+    }
+
+    private func work(_ body: (any ProgramRunner) throws -> ControlMessage) -> ControlMessage {
+        let mayGo = state.withLock { state in
+            guard !state.isEnded, !state.isWorking else { return false }
+            state.isWorking = true
+            return true
+        }
+        guard mayGo else { return .error(Refusal(.noLease)) }
+        // In a function of its own, so that the runner and its keys are let go before anyone is told.
+        let answer = answer(body)
+        state.withLock { $0.isWorking = false }
+        return answer
+    }
+
+    private func answer(_ body: (any ProgramRunner) throws -> ControlMessage) -> ControlMessage {
+        do {
+            guard let runner = state.withLock({ $0.runner }) else { throw Refusal(.noLease) }
+            return try body(runner)
         } catch let refusal as Refusal {
             return .error(refusal)
         } catch let error as ExecutorError {
@@ -169,7 +150,7 @@ final class ActiveLease: Sendable {
         runner?.cancel()
         windows.close()
         _ = state.wait { state -> Bool? in
-            guard state.ringing == nil else { return nil }
+            guard !state.isWorking else { return nil }
             state.runner = nil
             return true
         }

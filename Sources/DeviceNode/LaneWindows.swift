@@ -1,29 +1,42 @@
 internal import FabricProtocol
 internal import FabricTransport
+internal import Synchronization
 internal import Vocabulary
 
-/// The gateway's windows as the device reaches them: reads and writes travel as records of the lease's lane, many at a
-/// time, bounded by credits.
+/// The gateway's windows as the device reaches them, over the lanes of one lease. What was asked for stays asked for
+/// when a lane is cut, and is answered by the lane's next connection.
+///
+/// Each lane has a thread that receives. Whoever asks sends, with whatever else is queued by then: nobody waits for a
+/// timer, and one system call carries many records where many threads ask.
 final class LaneWindows: WindowMemory {
-    private struct Read {
-        let window: UInt16
-        // Where the next block goes, and where the whole read ends. The reader waits until this is taken from the
-        // table, so the memory is there.
-        var target: UnsafeMutableRawPointer
-        var offset: UInt64
-        let end: UInt64
+    private struct Slot {
+        var connection: Lane?
+        var serial: UInt32 = 0
+        /// A thread that receives from, or sends to, this lane's connection: until it is gone, no other connection takes
+        /// the lane, for it may still write into memory that was lent.
+        var isReceiving = false
+        var isSending = false
+        /// Another connection waits for these two.
+        var isAwaited = false
     }
 
     private struct State {
-        var lane: Lane?
+        var requester: LaneRequester
+        var slots: [Slot]
         var isClosed = false
-        var readCredits = 0
-        var writeCredits = LaneCredit.writes
-        var nextTransaction: UInt64 = 1
-        var reads: [UInt64: Read] = [:]
     }
 
-    private let state = Monitor(State())
+    private let state: Monitor<State>
+    /// Sealed blocks on their way, of each lane as many as it has credits for writes.
+    private let ring: Ring
+
+    init(lanes: Int) {
+        state = Monitor(
+            State(requester: LaneRequester(lanes: lanes), slots: Array(repeating: Slot(), count: lanes)))
+        ring = Ring(blocks: lanes * LaneCredit.writes)
+    }
+
+    // MARK: What programs ask for
 
     func readBlocks(window: UInt16, first: UInt64, count: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
         try finish(try beginRead(window: window, first: first, count: count, into: buffer))
@@ -36,29 +49,28 @@ final class LaneWindows: WindowMemory {
         guard count > 0, buffer.count > (count - 1) * block + Limits.tagBytes, buffer.count <= count * block,
             first < Window.byteCountMax / UInt64(block)
         else { throw ExecutorError(.window, "a read is not made of whole blocks") }
-        var asked: [UInt64] = []
-        var start = 0
-        while start < buffer.count {
-            let length = min(buffer.count - start, LaneHeader.readBlocksMax * block)
-            do {
-                asked.append(
-                    try ask(
-                        window: window, offset: first * UInt64(block) + UInt64(start),
-                        into: UnsafeMutableRawBufferPointer(rebasing: buffer[start..<start + length])))
-            } catch {
-                // The receiver may still be writing into this memory.
-                try? finish(PendingRead(transactions: asked))
-                throw error
-            }
-            start += length
+        let target = UInt(bitPattern: buffer.baseAddress!)
+        let length = UInt64(buffer.count)
+        let transactions = try state.quietly { state throws(ExecutorError) in
+            guard !state.isClosed else { throw closed }
+            return state.requester.read(window: window, offset: first * UInt64(block), length: length, target: target)
         }
-        return PendingRead(transactions: asked)
+        let lanes = Set(
+            transactions.indices.map { index in
+                laneIndex(first / LaneRequester.stripeBlocks + UInt64(index))
+            })
+        for lane in lanes { pump(lane) }
+        return PendingRead(transactions: transactions)
     }
+
+    /// The lane of a stripe; fixed for the lease.
+    private func laneIndex(_ stripe: UInt64) -> Int { Int(stripe % UInt64(ring.blocks / LaneCredit.writes)) }
 
     func finish(_ read: PendingRead) throws {
         let isComplete: Bool? = state.wait { state in
-            if read.transactions.allSatisfy({ state.reads[$0] == nil }) { return !state.isClosed }
-            return nil
+            if read.transactions.allSatisfy({ state.requester.isDone($0) }) { return true }
+            // A thread that receives may still be writing into this memory.
+            return state.isClosed && !state.slots.contains { $0.isReceiving } ? false : nil
         }
         guard isComplete == true else { throw closed }
     }
@@ -68,132 +80,177 @@ final class LaneWindows: WindowMemory {
         guard bytes.count > Limits.tagBytes, bytes.count <= block, index < Window.byteCountMax / UInt64(block) else {
             throw ExecutorError(.window, "a write is not one block")
         }
-        let (lane, transaction) = try state.wait { state throws(ExecutorError) -> (Lane, UInt64)? in
-            guard let lane = state.lane, !state.isClosed else { throw closed }
-            guard state.writeCredits > 0 else { return nil }
-            state.writeCredits -= 1
-            defer { state.nextTransaction += 1 }
-            return (lane, state.nextTransaction)
+        let lane = laneIndex(index / LaneRequester.stripeBlocks)
+        let slot = try state.wait { state throws(ExecutorError) -> Int? in
+            guard !state.isClosed else { throw closed }
+            return state.requester.takeSlot(lane)
         }!
-        try lane.send(
-            [
-                LaneHeader(
-                    .memoryWrite, window: window, offset: index * UInt64(block), length: UInt64(bytes.count),
-                    transaction: transaction)
-            ], blocks: bytes)
+        ring.put(bytes, at: lane * LaneCredit.writes + slot)
+        let length = UInt64(bytes.count)
+        state.quietly {
+            $0.requester.write(window: window, offset: index * UInt64(block), length: length, slot: slot)
+        }
+        pump(lane)
     }
 
     /// Waits until the gateway has stored every write.
     func flush() throws {
         _ = try state.wait { state throws(ExecutorError) -> Bool? in
-            if state.writeCredits == LaneCredit.writes { return true }
+            if state.requester.isFlushed { return true }
             guard !state.isClosed else { throw closed }
             return nil
         }
     }
 
-    /// Takes the lane and serves it until it ends. Blocks; called by the lane's own thread.
-    func serve(_ lane: Lane) {
-        let isFirst = state.withLock { state in
-            guard state.lane == nil, !state.isClosed else { return false }
-            state.lane = lane
-            return true
-        }
-        guard isFirst else { return lane.close() }
-        do {
-            try receive(from: lane)
-        } catch {
-            lane.close()
-        }
-        state.withLock {
-            $0.isClosed = true
-            $0.reads = [:]
-        }
-    }
+    // MARK: Lanes
 
-    /// Ends the lane; whoever waits for it gets an error. The lane's own thread does the rest.
-    func close() {
-        let lane = state.withLock { state in
-            // Without a lane there is no thread that could be writing into someone's memory.
-            if state.lane == nil { state.isClosed = true }
-            return state.lane
-        }
-        lane?.close()
-    }
-
-    private func ask(
-        window: UInt16, offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
-    ) throws -> UInt64 {
-        let blocks = (buffer.count + Limits.sealedBlockBytes - 1) / Limits.sealedBlockBytes
-        let read = Read(
-            window: window, target: buffer.baseAddress!, offset: offset, end: offset + UInt64(buffer.count))
-        nonisolated(unsafe) let lent = read
-        let (lane, transaction) = try state.wait { state throws(ExecutorError) -> (Lane, UInt64)? in
-            guard let lane = state.lane, !state.isClosed else { throw closed }
-            guard state.readCredits >= blocks else { return nil }
-            state.readCredits -= blocks
-            let transaction = state.nextTransaction
-            state.nextTransaction += 1
-            state.reads[transaction] = lent
-            return (lane, transaction)
-        }!
-        do {
-            try lane.send(
-                LaneHeader(
-                    .memoryRead, window: window, offset: offset, length: UInt64(buffer.count),
-                    transaction: transaction))
-        } catch {
-            // The receiver sees the same broken connection and gives up all reads.
-            lane.close()
-        }
-        return transaction
-    }
-
-    private func receive(from lane: Lane) throws {
+    /// Takes a connection of a lane and serves it until it ends or another one takes its place. Blocks; called by the
+    /// connection's own thread. Throws where the other end sent what no gateway sends.
+    func serve(_ connection: Lane, lane: Int, serial: UInt32) throws(TransportError) {
         let prefix = UnsafeMutableRawBufferPointer.allocate(byteCount: LaneRecord.prefixBytes, alignment: 64)
         defer { prefix.deallocate() }
-        let opening = try lane.receive(prefix: prefix)
-        guard opening.operation == .credit, opening.length >= UInt64(LaneHeader.readBlocksMax) else {
-            throw TransportError(.protocolViolation, "a lane did not begin with enough credits")
+        defer { connection.close() }
+        // Only a genuine record takes the lane from the connection it had: an opening alone could be a repeated one.
+        let opening = try connection.receive(prefix: prefix, milliseconds: NodeAgent.openingMilliseconds)
+        guard take(connection, lane, serial) else { return }
+        defer {
+            state.withLock { state in
+                state.slots[lane].isReceiving = false
+                state.slots[lane].connection = nil
+                state.requester.broke(lane)
+            }
         }
-        state.withLock { $0.readCredits = Int(opening.length) }
-        try lane.send(LaneHeader(.credit, length: 0))
+        try connection.send(LaneHeader(.credit))
+        try change(lane) { (requester) throws(FrameError) in try requester.opened(lane, opening) }
+        state.wake()
+        pump(lane)
         while true {
-            let header = try lane.receive(prefix: prefix)
+            let header = try connection.receive(prefix: prefix)
             switch header.operation {
-            case .completion: try complete(header, prefix: prefix, lane: lane)
+            case .completion: try complete(header, prefix, lane, connection)
             case .credit:
-                let isSane = state.withLock { state in
-                    state.writeCredits += Int(header.length)
-                    return state.writeCredits <= LaneCredit.writes
-                }
-                guard isSane else { throw TransportError(.protocolViolation, "more credits than writes") }
+                try change(lane) { (requester) throws(FrameError) in try requester.credited(lane, header) }
+                state.wake()
             case .memoryRead, .memoryWrite:
                 throw TransportError(.protocolViolation, "the gateway sent what only a node sends")
             }
+            // A credit may let go what waited for it.
+            pump(lane)
         }
     }
 
-    private func complete(_ header: LaneHeader, prefix: UnsafeMutableRawBufferPointer, lane: Lane) throws {
-        nonisolated(unsafe) let read = state.withLock { state in
-            nonisolated(unsafe) let read = state.reads[header.transaction]
-            return read
+    private func take(_ connection: Lane, _ lane: Int, _ serial: UInt32) -> Bool {
+        let before: Lane?? = state.withLock { state in
+            guard !state.isClosed, state.slots[lane].serial < serial else { return nil }
+            state.slots[lane].serial = serial
+            return .some(state.slots[lane].connection)
         }
-        guard let read, read.window == header.window, read.offset == header.offset,
-            header.length == min(UInt64(Limits.sealedBlockBytes), read.end - read.offset)
-        else { throw TransportError(.protocolViolation, "a completion that nobody asked for") }
-        try lane.receiveBlock(
-            prefix: prefix, into: UnsafeMutableRawBufferPointer(start: read.target, count: Int(header.length)))
-        state.withLock { state in
-            state.readCredits += 1
-            if read.offset + header.length == read.end {
-                state.reads[header.transaction] = nil
-            } else {
-                state.reads[header.transaction]!.offset += header.length
-                state.reads[header.transaction]!.target += Int(header.length)
+        guard let before else { return false }
+        before?.close()
+        return state.wait { state -> Bool? in
+            if state.isClosed || state.slots[lane].serial != serial { return false }
+            state.slots[lane].isAwaited = state.slots[lane].isReceiving || state.slots[lane].isSending
+            guard !state.slots[lane].isAwaited else { return nil }
+            state.slots[lane].connection = connection
+            state.slots[lane].isReceiving = true
+            return true
+        } ?? false
+    }
+
+    /// Ends the lanes' connections; others may take their place.
+    func cut() {
+        let connections = state.withLock { $0.slots.compactMap(\.connection) }
+        for connection in connections { connection.close() }
+    }
+
+    /// Ends the lanes for good; whoever waits for them gets an error.
+    func close() {
+        state.withLock { $0.isClosed = true }
+        cut()
+    }
+
+    private func change(
+        _ lane: Int, _ body: (inout LaneRequester) throws(FrameError) -> Void
+    ) throws(TransportError) {
+        do throws(FrameError) {
+            try state.quietly { state throws(FrameError) in try body(&state.requester) }
+        } catch {
+            throw TransportError(.protocolViolation, "a lane record was refused: \(error)")
+        }
+    }
+
+    /// Sends what is queued for a lane, unless somebody does already.
+    private func pump(_ lane: Int) {
+        var isFirst = true
+        while true {
+            let (work, isAwaited) = state.quietly { state -> ((Lane, [LaneRequester.Command])?, Bool) in
+                if isFirst, state.slots[lane].isSending { return (nil, false) }
+                var commands: [LaneRequester.Command] = []
+                if let connection = state.slots[lane].connection, !state.isClosed {
+                    while commands.count < Lane.batchMax, let command = state.requester.next(lane) {
+                        commands.append(command)
+                    }
+                    state.slots[lane].isSending = !commands.isEmpty
+                    if !commands.isEmpty { return ((connection, commands), false) }
+                }
+                state.slots[lane].isSending = false
+                return (nil, state.slots[lane].isAwaited)
+            }
+            guard let (connection, commands) = work else {
+                if isAwaited { state.wake() }
+                return
+            }
+            isFirst = false
+            let records = commands.map { command in
+                switch command {
+                case .read(let header): Lane.Record(header)
+                case .write(let header, let slot):
+                    Lane.Record(header, block: ring[lane * LaneCredit.writes + slot, count: Int(header.length)])
+                }
+            }
+            do {
+                try connection.send(records)
+            } catch {
+                // The receiver sees the same broken connection; the next one is asked again.
+                connection.close()
             }
         }
     }
 
+    private func complete(
+        _ header: LaneHeader, _ prefix: UnsafeMutableRawBufferPointer, _ lane: Int, _ connection: Lane
+    ) throws(TransportError) {
+        var target: UInt = 0
+        try change(lane) { (requester) throws(FrameError) in target = try requester.target(lane, header) }
+        try connection.receiveBlock(
+            prefix: prefix,
+            into: UnsafeMutableRawBufferPointer(
+                start: UnsafeMutableRawPointer(bitPattern: target), count: Int(header.length)))
+        if state.quietly({ $0.requester.completed(lane, header) }) { state.wake() }
+    }
+
     private var closed: ExecutorError { ExecutorError(.window, "the lane has ended") }
+}
+
+/// Room for sealed blocks, made once. Which of them is whose is the requester's to say.
+// A place is written by the thread that took it and read by the one that sends; the requester's lock is between.
+private final class Ring: @unchecked Sendable {
+    private let bytes: UnsafeMutableRawBufferPointer
+    let blocks: Int
+
+    init(blocks: Int) {
+        self.blocks = blocks
+        bytes = .allocate(byteCount: blocks * Limits.sealedBlockBytes, alignment: 4096)
+    }
+
+    deinit { bytes.deallocate() }
+
+    func put(_ block: UnsafeRawBufferPointer, at index: Int) {
+        UnsafeMutableRawBufferPointer(rebasing: bytes[(index * Limits.sealedBlockBytes)...]).copyMemory(from: block)
+    }
+
+    subscript(index: Int, count count: Int) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(
+            rebasing: bytes[index * Limits.sealedBlockBytes..<index * Limits.sealedBlockBytes + count])
+    }
 }

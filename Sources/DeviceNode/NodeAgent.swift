@@ -21,34 +21,16 @@ package final class NodeAgent: Sendable {
     private let makeRunner: RunnerFactory
     private let log: @Sendable (NodeEvent) -> Void
     private let memory: DeviceMemory
+    private let host: AgentHost
     private let state: Monitor<State>
     private let listener = Mutex<Listener?>(nil)
 
     private struct State {
-        var record: NodeRecord
-        var phase = Phase.free
-        /// The last lease that ended without its gateway's wish, and why: its frames are refused with that.
-        var ended: (fence: Fence, cause: ScrubCertificate.Cause)?
+        var keeper: DeviceKeeper
+        /// What works for the lease that the keeper holds.
+        var lease: ActiveLease?
         var isDraining = false
         var connections: [ObjectIdentifier: Socket] = [:]
-    }
-
-    private enum Phase {
-        case free
-        case leased(ActiveLease)
-        /// One thread is working on the device memory; all others wait.
-        case busy
-        /// Filled for a watched scrub; the second nonce has to come before the deadline.
-        case filled(ActiveLease, seed: [UInt8], deadline: UInt64)
-        /// The record could not be stored: no lease until the next start.
-        case faulty
-
-        var lease: ActiveLease? {
-            switch self {
-            case .leased(let lease), .filled(let lease, _, _): lease
-            case .free, .busy, .faulty: nil
-            }
-        }
     }
 
     /// A node that died during a lease scrubs here, before anyone can reach it.
@@ -63,12 +45,13 @@ package final class NodeAgent: Sendable {
         self.makeRunner = makeRunner
         measurements = try NodeMeasurements(identity: identity, configuration: configuration)
         memory = try DeviceMemory(byteCount: configuration.deviceBytes)
-        let record = try NodeRecord.load(configuration.stateFolder)
-        state = Monitor(State(record: record))
-        if let open = record.open {
-            state.withLock { $0.phase = .busy }
-            scrub(open, fence: record.fenceHighest, cause: .restart)
-        }
+        host = AgentHost(identity: identity, configuration: configuration, measurements: measurements)
+        let offer = DeviceKeeper.Offer(
+            node: identity.node, deviceBytes: UInt64(memory.byteCount), threads: UInt16(configuration.threads))
+        var keeper = DeviceKeeper(offer, record: try NodeRecord.load(configuration.stateFolder))
+        let first = keeper.start()
+        state = Monitor(State(keeper: keeper))
+        perform(first)
     }
 
     // MARK: Life of the process
@@ -91,23 +74,20 @@ package final class NodeAgent: Sendable {
 
     /// Ends what runs, scrubs, and closes. Comes back when the device is clean.
     package func shutdown() {
-        state.withLock { $0.isDraining = true }
-        listener.withLock { $0?.close() }
-        end(.shutdown) { _ in true }
-        let sockets = state.wait { state -> [Socket]? in
-            if case .busy = state.phase { return nil }
-            return Array(state.connections.values)
+        let outputs = state.withLock { state in
+            state.isDraining = true
+            return state.keeper.drain(now: clock.nanoseconds(), host: host)
         }
+        listener.withLock { $0?.close() }
+        perform(outputs)
+        let sockets = state.wait { $0.keeper.isBusy ? nil : Array($0.connections.values) }
         for socket in sockets ?? [] { socket.close() }
         log(.stopped)
     }
 
     /// Ends a lease whose time is over. Called often by the agent's own thread; a test calls it when it has moved the
     /// clock.
-    package func tick() {
-        let now = clock.nanoseconds()
-        end(.expiry) { $0.deadline <= now }
-    }
+    package func tick() { change { $0.tick(now: $1) } }
 
     private static let tickMilliseconds = 50
 
@@ -117,6 +97,11 @@ package final class NodeAgent: Sendable {
             if isOver != nil { return }
             tick()
         }
+    }
+
+    /// Tells the keeper what has happened, and does what it says.
+    private func change(_ event: (inout DeviceKeeper, UInt64) -> [DeviceKeeper.Output]) {
+        perform(state.withLock { event(&$0.keeper, clock.nanoseconds()) })
     }
 
     private func accept(_ listener: Listener) {
@@ -163,298 +148,132 @@ package final class NodeAgent: Sendable {
     }
 
     private func serveLane(_ socket: Socket, opening bytes: [UInt8]) {
-        let lease: ActiveLease? = state.withLock { state in
-            if case .leased(let lease) = state.phase { lease } else { nil }
-        }
-        guard let opening = Lane.Opening(bytes), let lease, lease.owns(opening) else {
+        let lease = state.withLock { $0.keeper.lanesAllowed == nil ? nil : $0.lease }
+        guard let opening = Lane.Opening(bytes), let lease, let lane = lease.lane(opening, over: socket) else {
             return log(.refused(Refusal(.noLane)))
         }
-        lease.windows.serve(
-            Lane(
-                socket, index: opening.lane, outgoing: .toGateway, control: lease.connection,
-                transcript: lease.transcript, fence: lease.fence))
+        do throws(TransportError) {
+            try lease.windows.serve(lane, lane: Int(opening.lane), serial: opening.serial)
+        } catch {
+            guard error.code == .protocolViolation else { return log(.connectionEnded(error.code)) }
+            log(.refused(Refusal(.frame)))
+            change { (keeper, _) in keeper.violated(lease.fence) }
+        }
     }
 
     private func serveControl(_ connection: ControlConnection) throws(TransportError) {
-        var session = Session(connection: connection)
-        defer { end(.disconnect) { $0.connection === connection } }
+        let link = host.add(connection)
+        defer {
+            state.withLock { $0.keeper.unlinked(link) }
+            host.remove(link)
+        }
         while true {
-            let frame = try connection.receive(milliseconds: session.holdsLease ? nil : Self.idleMilliseconds)
-            tick()
-            let answer: ControlMessage?
-            do throws(Refusal) {
-                answer = try handle(frame, &session)
+            let frame: ControlFrame
+            do throws(TransportError) {
+                frame = try connection.receive(milliseconds: Self.idleMilliseconds)
             } catch {
-                log(.refused(error))
-                answer = .error(error)
+                guard error.code == .timeout, state.withLock({ $0.keeper.isHolding(link) }) else { throw error }
+                continue
             }
-            if let answer {
-                try connection.send(ControlFrame(request: frame.request, fence: frame.fence, message: answer))
+            change { $0.received(frame, from: link, now: $1, host: host) }
+        }
+    }
+
+    // MARK: What the keeper says
+
+    private func perform(_ outputs: [DeviceKeeper.Output]) {
+        for output in outputs {
+            switch output {
+            case .send(let link, let frame):
+                // Where it cannot be sent, whoever reads this link sees the same.
+                try? host.connection(link)?.send(frame)
+            case .close(let link): host.connection(link)?.close()
+            case .begin(let grant, let fence, let link, let transcript):
+                let isMade = begin(grant, fence, link, transcript)
+                change { $0.began(isMade, now: $1) }
+            case .relink(let link, let transcript):
+                guard let connection = host.connection(link) else { continue }
+                state.withLock { $0.lease }?
+                    .relink(ActiveLease.Session(connection: connection, transcript: transcript))
+            case .load(let request, let program, let windows):
+                let answer = state.withLock { $0.lease }?.load(program, windows: windows)
+                change { (keeper, _) in keeper.loaded(request, answer ?? .error(Refusal(.noLease))) }
+            case .run(let program, let transaction, let arguments):
+                startThread { [self] in
+                    let answer = state.withLock { $0.lease }?.run(program, transaction, arguments)
+                    change { (keeper, _) in keeper.ran(transaction, answer ?? .error(Refusal(.noLease))) }
+                }
+            case .fill(let seed, let fence):
+                startThread { [self] in
+                    tearDown()
+                    memory.fill(ScrubPattern(seed: seed, fence: fence))
+                    change { $0.filled(now: $1) }
+                }
+            case .prove(let lease, let fence, let seed, let nonce):
+                startThread { [self] in certify(lease, fence: fence, cause: .gateway, seed: seed, nonce: nonce) }
+            case .scrub(let lease, let fence, let cause, let notice):
+                scrub(lease, fence: fence, cause: cause, notice: notice)
+            case .refused(let refusal): log(.refused(refusal))
             }
         }
     }
 
-    // MARK: Frames
-
-    /// What one control connection has proved so far.
-    private struct Session: ~Copyable {
-        let connection: ControlConnection
-        var attested: Attested?
-        var holdsLease = false
-
-        init(connection: ControlConnection) { self.connection = connection }
-    }
-
-    private struct Attested: ~Copyable {
-        let lease: LeaseID
-        let fence: Fence
-        let wrappingKey: WrappingKey
-        let transcript: Digest
-    }
-
-    /// nil where the answer comes later, from another thread.
-    private func handle(_ frame: ControlFrame, _ session: inout Session) throws(Refusal) -> ControlMessage? {
-        // HELLO alone is answered under any fence: it is how a gateway learns the highest one.
-        let highest = state.withLock { $0.record.fenceHighest }
-        guard frame.message == .hello || frame.fence >= highest else { throw Refusal(.staleFence) }
-        switch frame.message {
-        case .hello: return .welcome(welcome)
-        case .ping: return .pong
-        case .attest(let nonce, let lease):
-            return .evidence(try attest(nonce: nonce, lease: lease, fence: frame.fence, &session))
-        case .leaseGrant(let grant):
-            try self.grant(grant, fence: frame.fence, &session)
-            return .done
-        case .leaseRenew:
-            let lease = try lease(of: session.connection, frame.fence)
-            lease.renew(now: clock.nanoseconds())
-            return .done
-        case .leaseRevoke:
-            _ = try lease(of: session.connection, frame.fence)
-            end(.revoked) { $0.connection === session.connection }
-            return .done
-        case .windowMap(let table):
-            try lease(of: session.connection, frame.fence).map(table)
-            return .done
-        case .windowUnmap(let ids):
-            try lease(of: session.connection, frame.fence).unmap(ids)
-            return .done
-        case .programLoad(let program):
-            return .programLoaded(try lease(of: session.connection, frame.fence).load(program))
-        case .doorbell(let program, let transaction, let arguments):
-            let lease = try lease(of: session.connection, frame.fence)
-            return try ring(lease, program, transaction, arguments, request: frame.request)
-        case .scrubBegin(let seed):
-            try beginScrub(try lease(of: session.connection, frame.fence), seed: seed)
-            return .scrubFilled
-        case .scrubChallenge(let nonce):
-            return .scrubProof(try finishScrub(session.connection, frame.fence, nonce: nonce))
-        case .welcome, .evidence, .programLoaded, .complete, .scrubFilled, .scrubProof, .pong, .done, .error:
-            throw Refusal(.order)
-        }
-    }
-
-    private var welcome: Welcome {
-        let record = state.withLock { $0.record }
-        return Welcome(
-            node: identity.node, deviceBytes: UInt64(configuration.deviceBytes),
-            threads: UInt16(configuration.threads), fenceHighest: record.fenceHighest, lastScrub: record.lastScrub)
-    }
-
-    private func attest(
-        nonce: [UInt8], lease: LeaseID, fence: Fence, _ session: inout Session
-    ) throws(Refusal) -> Evidence {
-        guard !session.holdsLease else { throw Refusal(.order) }
-        guard fence > state.withLock({ $0.record.fenceHighest }) else { throw Refusal(.staleFence) }
-        let key = WrappingKey.generate()
-        func evidence(_ signature: [UInt8]) -> Evidence {
-            Evidence(
-                node: identity.node, level: .software, deviceBytes: UInt64(configuration.deviceBytes),
-                wrappingKey: key.publicKey, measurements: measurements.list, signature: signature)
-        }
-        let transcript = session.connection.transcript(
-            isClient: false, nonce: nonce, fence: fence, lease: lease, claims: evidence([]))
-        let signed = evidence(identity.attestationKey.sign(transcript.message))
-        session.attested = Attested(lease: lease, fence: fence, wrappingKey: key, transcript: transcript.hash)
-        return signed
-    }
-
-    private func grant(_ grant: LeaseGrant, fence: Fence, _ session: inout Session) throws(Refusal) {
-        guard let attested = session.attested.take(), attested.lease == grant.lease, attested.fence == fence else {
-            throw Refusal(.order)
-        }
-        guard grant.deviceBytes <= UInt64(memory.byteCount) else { throw Refusal(.deviceMemory) }
-        try LeaseReceipt(identity: identity).check(
-            grant.receipt, run: grant.run, lease: grant.lease, fence: fence, evidence: attested.transcript)
-        let runKey: SecretBytes
+    private func begin(_ grant: LeaseGrant, _ fence: Fence, _ link: UInt64, _ transcript: Digest) -> Bool {
+        guard let connection = host.connection(link) else { return false }
         do {
-            runKey = try attested.wrappingKey.unwrap(grant.wrappedRunKey)
-        } catch {
-            throw Refusal(.runKey)
-        }
-        try takeDevice(for: grant, fence: fence)
-        let lease = ActiveLease(
-            grant: grant, fence: fence, connection: session.connection, transcript: attested.transcript,
-            now: clock.nanoseconds())
-        do {
-            lease.adopt(
-                try makeRunner(
-                    RunnerContext(
-                        memory: memory, windows: lease.windows, run: grant.run, fence: fence, attempt: grant.attempt,
-                        threads: configuration.threads), runKey))
-        } catch {
-            scrub(NodeRecord.Lease(run: grant.run, lease: grant.lease), fence: fence, cause: .violation)
-            throw Refusal(.deviceMemory)
-        }
-        state.withLock { $0.phase = .leased(lease) }
-        session.holdsLease = true
-        log(.leased(run: grant.run, lease: grant.lease, fence: fence))
-    }
-
-    /// Ends the lease that is, scrubs after it, and stores the new fence. The phase is `busy` afterwards.
-    private func takeDevice(for grant: LeaseGrant, fence: Fence) throws(Refusal) {
-        while true {
-            end(.takeover) { $0.fence < fence }
-            let taken: Bool? = try state.wait { state throws(Refusal) -> Bool? in
-                guard !state.isDraining else { throw Refusal(.draining) }
-                guard fence > state.record.fenceHighest else { throw Refusal(.staleFence) }
-                switch state.phase {
-                case .busy: return nil
-                case .faulty: throw Refusal(.storage)
-                case .leased, .filled: return false
-                case .free:
-                    var record = state.record
-                    record.fenceHighest = fence
-                    record.open = NodeRecord.Lease(run: grant.run, lease: grant.lease)
-                    do {
-                        try record.save(configuration.stateFolder)
-                    } catch {
-                        throw Refusal(.storage)
-                    }
-                    state.record = record
-                    state.phase = .busy
-                    return true
+            let session = ActiveLease.Session(connection: connection, transcript: transcript)
+            let lease = try host.beginLease(link, fence: fence, transcript: transcript) { runKey in
+                try ActiveLease(grant, fence: fence, session: session) { windows in
+                    try makeRunner(
+                        RunnerContext(
+                            memory: memory, windows: windows, run: grant.run, fence: fence, attempt: grant.attempt,
+                            threads: configuration.threads), runKey)
                 }
             }
-            if taken == true { return }
+            state.withLock { $0.lease = lease }
+        } catch {
+            return false
         }
-    }
-
-    private func lease(of connection: ControlConnection, _ fence: Fence) throws(Refusal) -> ActiveLease {
-        let (lease, ended) = state.withLock { state -> (ActiveLease?, ScrubCertificate.Cause?) in
-            if case .leased(let lease) = state.phase { return (lease, nil) }
-            return (nil, state.ended.flatMap { $0.fence == fence ? $0.cause : nil })
-        }
-        guard let lease, lease.connection === connection, lease.fence == fence else {
-            throw Refusal(ended?.refusal ?? .noLease)
-        }
-        return lease
-    }
-
-    private func ring(
-        _ lease: ActiveLease, _ program: UInt32, _ transaction: UInt64, _ arguments: [UInt8], request: UInt64
-    ) throws(Refusal) -> ControlMessage? {
-        if let answer = try lease.begin(transaction) { return answer }
-        startThread { [self] in
-            let answer = lease.run(program, transaction, arguments)
-            if case .error(let refusal) = answer { log(.refused(refusal)) }
-            try? lease.connection.send(ControlFrame(request: request, fence: lease.fence, message: answer))
-        }
-        return nil
+        log(.leased(run: grant.run, lease: grant.lease, fence: fence))
+        return true
     }
 
     // MARK: Scrub
 
-    /// Ends the lease that `condition` picks, if it does, and scrubs unwatched.
-    private func end(_ cause: ScrubCertificate.Cause, where condition: (ActiveLease) -> Bool) {
-        let ended: ActiveLease? = state.withLock { state in
-            switch state.phase {
-            case .leased(let lease) where condition(lease): break
-            case .filled(let lease, _, let deadline)
-            where cause == .expiry ? deadline <= clock.nanoseconds() : condition(lease): break
-            default: return nil
-            }
-            guard let lease = state.phase.lease else { return nil }
-            state.phase = .busy
-            state.ended = (lease.fence, cause)
-            return lease
-        }
-        guard let ended else { return }
-        if cause != .disconnect, cause != .revoked {
+    private func tearDown() {
+        state.withLock { $0.lease }?.tearDown()
+        state.withLock { $0.lease = nil }
+    }
+
+    /// The whole scrub without a gateway.
+    private func scrub(_ lease: NodeRecord.Lease, fence: Fence, cause: ScrubCertificate.Cause, notice: UInt64?) {
+        if let connection = notice.flatMap(host.connection) {
             // On a thread of its own: a gateway that reads nothing must not hold up the end of its lease.
             startThread {
-                try? ended.connection.send(
-                    ControlFrame(request: 0, fence: ended.fence, message: .error(Refusal(cause.refusal))))
+                try? connection.send(ControlFrame(request: 0, fence: fence, message: .error(Refusal(cause.refusal))))
             }
         }
-        ended.tearDown()
-        scrub(NodeRecord.Lease(run: ended.run, lease: ended.lease), fence: ended.fence, cause: cause)
-    }
-
-    private func beginScrub(_ lease: ActiveLease, seed: [UInt8]) throws(Refusal) {
-        let mayGo = state.withLock { state in
-            guard case .leased(let current) = state.phase, current === lease else { return false }
-            state.phase = .busy
-            return true
-        }
-        guard mayGo else { throw Refusal(.noLease) }
-        lease.tearDown()
-        memory.fill(ScrubPattern(seed: seed, fence: lease.fence))
-        let deadline = clock.nanoseconds() + lease.ttlNanoseconds
-        state.withLock { $0.phase = .filled(lease, seed: seed, deadline: deadline) }
-    }
-
-    private func finishScrub(
-        _ connection: ControlConnection, _ fence: Fence, nonce: [UInt8]
-    ) throws(Refusal) -> ScrubCertificate {
-        let filled: (ActiveLease, [UInt8])? = state.withLock { state in
-            guard case .filled(let lease, let seed, _) = state.phase, lease.connection === connection,
-                lease.fence == fence
-            else { return nil }
-            state.phase = .busy
-            return (lease, seed)
-        }
-        guard let (lease, seed) = filled else { throw Refusal(.scrub) }
-        let certificate = certify(
-            NodeRecord.Lease(run: lease.run, lease: lease.lease), fence: fence, cause: .gateway, seed: seed,
-            nonce: nonce)
-        guard let certificate else { throw Refusal(.storage) }
-        return certificate
-    }
-
-    /// The whole scrub without a gateway. The phase is `busy` before and `free` after.
-    private func scrub(_ lease: NodeRecord.Lease, fence: Fence, cause: ScrubCertificate.Cause) {
+        tearDown()
         let seed = RandomBytes.array(ScrubPattern.seedBytes)
         memory.fill(ScrubPattern(seed: seed, fence: fence))
-        _ = certify(lease, fence: fence, cause: cause, seed: seed, nonce: RandomBytes.array(ScrubPattern.seedBytes))
+        certify(lease, fence: fence, cause: cause, seed: seed, nonce: RandomBytes.array(ScrubPattern.seedBytes))
     }
 
-    /// Proves filled memory, zeroes it and stores the certificate; then the device is free.
+    /// Proves filled memory, zeroes it and signs the certificate; when that is durable, the device is free.
     private func certify(
         _ lease: NodeRecord.Lease, fence: Fence, cause: ScrubCertificate.Cause, seed: [UInt8], nonce: [UInt8]
-    ) -> ScrubCertificate? {
+    ) {
         let proof = memory.prove(nonce: nonce, fence: fence)
         memory.zero()
+        host.endLease()
         let certificate = ScrubCertificate(
             node: identity.node, run: lease.run, lease: lease.lease, fence: fence, cause: cause,
             deviceBytes: UInt64(memory.byteCount), seed: seed, nonce: nonce, proof: proof, agent: measurements.agent,
             signedBy: identity.attestationKey)
-        let isStored = state.withLock { state in
-            var record = state.record
-            record.open = nil
-            record.lastScrub = certificate
-            do {
-                try record.save(configuration.stateFolder)
-                state.record = record
-                state.phase = .free
-                return true
-            } catch {
-                state.phase = .faulty
-                return false
-            }
-        }
+        let outputs = state.withLock { $0.keeper.scrubbed(certificate, now: clock.nanoseconds(), host: host) }
+        let isStored = state.withLock { $0.keeper.record.lastScrub == certificate }
         log(isStored ? .scrubbed(lease: lease.lease, fence: fence, cause: cause) : .recordLost)
-        return isStored ? certificate : nil
+        perform(outputs)
     }
 }
 
@@ -517,18 +336,6 @@ extension [UInt8] {
             let count = try result.get()
             guard count > 0 else { throw TransportError(.closed, "the peer closed the connection") }
             filled += count
-        }
-    }
-}
-
-extension ScrubCertificate.Cause {
-    /// What a holder whose lease ended for this reason is told.
-    fileprivate var refusal: Refusal.Code {
-        switch self {
-        case .takeover: .staleFence
-        case .expiry: .leaseExpired
-        case .shutdown: .draining
-        case .gateway, .disconnect, .restart, .revoked, .violation: .noLease
         }
     }
 }

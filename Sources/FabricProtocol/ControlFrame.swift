@@ -89,6 +89,7 @@ package enum ControlOperation: UInt8, CaseIterable, Sendable {
     case pong = 19
     case done = 20
     case error = 21
+    case leaseResume = 22
 }
 
 package enum ControlMessage: Equatable, Sendable {
@@ -100,6 +101,9 @@ package enum ControlMessage: Equatable, Sendable {
     case leaseGrant(LeaseGrant)
     case leaseRenew
     case leaseRevoke
+    /// Goes on with a lease over another connection, on which the node has just been attested again for the same lease and
+    /// fence. The proof is `LeaseResumption.proof` over that connection's transcript.
+    case leaseResume(proof: [UInt8])
     case windowMap(WindowTable)
     case windowUnmap([UInt16])
     case programLoad([UInt8])
@@ -128,6 +132,7 @@ package enum ControlMessage: Equatable, Sendable {
         case .leaseGrant: .leaseGrant
         case .leaseRenew: .leaseRenew
         case .leaseRevoke: .leaseRevoke
+        case .leaseResume: .leaseResume
         case .windowMap: .windowMap
         case .windowUnmap: .windowUnmap
         case .programLoad: .programLoad
@@ -167,7 +172,7 @@ package enum ControlMessage: Equatable, Sendable {
         case .complete(let transaction, let result):
             writer.integer(transaction)
             writer.blob(result)
-        case .scrubBegin(let bytes), .scrubChallenge(let bytes): writer.fixed(bytes)
+        case .scrubBegin(let bytes), .scrubChallenge(let bytes), .leaseResume(let bytes): writer.fixed(bytes)
         case .scrubProof(let certificate): writer.blob(certificate.bytes)
         case .ping(let payload): writer.blob(payload)
         case .error(let refusal): refusal.write(into: &writer)
@@ -183,6 +188,7 @@ package enum ControlMessage: Equatable, Sendable {
         case .leaseGrant: self = .leaseGrant(try LeaseGrant(reading: &reader))
         case .leaseRenew: self = .leaseRenew
         case .leaseRevoke: self = .leaseRevoke
+        case .leaseResume: self = .leaseResume(proof: try reader.fixed(LeaseResumption.proofBytes))
         case .windowMap: self = .windowMap(try WindowTable(reading: &reader))
         case .windowUnmap:
             let count = try reader.integer(in: UInt16(1)...UInt16(Limits.windowsMax))
@@ -288,6 +294,8 @@ package struct LeaseGrant: Equatable, Sendable {
     /// Which try of the run this is; part of the key of spilled blocks.
     package let attempt: UInt32
     package let ttlMilliseconds: UInt32
+    /// Over how many connections windows are reached; which one a block takes follows from its place.
+    package let lanes: UInt8
     package let deviceBytes: UInt64
     /// Proof that the decision to lease is durable in the trail; the node checks it itself.
     package let receipt: [UInt8]
@@ -295,13 +303,14 @@ package struct LeaseGrant: Equatable, Sendable {
     package let wrappedRunKey: [UInt8]
 
     package init(
-        lease: LeaseID, run: RunID, attempt: UInt32, ttlMilliseconds: UInt32, deviceBytes: UInt64, receipt: [UInt8],
-        wrappedRunKey: [UInt8]
+        lease: LeaseID, run: RunID, attempt: UInt32, ttlMilliseconds: UInt32, lanes: UInt8, deviceBytes: UInt64,
+        receipt: [UInt8], wrappedRunKey: [UInt8]
     ) {
         self.lease = lease
         self.run = run
         self.attempt = attempt
         self.ttlMilliseconds = ttlMilliseconds
+        self.lanes = lanes
         self.deviceBytes = deviceBytes
         self.receipt = receipt
         self.wrappedRunKey = wrappedRunKey
@@ -312,6 +321,7 @@ package struct LeaseGrant: Equatable, Sendable {
         writer.text(run.text)
         writer.integer(attempt)
         writer.integer(ttlMilliseconds)
+        writer.integer(lanes)
         writer.integer(deviceBytes)
         writer.blob(receipt)
         writer.fixed(wrappedRunKey)
@@ -322,6 +332,7 @@ package struct LeaseGrant: Equatable, Sendable {
         run = try reader.identifier()
         attempt = try reader.integer()
         ttlMilliseconds = try reader.integer(in: Self.ttlMilliseconds)
+        lanes = try reader.integer(in: 1...UInt8(Limits.lanesMax))
         deviceBytes = try reader.deviceBytes()
         receipt = try reader.blob(max: Self.receiptBytesMax)
         wrappedRunKey = try reader.fixed(Self.wrappedKeyBytes)
@@ -350,8 +361,10 @@ package struct Refusal: Error, Equatable, Sendable, CustomStringConvertible {
         case scrub = 17
         case draining = 18
         case storage = 19
+        /// Whoever asked to go on with a lease is not who was granted it.
+        case proof = 20
         /// The record is in the trail, but too few of the witnesses that the node asks for have seen it.
-        case unwitnessed = 20
+        case unwitnessed = 21
     }
 
     package let code: Code

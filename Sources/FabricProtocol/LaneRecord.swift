@@ -9,7 +9,9 @@ package enum LaneOperation: UInt8, CaseIterable, Sendable {
     case completion = 2
     /// Node → gateway: one sealed block to be stored. Posted; a credit comes back when it is stored.
     case memoryWrite = 3
-    /// Gives the other end `length` more blocks that it may have in flight.
+    /// Opens a lane in each direction. Gateway → node: `length` blocks of answers it may be asked for at once, and the
+    /// last write it stored. Node → gateway: zero.
+    /// Later, gateway → node: all writes up to `transaction` are stored.
     case credit = 4
 
     var carriesBlock: Bool { self == .completion || self == .memoryWrite }
@@ -34,7 +36,7 @@ package struct LaneHeader: Equatable, Sendable {
     package var transaction: UInt64
 
     package init(
-        _ operation: LaneOperation, window: UInt16 = 0, offset: UInt64 = 0, length: UInt64, transaction: UInt64 = 0
+        _ operation: LaneOperation, window: UInt16 = 0, offset: UInt64 = 0, length: UInt64 = 0, transaction: UInt64 = 0
     ) {
         self.operation = operation
         self.window = window
@@ -98,8 +100,8 @@ package struct LaneHeader: Equatable, Sendable {
             }
         guard lengths.contains(length) else { throw FrameError(.range, at: 32, "a length is out of its range") }
         if operation == .credit {
-            guard window == 0, offset == 0, transaction == 0 else {
-                throw FrameError(.range, at: 24, "a credit names a window, an offset or a transaction")
+            guard window == 0, offset == 0 else {
+                throw FrameError(.range, at: 24, "a credit names a window or an offset")
             }
         } else {
             guard offset < Window.byteCountMax, offset.isMultiple(of: block) else {
@@ -110,7 +112,8 @@ package struct LaneHeader: Equatable, Sendable {
     }
 }
 
-/// How many blocks may be in flight in each direction; bounds what a peer can make the other end hold.
+/// How many blocks may be in flight on one lane, for each class; bounds what a peer can make the other end hold, and a
+/// class that is used up does not hold up the other.
 package enum LaneCredit {
     package static let reads = 64
     package static let writes = 32
@@ -132,18 +135,28 @@ package enum LaneRecord {
     package static let prefixBytes = LaneHeader.byteCount + 2 * Limits.tagBytes
     /// A lane has new keys long before AES-GCM's bounds matter; at this count it refuses to go on.
     package static let countMax: UInt64 = 1 << 32
+    /// After so many carried bytes a gateway opens the lane anew, with fresh keys: a quarter of the 256 GiB that one key
+    /// may see.
+    package static let keyBytesMax: UInt64 = 64 << 30
 
     package static let keyLabel = "EXPORTER-sekisho-lane-v1"
     package static let tokenLabel = "EXPORTER-sekisho-lane-token-v1"
 
-    /// The exporter context of a lane's key: the attestation transcript's hash ‖ lane ‖ direction.
-    package static func keyContext(transcript: Digest, lane: UInt16, direction: LaneDirection) -> [UInt8] {
-        tokenContext(transcript: transcript, lane: lane) + [direction.rawValue]
+    /// The exporter context of a lane's key: the attestation transcript's hash ‖ lane ‖ serial number of the lane's
+    /// connection ‖ direction. No two connections have the same.
+    package static func keyContext(
+        transcript: Digest, lane: UInt16, serial: UInt32, direction: LaneDirection
+    ) -> [UInt8] {
+        tokenContext(transcript: transcript, lane: lane, serial: serial) + [direction.rawValue]
     }
 
     /// The exporter context of the 32 bytes with which a lane's TCP connection names its session.
-    package static func tokenContext(transcript: Digest, lane: UInt16) -> [UInt8] {
-        transcript.bytes + [UInt8(lane >> 8), UInt8(truncatingIfNeeded: lane)]
+    package static func tokenContext(transcript: Digest, lane: UInt16, serial: UInt32) -> [UInt8] {
+        var writer = WireWriter()
+        writer.digest(transcript)
+        writer.integer(lane)
+        writer.integer(serial)
+        return writer.bytes
     }
 }
 

@@ -91,11 +91,13 @@ package struct ScrubCertificate: Equatable, Sendable {
         case gateway = 1
         case expiry = 2
         case takeover = 3
+        /// Of certificates from when a cut ended a lease at once.
         case disconnect = 4
         case shutdown = 5
         /// The node had died during the lease and scrubbed at its next start.
         case restart = 6
         case revoked = 7
+        /// A forged lane record, or a lease that could not begin.
         case violation = 8
     }
 

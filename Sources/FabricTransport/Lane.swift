@@ -6,27 +6,52 @@ package import Vocabulary
 
 /// One sealed lane over a TCP connection of its own. Any thread may send; one thread receives.
 package final class Lane: Sendable {
-    /// What a lane's connection starts with: a magic word, the lane's index and the session's token.
+    /// What a lane's connection starts with: a magic word, the lane's index, the connection's serial number within the
+    /// lease, and the session's token.
     package struct Opening: Equatable, Sendable {
         package static let magic = Array("SKSHLANE".utf8)
-        package static let byteCount = 8 + 2 + 32
+        package static let byteCount = 8 + 2 + 4 + 32
 
         package let lane: UInt16
+        /// Grows with every connection of a lease's lanes.
+        package let serial: UInt32
         /// From the control channel's exporter; nobody else can know it.
         package let token: [UInt8]
 
-        package init(lane: UInt16, token: [UInt8]) {
+        package init(lane: UInt16, serial: UInt32, token: [UInt8]) {
             precondition(token.count == 32)
             self.lane = lane
+            self.serial = serial
             self.token = token
         }
 
-        package var bytes: [UInt8] { Self.magic + [UInt8(lane >> 8), UInt8(truncatingIfNeeded: lane)] + token }
+        package var bytes: [UInt8] {
+            var writer = WireWriter()
+            writer.fixed(Self.magic)
+            writer.integer(lane)
+            writer.integer(serial)
+            writer.fixed(token)
+            return writer.bytes
+        }
 
         package init?(_ bytes: [UInt8]) {
-            guard bytes.count == Self.byteCount, Array(bytes[..<8]) == Self.magic else { return nil }
-            lane = UInt16(bytes[8]) << 8 | UInt16(bytes[9])
-            token = Array(bytes[10...])
+            var reader = WireReader(bytes)
+            guard bytes.count == Self.byteCount, let magic = try? reader.fixed(Self.magic.count), magic == Self.magic,
+                let lane = try? reader.integer(UInt16.self), let serial = try? reader.integer(UInt32.self),
+                let token = try? reader.fixed(32)
+            else { return nil }
+            self.init(lane: lane, serial: serial, token: token)
+        }
+    }
+
+    /// One record to send, with the sealed block it carries; empty where it carries none.
+    package struct Record {
+        let header: LaneHeader
+        let block: UnsafeRawBufferPointer
+
+        package init(_ header: LaneHeader, block: UnsafeRawBufferPointer = .init(start: nil, count: 0)) {
+            self.header = header
+            self.block = block
         }
     }
 
@@ -48,16 +73,19 @@ package final class Lane: Sendable {
     private let sender: Mutex<Sender>
     private let opener: Mutex<LaneOpener>
 
-    /// `outgoing` is the direction of what this end sends. Keys come from the control channel under the transcript.
+    /// `outgoing` is the direction of what this end sends. A connection on which nothing is acknowledged for
+    /// `unheardMilliseconds` ends. Keys come from the control channel under the transcript.
     package init(
-        _ socket: Socket, index: UInt16, outgoing: LaneDirection, control: ControlConnection, transcript: Digest,
-        fence: Fence
+        _ socket: Socket, index: UInt16, serial: UInt32, outgoing: LaneDirection, control: ControlConnection,
+        transcript: Digest, fence: Fence, unheardMilliseconds: Int
     ) {
         self.socket = socket
+        socket.useLaneSettings(unheardMilliseconds: unheardMilliseconds)
         func key(_ direction: LaneDirection) -> SecretBytes {
             control.export(
                 label: LaneRecord.keyLabel,
-                context: LaneRecord.keyContext(transcript: transcript, lane: index, direction: direction))
+                context: LaneRecord.keyContext(
+                    transcript: transcript, lane: index, serial: serial, direction: direction))
         }
         let incoming: LaneDirection = outgoing == .toNode ? .toGateway : .toNode
         sender = Mutex(
@@ -73,17 +101,24 @@ package final class Lane: Sendable {
     package func close() { socket.close() }
 
     /// Sends a record that carries no block.
-    package func send(_ header: LaneHeader) throws(TransportError) {
-        try send([header], blocks: UnsafeRawBufferPointer(start: nil, count: 0))
+    package func send(_ header: LaneHeader) throws(TransportError) { try send([Record(header)]) }
+
+    /// Sends an empty record if nothing else is on its way, so that a connection which was cut without a word is noticed.
+    /// Never blocks.
+    package func probe() {
+        _ = sender.withLockIfAvailable { sender in
+            guard socket.isIdle, let count = try? sender.seal([Record(LaneHeader(.credit))]) else { return }
+            try? socket.writeAll(UnsafeMutableBufferPointer(rebasing: sender.parts[..<count]))
+        }
     }
 
-    /// Sends up to `batchMax` records whose blocks lie back to back in `blocks`.
-    package func send(_ headers: [LaneHeader], blocks: UnsafeRawBufferPointer) throws(TransportError) {
-        precondition(headers.count <= Self.batchMax)
+    /// Sends up to `batchMax` records by one system call.
+    package func send(_ records: [Record]) throws(TransportError) {
+        precondition(records.count <= Self.batchMax)
         let result: Result<Void, TransportError> = sender.withLock { sender in
             Result { () throws(TransportError) in
                 do {
-                    let count = try sender.seal(headers, blocks: blocks)
+                    let count = try sender.seal(records)
                     try socket.writeAll(UnsafeMutableBufferPointer(rebasing: sender.parts[..<count]))
                 } catch let error as FrameError {
                     throw TransportError(error)
@@ -100,8 +135,15 @@ package final class Lane: Sendable {
     /// Waits for the next record. Where it carries a block, `receiveBlock` must follow.
     ///
     /// `prefix` is scratch space of `LaneRecord.prefixBytes` that keeps the block's tag for `receiveBlock`.
-    package func receive(prefix: UnsafeMutableRawBufferPointer) throws(TransportError) -> LaneHeader {
-        try socket.readAll(into: prefix)
+    /// `milliseconds` nil waits for ever.
+    package func receive(
+        prefix: UnsafeMutableRawBufferPointer, milliseconds: Int? = nil
+    ) throws(TransportError) -> LaneHeader {
+        if let milliseconds {
+            try socket.readAll(into: prefix, milliseconds: milliseconds)
+        } else {
+            try socket.readAll(into: prefix)
+        }
         let result: Result<LaneHeader, FrameError> = opener.withLock { opener in
             Result { () throws(FrameError) in try opener.open(UnsafeRawBufferPointer(prefix)) }
         }
@@ -127,24 +169,21 @@ extension Lane.Sender: @unchecked Sendable {}
 
 extension Lane.Sender {
     /// Fills `parts` with prefixes and block bodies in turn; gives how many parts there are.
-    fileprivate mutating func seal(_ headers: [LaneHeader], blocks: UnsafeRawBufferPointer) throws(FrameError) -> Int {
+    fileprivate mutating func seal(_ records: [Lane.Record]) throws(FrameError) -> Int {
         var count = 0
-        var offset = 0
-        for (index, header) in headers.enumerated() {
-            let start = index * LaneRecord.prefixBytes
-            let prefix = UnsafeMutableRawBufferPointer(rebasing: prefixes[start..<start + LaneRecord.prefixBytes])
-            let carried = header.operation == .completion || header.operation == .memoryWrite ? Int(header.length) : 0
-            let body = max(0, carried - Limits.tagBytes)
-            let tag = UnsafeRawBufferPointer(rebasing: blocks[offset + body..<offset + carried])
-            try sealer.seal(header, blockTag: tag, into: prefix)
+        for (index, record) in records.enumerated() {
+            let prefix = UnsafeMutableRawBufferPointer(
+                rebasing: prefixes[index * LaneRecord.prefixBytes..<(index + 1) * LaneRecord.prefixBytes])
+            let body = max(0, record.block.count - Limits.tagBytes)
+            let tag = UnsafeRawBufferPointer(rebasing: record.block[body...])
+            try sealer.seal(record.header, blockTag: tag, into: prefix)
             parts[count] = iovec(iov_base: prefix.baseAddress, iov_len: prefix.count)
             count += 1
             if body > 0 {
                 parts[count] = iovec(
-                    iov_base: UnsafeMutableRawPointer(mutating: blocks.baseAddress! + offset), iov_len: body)
+                    iov_base: UnsafeMutableRawPointer(mutating: record.block.baseAddress!), iov_len: body)
                 count += 1
             }
-            offset += carried
         }
         return count
     }

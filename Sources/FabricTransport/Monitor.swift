@@ -36,6 +36,18 @@ package final class Monitor<Value: ~Copyable>: @unchecked Sendable {
         return try body(&value)
     }
 
+    /// Lends the value; nobody is woken. For changes that nobody waits for.
+    package func quietly<Result: ~Copyable, Failure: Error>(
+        _ body: (inout Value) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        return try body(&value)
+    }
+
+    /// Makes all waiters look again.
+    package func wake() { pthread_cond_broadcast(condition) }
+
     /// Waits until `body` gives something; nil when the time is over before that.
     package func wait<Result, Failure: Error>(
         milliseconds: Int? = nil, _ body: (inout Value) throws(Failure) -> Result?

@@ -66,6 +66,22 @@ package final class Socket: Sendable {
 
     package func close() { shutdown(descriptor, Int32(SHUT_RDWR)) }
 
+    /// CUBIC, where the kernel has it: BBR paces, which halves what a local network carries. Ends by itself when what was
+    /// sent is not acknowledged for so long.
+    func useLaneSettings(unheardMilliseconds: Int) {
+        var limit = UInt32(clamping: unheardMilliseconds)
+        setsockopt(
+            descriptor, Int32(IPPROTO_TCP), TCP_USER_TIMEOUT, &limit, socklen_t(MemoryLayout<UInt32>.size))
+        let algorithm = Array("cubic".utf8)
+        setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_CONGESTION, algorithm, socklen_t(algorithm.count))
+    }
+
+    /// Whether everything that was sent is acknowledged.
+    var isIdle: Bool {
+        var waiting: Int32 = 0
+        return ioctl(descriptor, UInt(TIOCOUTQ), &waiting) == 0 && waiting == 0
+    }
+
     /// Takes whatever has come, at least one byte; 0 when the peer has closed. `milliseconds` nil waits for ever.
     package func readSome(
         into buffer: UnsafeMutableRawBufferPointer, milliseconds: Int? = nil
@@ -95,11 +111,35 @@ package final class Socket: Sendable {
         }
     }
 
+    /// The same, with a bound on the wait for each piece.
+    func readAll(into buffer: UnsafeMutableRawBufferPointer, milliseconds: Int) throws(TransportError) {
+        var filled = 0
+        while filled < buffer.count {
+            let count = try readSome(
+                into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]), milliseconds: milliseconds)
+            guard count > 0 else { throw TransportError(.closed, "the connection ended") }
+            filled += count
+        }
+    }
+
     package func writeAll(_ bytes: [UInt8]) throws(TransportError) {
         let result = bytes.withUnsafeBytes { bytes in
             withUnsafeTemporaryAllocation(of: iovec.self, capacity: 1) { parts in
                 // The call only reads; the structure has no const.
                 parts[0] = iovec(iov_base: UnsafeMutableRawPointer(mutating: bytes.baseAddress), iov_len: bytes.count)
+                return Result { () throws(TransportError) in try writeAll(parts) }
+            }
+        }
+        try result.get()
+    }
+
+    /// Sends a part of some bytes.
+    package func writeAll(_ bytes: [UInt8], range: Range<Int>) throws(TransportError) {
+        let result = bytes.withUnsafeBytes { bytes in
+            withUnsafeTemporaryAllocation(of: iovec.self, capacity: 1) { parts in
+                parts[0] = iovec(
+                    iov_base: UnsafeMutableRawPointer(mutating: bytes.baseAddress! + range.lowerBound),
+                    iov_len: range.count)
                 return Result { () throws(TransportError) in try writeAll(parts) }
             }
         }

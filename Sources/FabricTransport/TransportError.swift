@@ -4,7 +4,7 @@ internal import Sealing
 /// Why a connection cannot be made or cannot go on.
 package struct TransportError: Error, Equatable, Sendable, CustomStringConvertible {
     package enum Code: String, Sendable {
-        case unreachable, timeout, closed, certificate, protocolViolation = "protocol-violation", unavailable
+        case unreachable, timeout, closed, certificate, corrupted, protocolViolation = "protocol-violation", unavailable
     }
 
     package let code: Code
@@ -19,7 +19,8 @@ package struct TransportError: Error, Equatable, Sendable, CustomStringConvertib
     init(_ error: TLSError) {
         switch error.code {
         case .certificate: self.init(.certificate, "the peer's certificate was refused: \(error.publicDescription)")
-        case .protocol: self.init(.protocolViolation, error.publicDescription)
+        // Whoever is between the two ends can cause it: no more than a cut.
+        case .protocol: self.init(.corrupted, error.publicDescription)
         case .malformed, .unavailable: self.init(.unavailable, error.publicDescription)
         }
     }

@@ -37,7 +37,7 @@ package final class Fabric: Sendable {
         switch result {
         case .success(let session):
             pool.apply(.attested, .reserved, to: id)
-            return AttestedNode(session, pool: pool, timing: timing)
+            return AttestedNode(session, pool: pool, timing: timing, tls: tls)
         case .failure(let error):
             if error.code == .evidence {
                 pool.quarantine(id, code: error.code.rawValue, index: error.index, fence: nil)
@@ -60,8 +60,10 @@ package final class Fabric: Sendable {
                 let session = try attestation(of: status.node, lease: Self.inspection, fence: nil)
                 defer { session.connection.close() }
                 guard let fence = quarantine.fence else { return ScrubCertificate?.none }
-                guard let scrub = session.welcome.lastScrub, scrub.fence >= fence,
-                    scrub.isGood(of: session)
+                // A fence is durable on the node before its lease is anything: what it never stored it never had.
+                let owed = min(fence, session.welcome.fenceHighest)
+                guard owed > Fence(0) else { return ScrubCertificate?.none }
+                guard let scrub = session.welcome.lastScrub, scrub.fence >= owed, scrub.isGood(of: session)
                 else { throw FabricError(.scrubUnproven, "the node shows no scrub of its last lease") }
                 return scrub
             }
@@ -124,9 +126,7 @@ package final class Fabric: Sendable {
         _ node: FabricNode, lease: LeaseID, fence asked: Fence?, over call: inout Handshake
     ) throws(FabricError) -> AttestedSession {
         let connection = call.connection
-        guard connection.peerCertificate == node.enrolment.certificate else {
-            throw FabricError(.untrustedPeer, "not the certificate that this node was enrolled with")
-        }
+        try node.checkCertificate(of: connection)
         guard case .welcome(let welcome) = try call.ask(.hello, fence: asked ?? Fence(0)), welcome.node == node.id
         else { throw FabricError(.protocolViolation, "the node does not say its name") }
         let fence = asked ?? welcome.fenceHighest.next
@@ -135,36 +135,60 @@ package final class Fabric: Sendable {
         guard case .evidence(let evidence) = try call.ask(.attest(nonce: nonce, lease: lease), fence: fence) else {
             throw FabricError(.protocolViolation, "the node did not answer the challenge")
         }
+        let transcript = try node.judge(
+            evidence, over: connection, nonce: nonce, fence: fence, lease: lease)
+        return AttestedSession(
+            node: node, connection: connection, lease: lease, fence: fence, evidence: evidence,
+            transcript: transcript, link: link, welcome: welcome)
+    }
+}
+
+extension FabricNode {
+    func checkCertificate(of connection: ControlConnection) throws(FabricError) {
+        guard connection.peerCertificate == enrolment.certificate else {
+            throw FabricError(.untrustedPeer, "not the certificate that this node was enrolled with")
+        }
+    }
+
+    /// Checks evidence that came over a connection against everything this end knows; gives its transcript's hash.
+    func judge(
+        _ evidence: Evidence, over connection: ControlConnection, nonce: [UInt8], fence: Fence, lease: LeaseID
+    ) throws(FabricError) -> Digest {
         let transcript = connection.transcript(
             isClient: true, nonce: nonce, fence: fence, lease: lease, claims: evidence)
-        guard evidence.node == node.id,
-            node.enrolment.attestationKey.isValid(evidence.signature, for: transcript.message)
+        guard evidence.node == id, enrolment.attestationKey.isValid(evidence.signature, for: transcript.message)
         else { throw FabricError(.evidence, "the evidence is not this node's, or not for this connection") }
-        switch node.policy.judge(evidence) {
-        case .accepted: break
+        switch policy.judge(evidence) {
+        case .accepted: return transcript.hash
         case .level: throw FabricError(.evidence, "the evidence level is below the one asked for")
         case .missing: throw FabricError(.evidence, "a measurement is missing")
         case .measurement(let index):
             throw FabricError(.evidence, "a measurement is not on the list of allowed ones", index: index)
         }
-        return AttestedSession(
-            node: node, connection: connection, lease: lease, fence: fence, evidence: evidence,
-            transcript: transcript.hash, link: link, welcome: welcome)
     }
 }
 
-/// How leases are kept alive, and how long the node may take to answer.
+/// How leases are kept alive, over how many lanes, and how long the node may take to answer.
 package struct LeaseTiming: Sendable {
     package var ttlMilliseconds: UInt32 = 3000
     package var renewMilliseconds = 1000
     package var requestSeconds = 10
     /// A scrub writes and reads the whole device memory.
     package var scrubSeconds = 600
+    /// Between two tries to connect again.
+    package var retryMilliseconds = 50
+    package var lanes = 2
+    /// A lane that has carried so much is opened anew, with fresh keys.
+    package var laneBytesMax = LaneRecord.keyBytesMax
 
     package init() {}
 
-    /// Without a renewal for so long, the node has ended the lease by itself.
-    var ttlSeconds: Int { (Int(ttlMilliseconds) + 999) / 1000 }
+    var holder: LeaseHolder.Timing {
+        LeaseHolder.Timing(
+            ttl: UInt64(ttlMilliseconds) * 1_000_000, renew: UInt64(renewMilliseconds) * 1_000_000,
+            request: UInt64(requestSeconds) * 1_000_000_000, scrub: UInt64(scrubSeconds) * 1_000_000_000,
+            retry: UInt64(retryMilliseconds) * 1_000_000, lanes: lanes)
+    }
 }
 
 /// The link as it was measured at attach, over the control channel.
@@ -172,6 +196,8 @@ package struct LinkMeasurement: Hashable, Sendable {
     package let roundTripNanoseconds: UInt64
     package let jitterNanoseconds: UInt64
     package let bytesPerSecond: UInt64
+    /// What the measurement itself took.
+    package let measuringNanoseconds: UInt64
 }
 
 /// A connection whose other end has proved what it is.
@@ -223,6 +249,7 @@ private struct Handshake {
     /// The least of several empty round trips, and the best rate of a few large ones.
     mutating func measureLink(fence: Fence) throws(FabricError) -> LinkMeasurement {
         let clock = BootClock()
+        let began = clock.nanoseconds()
         var trips: [UInt64] = []
         for _ in 0..<16 {
             let start = clock.nanoseconds()
@@ -240,7 +267,7 @@ private struct Handshake {
         }
         return LinkMeasurement(
             roundTripNanoseconds: trips[0], jitterNanoseconds: trips[trips.count * 9 / 10] - trips[0],
-            bytesPerSecond: rate)
+            bytesPerSecond: rate, measuringNanoseconds: clock.nanoseconds() - began)
     }
 }
 

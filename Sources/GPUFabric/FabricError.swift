@@ -51,7 +51,7 @@ package struct FabricError: Error, Equatable, Sendable, CustomStringConvertible 
             switch error.code {
             case .unreachable: .unreachable
             case .timeout: .timeout
-            case .closed: .lost
+            case .closed, .corrupted: .lost
             case .certificate: .untrustedPeer
             case .protocolViolation: .protocolViolation
             case .unavailable: .storage

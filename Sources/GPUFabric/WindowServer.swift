@@ -1,5 +1,6 @@
 package import FabricProtocol
 internal import FabricTransport
+internal import Sealing
 internal import Synchronization
 internal import Vocabulary
 
@@ -39,30 +40,60 @@ package struct FabricCounters: Equatable, Sendable {
     /// Renewals of the lease that the node has accepted.
     package var renewals: UInt64 = 0
     package var refusals: UInt64 = 0
+    /// Control connections and lanes that took the place of one before.
+    package var relinks: UInt64 = 0
+    package var lanesReopened: UInt64 = 0
 }
 
-/// Serves the device's reads and writes of mapped windows on one lane. Default deny.
+/// Serves the device's reads and writes of mapped windows, on one thread for each lane. Default deny.
 final class WindowServer: Sendable {
-    private struct Entry {
-        let mapped: MappedWindow
-        /// On the boot clock; nil for as long as the lease.
-        let closesAt: UInt64?
+    /// Which connection a lane is to have.
+    struct Order: Sendable {
+        let serial: UInt32
+        let connection: ControlConnection
+        let transcript: Digest
     }
 
-    private let lane: Lane
-    private let windows = Mutex<[UInt16: Entry]>([:])
+    enum LaneEvent: Sendable {
+        case up
+        /// Cut, by whoever: what was on its way is asked for again.
+        case broke
+        /// The node, or a store, did what must not be.
+        case failed(FabricError)
+    }
+
+    private struct State {
+        var book = WindowBook()
+        var stores: [UInt16: any WindowStore] = [:]
+        var orders: [Order?]
+        var current: [Lane?]
+        var isEnded = false
+    }
+
+    private let node: FabricNode
+    private let fence: Fence
+    private let timing: LeaseTiming
+    private let state: Monitor<State>
     private let counted = Mutex(FabricCounters())
     private let clock = BootClock()
     private let refused: @Sendable (WindowRefusal) -> Void
-    private let ended: @Sendable (FabricError) -> Void
+    private let happened: @Sendable (_ lane: Int, _ serial: UInt32, LaneEvent) -> Void
 
+    /// Starts the lanes' threads, which wait for `open`.
     init(
-        _ lane: Lane, refused: @escaping @Sendable (WindowRefusal) -> Void,
-        ended: @escaping @Sendable (FabricError) -> Void
+        _ node: FabricNode, fence: Fence, timing: LeaseTiming, refused: @escaping @Sendable (WindowRefusal) -> Void,
+        happened: @escaping @Sendable (_ lane: Int, _ serial: UInt32, LaneEvent) -> Void
     ) {
-        self.lane = lane
+        self.node = node
+        self.fence = fence
+        self.timing = timing
         self.refused = refused
-        self.ended = ended
+        self.happened = happened
+        state = Monitor(
+            State(
+                orders: Array(repeating: nil, count: timing.lanes),
+                current: Array(repeating: nil, count: timing.lanes)))
+        for lane in 0..<timing.lanes { startThread { [self] in serve(lane) } }
     }
 
     var counters: FabricCounters { counted.withLock { $0 } }
@@ -70,97 +101,161 @@ final class WindowServer: Sendable {
     func count(_ change: (inout FabricCounters) -> Void) { counted.withLock { change(&$0) } }
 
     func map(_ mapped: [MappedWindow]) throws(FabricError) {
-        let now = clock.nanoseconds()
-        let result: Result<Void, FabricError> = windows.withLock { windows in
-            var changed = windows
-            for entry in mapped {
-                guard entry.store.byteCount >= Int(entry.window.byteCount) else {
-                    return .failure(
-                        FabricError(.store, "a window is larger than its store", index: Int(entry.window.id)))
-                }
-                let lifetime = UInt64(entry.window.lifetimeMilliseconds)
-                let added = Entry(mapped: entry, closesAt: lifetime == 0 ? nil : now + lifetime * 1_000_000)
-                guard changed.updateValue(added, forKey: entry.window.id) == nil else {
-                    return .failure(
-                        FabricError(.store, "a window is mapped already", index: Int(entry.window.id)))
-                }
-            }
-            guard changed.count <= Limits.windowsMax else {
-                return .failure(FabricError(.store, "too many windows"))
-            }
-            windows = changed
-            return .success(())
+        for entry in mapped where entry.store.byteCount < Int(entry.window.byteCount) {
+            throw FabricError(.store, "a window is larger than its store", index: Int(entry.window.id))
         }
-        try result.get()
+        do {
+            try state.withLock { state throws(WindowBook.Clash) in
+                try state.book.map(mapped.map(\.window), now: clock.nanoseconds())
+                for entry in mapped { state.stores[entry.window.id] = entry.store }
+            }
+        } catch {
+            switch error {
+            case .mapped(let id): throw FabricError(.store, "a window is mapped already", index: Int(id))
+            case .tooMany: throw FabricError(.store, "too many windows")
+            }
+        }
     }
 
-    func unmap(_ ids: [UInt16]) { windows.withLock { windows in for id in ids { windows[id] = nil } } }
+    func unmap(_ ids: [UInt16]) {
+        state.withLock { state in
+            state.book.unmap(ids)
+            for id in ids { state.stores[id] = nil }
+        }
+    }
 
-    /// Shakes hands over the lane and serves it on a thread of its own.
-    func start() throws(FabricError) {
-        let prefix = UnsafeMutableRawBufferPointer.allocate(byteCount: LaneRecord.prefixBytes, alignment: 64)
-        defer { prefix.deallocate() }
+    // MARK: Lanes
+
+    /// Gives a lane another connection; the one it has ends.
+    func open(_ lane: Int, _ order: Order) {
+        let before = state.withLock { state in
+            state.orders[lane] = order
+            return state.current[lane]
+        }
+        before?.close()
+    }
+
+    /// Ends all connections, until `open`.
+    func cut() {
+        let lanes = state.withLock { state in
+            for lane in state.orders.indices { state.orders[lane] = nil }
+            return state.current.compactMap { $0 }
+        }
+        for lane in lanes { lane.close() }
+    }
+
+    func probe() { for lane in state.quietly({ $0.current.compactMap { $0 } }) { lane.probe() } }
+
+    /// Closes all windows and lanes, for good.
+    func close() {
+        state.withLock { state in
+            state.isEnded = true
+            state.book.removeAll()
+            state.stores = [:]
+        }
+        cut()
+    }
+
+    private func serve(_ lane: Int) {
+        let buffers = Buffers()
+        var responder = LaneResponder()
+        while let order = state.wait({ state -> Order?? in
+            if state.isEnded { return .some(nil) }
+            defer { state.orders[lane] = nil }
+            return state.orders[lane].map { .some($0) }
+        })! {
+            do throws(FabricError) {
+                try serve(lane, order, &responder, buffers)
+            } catch {
+                switch error.code {
+                case .lost, .timeout, .unreachable: happened(lane, order.serial, .broke)
+                default: happened(lane, order.serial, .failed(error))
+                }
+            }
+        }
+    }
+
+    private func serve(
+        _ index: Int, _ order: Order, _ responder: inout LaneResponder, _ buffers: Buffers
+    ) throws(FabricError) {
+        let lane = try overTransport { () throws(TransportError) in try connect(index, order) }
+        defer {
+            lane.close()
+            state.withLock { $0.current[index] = nil }
+        }
+        let isWanted = state.withLock { state in
+            state.current[index] = lane
+            // Another order may have come meanwhile, or the end.
+            return !state.isEnded && state.orders[index] == nil
+        }
+        guard isWanted else { return }
         try overTransport { () throws(TransportError) in
-            try lane.send(LaneHeader(.credit, length: UInt64(LaneCredit.reads)))
-            let answer = try lane.receive(prefix: prefix)
+            try lane.send(responder.opening)
+            let answer = try lane.receive(prefix: buffers.prefix, milliseconds: timing.requestSeconds * 1000)
             guard answer.operation == .credit else {
                 throw TransportError(.protocolViolation, "a lane did not begin with a credit")
             }
         }
-        startThread { [self] in ended(serve()) }
-    }
-
-    func close() {
-        lane.close()
-        windows.withLock { $0 = [:] }
-    }
-
-    private func serve() -> FabricError {
-        let prefix = UnsafeMutableRawBufferPointer.allocate(byteCount: LaneRecord.prefixBytes, alignment: 64)
-        let staging = UnsafeMutableRawBufferPointer.allocate(
-            byteCount: Lane.batchMax * Limits.sealedBlockBytes, alignment: 4096)
-        defer {
-            prefix.deallocate()
-            staging.deallocate()
-        }
-        do {
-            while true {
-                let header = try lane.receive(prefix: prefix)
-                switch header.operation {
-                case .memoryRead: try answer(header, staging: staging)
-                case .memoryWrite: try store(header, prefix: prefix, staging: staging)
-                case .completion, .credit:
-                    return FabricError(.protocolViolation, "the node sent what only a gateway sends")
-                }
+        happened(index, order.serial, .up)
+        if order.serial > 1 { count { $0.lanesReopened += 1 } }
+        var carried: UInt64 = 0
+        // Fresh keys long before the old ones have seen too much: the next connection goes on where this one ends.
+        while carried < timing.laneBytesMax {
+            let header = try overTransport { () throws(TransportError) in try lane.receive(prefix: buffers.prefix) }
+            let action: LaneResponder.Action
+            do throws(FrameError) { action = try responder.action(header) } catch {
+                throw FabricError(.protocolViolation, "the node sent what only a gateway sends")
             }
-        } catch let error as FabricError {
-            return error
-        } catch let error as TransportError {
-            return FabricError(error)
-        } catch {
-            return FabricError(.store, "a window's store failed")
+            let store = try allowed(header)
+            switch action {
+            case .answer: try answer(header, store, lane, buffers)
+            case .store, .storedBefore:
+                try take(header, action == .store ? store : nil, lane, buffers)
+                responder.stored(header)
+                try overTransport { () throws(TransportError) in try lane.send(responder.credit) }
+            }
+            carried += header.length
         }
+        throw FabricError(.lost, "the lane's keys are used up")
     }
 
-    private func answer(_ header: LaneHeader, staging: UnsafeMutableRawBufferPointer) throws {
-        let mapped = try allowed(header)
+    private func connect(_ index: Int, _ order: Order) throws(TransportError) -> Lane {
+        let socket = try Socket.connect(
+            host: node.host, port: node.port, milliseconds: timing.requestSeconds * 1000)
+        let token = order.connection.export(
+            label: LaneRecord.tokenLabel,
+            context: LaneRecord.tokenContext(
+                transcript: order.transcript, lane: UInt16(index), serial: order.serial))
+        try socket.writeAll(
+            Lane.Opening(lane: UInt16(index), serial: order.serial, token: token.withBytes { Array($0) }).bytes)
+        return Lane(
+            socket, index: UInt16(index), serial: order.serial, outgoing: .toNode, control: order.connection,
+            transcript: order.transcript, fence: fence, unheardMilliseconds: Int(timing.ttlMilliseconds))
+    }
+
+    private func answer(
+        _ header: LaneHeader, _ store: any WindowStore, _ lane: Lane, _ buffers: Buffers
+    ) throws(FabricError) {
         var offset = header.offset
         let end = header.offset + header.length
         let block = UInt64(Limits.sealedBlockBytes)
         while offset < end {
-            let length = min(end - offset, UInt64(staging.count))
-            let bytes = UnsafeMutableRawBufferPointer(rebasing: staging[..<Int(length)])
+            let length = min(end - offset, UInt64(buffers.staging.count))
+            let bytes = UnsafeMutableRawBufferPointer(rebasing: buffers.staging[..<Int(length)])
             do {
-                try mapped.store.read(offset: Int(offset), into: bytes)
+                try store.read(offset: Int(offset), into: bytes)
             } catch {
                 throw FabricError(.store, "a window's store could not be read", index: Int(header.window))
             }
-            let headers = stride(from: offset, to: offset + length, by: Int(block)).map { start in
-                LaneHeader(
-                    .completion, window: header.window, offset: start, length: min(block, offset + length - start),
-                    transaction: header.transaction)
+            let records = stride(from: offset, to: offset + length, by: Int(block)).map { start in
+                let size = min(block, offset + length - start)
+                return Lane.Record(
+                    LaneHeader(
+                        .completion, window: header.window, offset: start, length: size,
+                        transaction: header.transaction),
+                    block: UnsafeRawBufferPointer(rebasing: bytes[Int(start - offset)..<Int(start - offset + size)]))
             }
-            try lane.send(headers, blocks: UnsafeRawBufferPointer(bytes))
+            try overTransport { () throws(TransportError) in try lane.send(records) }
             offset += length
         }
         counted.withLock {
@@ -169,14 +264,15 @@ final class WindowServer: Sendable {
         }
     }
 
-    private func store(
-        _ header: LaneHeader, prefix: UnsafeMutableRawBufferPointer, staging: UnsafeMutableRawBufferPointer
-    ) throws {
-        let mapped = try allowed(header)
-        let bytes = UnsafeMutableRawBufferPointer(rebasing: staging[..<Int(header.length)])
-        try lane.receiveBlock(prefix: prefix, into: bytes)
+    /// - Parameter store: nil for a write that was stored before.
+    private func take(
+        _ header: LaneHeader, _ store: (any WindowStore)?, _ lane: Lane, _ buffers: Buffers
+    ) throws(FabricError) {
+        let bytes = UnsafeMutableRawBufferPointer(rebasing: buffers.staging[..<Int(header.length)])
+        try overTransport { () throws(TransportError) in try lane.receiveBlock(prefix: buffers.prefix, into: bytes) }
+        guard let store else { return }
         do {
-            try mapped.store.write(offset: Int(header.offset), from: UnsafeRawBufferPointer(bytes))
+            try store.write(offset: Int(header.offset), from: UnsafeRawBufferPointer(bytes))
         } catch {
             throw FabricError(.store, "a window's store could not be written", index: Int(header.window))
         }
@@ -184,22 +280,32 @@ final class WindowServer: Sendable {
             $0.writes += 1
             $0.bytesFromDevice += header.length
         }
-        try lane.send(LaneHeader(.credit, length: 1))
     }
 
-    private func allowed(_ header: LaneHeader) throws(FabricError) -> MappedWindow {
-        let isWrite = header.operation == .memoryWrite
-        if let entry = windows.withLock({ $0[header.window] }),
-            isWrite ? entry.mapped.window.direction.allowsWrites : entry.mapped.window.direction.allowsReads,
-            entry.mapped.window.holdsBlocks(offset: header.offset, length: header.length),
-            entry.closesAt.map({ clock.nanoseconds() < $0 }) ?? true
-        {
-            return entry.mapped
+    private func allowed(_ header: LaneHeader) throws(FabricError) -> any WindowStore {
+        let found = state.quietly { state in
+            state.book.allows(header, now: clock.nanoseconds()) ? state.stores[header.window] : nil
         }
+        if let found { return found }
+        // A lane that outlives its windows by a moment, at the end of an attachment, asked for nothing forbidden.
+        guard state.quietly({ !$0.isEnded }) else { throw FabricError(.lost, "the attachment has ended") }
+        let isWrite = header.operation == .memoryWrite
         counted.withLock { $0.refusals += 1 }
         refused(
             WindowRefusal(
                 window: header.window, offset: header.offset, length: header.length, isWrite: isWrite))
         throw FabricError(.outsideWindow, "the device asked for bytes outside its windows", index: Int(header.window))
+    }
+}
+
+/// What one lane's thread receives into.
+private final class Buffers {
+    let prefix = UnsafeMutableRawBufferPointer.allocate(byteCount: LaneRecord.prefixBytes, alignment: 64)
+    let staging = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: Lane.batchMax * Limits.sealedBlockBytes, alignment: 4096)
+
+    deinit {
+        prefix.deallocate()
+        staging.deallocate()
     }
 }

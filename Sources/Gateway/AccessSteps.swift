@@ -1,5 +1,5 @@
 import AuditTrail
-import PolicyEngine
+package import PolicyEngine
 import Sealing
 package import Vocabulary
 
@@ -29,6 +29,10 @@ struct AccessRequest {
         static let decided = "decided"
         static let granted = "granted"
         static let reviewedAfterwards = "reviewed-afterwards"
+        static let withdrawn = "withdrawn"
+        static let closing = "closing"
+        static let closed = "closed"
+        static func document(_ number: Int) -> String { "document.\(number)" }
         static func reviewed(_ person: PersonID) -> String { "reviewed.\(person)" }
     }
 
@@ -45,13 +49,15 @@ struct AccessRequest {
     /// Whether somebody asked for it or spoke on it; `Ann` is not another person than `ann`.
     func hasPart(_ person: PersonID) -> Bool {
         let name = person.text.lowercased()
-        return name == requester.text.lowercased() || votes.contains { $0.person.text.lowercased() == name }
+        return ([requester] + people + votes.map(\.person)).contains { $0.text.lowercased() == name }
     }
 
     var votes: [Vote] {
         file.records.filter { $0.event == .requestReviewed }.compactMap { record in
             guard let person = record.actor, let role = record.detail["role"]?.stringValue else { return nil }
-            return Vote(person: person, role: role, approves: record.outcome == .done)
+            return Vote(
+                person: person, role: role, approves: record.outcome == .done,
+                conditions: (record.payload["conditions"]?.arrayValue ?? []).compactMap { try? Condition(json: $0) })
         }
     }
 
@@ -73,12 +79,21 @@ package struct Grant: Sendable, Equatable {
     package let dataset: DatasetID
     package let researcher: PersonID
     package let granted: Timestamp
+    /// When it ends, or ended: by itself, by an amendment or renewal in its place, or because its holder was done.
     package let expires: Timestamp
+    /// When it ends by itself.
+    let term: Timestamp
+    /// Who else may use it.
+    package let people: [PersonID]
     package let origin: GrantOrigin
     /// Its record's place in the trail.
     let index: UInt64
     let purpose: Purpose
     let obligations: [Obligation]
+    /// Where the data are used.
+    let country: String?
+    /// What was handed in with the request and since.
+    let documents: [AccessQuestion.Document]
 }
 
 // MARK: - Request
@@ -89,6 +104,13 @@ extension Gateway {
     ///
     /// - Parameter once: filed again under the same key, the same request is returned.
     package func fileRequest(_ form: String, once: String? = nil, by requester: PersonID) throws -> RequestID {
+        try fileRequest(form, follows: nil, once: once, by: requester)
+    }
+
+    /// - Parameter follows: the granted request that this one would change or renew.
+    func fileRequest(
+        _ form: String, follows: AccessRequest.Follows?, once: String?, by requester: PersonID
+    ) throws -> RequestID {
         try require(requester, anyOf: [.researcher])
         _ = try policies()
         let json: JSON
@@ -99,6 +121,9 @@ extension Gateway {
         if let once, let earlier = try earlierRequest(once, by: requester) { return earlier }
         let id = try RequestID("request-\(ledger.requests.count + 1)")
         let question = try accessQuestion(of: id, form: json, requester: requester, votes: [])
+        try checkPeople(of: question)
+        try checkDocuments(of: question)
+        let agreed = try checkAnswers(json, of: question)
         guard (question.breakGlass?.reason.utf8.count ?? 0) <= 4096 else {
             throw GatewayError(.usage, "a reason has at most 4096 bytes")
         }
@@ -109,21 +134,23 @@ extension Gateway {
                 $0.purpose = question.purpose.codes.joined(separator: ",")
                 $0.payload = ["form": json]
                 $0.payload["once"] = once?.json
+                follows?.write(into: &$0.detail)
+                // Which version of the data set's form was answered.
+                $0.detail["form"] = json["form"]
+                AgreedText.write(agreed, into: &$0)
             }, in: .request(id), key: AccessRequest.Key.filed)
         return id
     }
 
     private func earlierRequest(_ once: OnceKey, by requester: PersonID) throws -> RequestID? {
-        try ledger.requests.last { id in
-            guard let filed = ledger.file(.request(id))[AccessRequest.Key.filed], filed.actor == requester else {
-                return false
-            }
-            return try once.isKey(of: filed)
-        }
+        guard let id = ledger.index.request(filedUnder: once.key, by: requester),
+            let filed = ledger.file(.request(id))[AccessRequest.Key.filed], try once.isKey(of: filed)
+        else { return nil }
+        return id
     }
 
     /// The form with what the gateway knows itself, read as strictly as a recorded input.
-    private func accessQuestion(
+    func accessQuestion(
         of id: RequestID, form: JSON, requester: PersonID, votes: [Vote]
     ) throws -> AccessQuestion {
         guard var members = form.objectValue else { throw GatewayError(.usage, "the request form is not an object") }
@@ -131,13 +158,20 @@ extension Gateway {
         if let name = own.first(where: { members[$0] != nil }) {
             throw GatewayError(.usage, "the request form may not say '\(name)'; the gateway knows it itself")
         }
-        guard let dataset = members["dataset"]?.stringValue.flatMap({ try? DatasetID($0) }) else {
+        guard let named = members["dataset"]?.stringValue else {
             throw GatewayError(.usage, "the request form does not say which dataset")
+        }
+        let dataset: DatasetID
+        do throws(IdentifierError) { dataset = try DatasetID(named) } catch {
+            throw GatewayError(.usage, "the request form is not valid: dataset: \(error)")
         }
         members["ask"] = "access"
         members["now"] = .string(clock.now().description)
         members["requester"] = .string(requester.text)
-        members["authors"] = .array(authors(of: dataset).map { .string($0.text) })
+        members["authors"] = .array(ledger.index.authors(of: dataset).map { .string($0.text) })
+        // What the data set's own form asks is held to that form, not to the policy's rules.
+        members["answers"] = nil
+        members["form"] = nil
         members["votes"] = .array(votes.map(\.json))
         members["visas"] = .array(visas(of: requester, for: dataset).map(\.json))
         if isRevoked(requester, asked: ledger.file(.request(id)).records.first?.index) { members["revoked"] = true }
@@ -161,12 +195,6 @@ extension Gateway {
             .count { $0.dataset == dataset && $0.awaitsReview }
     }
 
-    /// Who brought a data set in.
-    private func authors(of dataset: DatasetID) -> [PersonID] {
-        let imports = ledger.records(of: .datasetImported).filter { $0.core["dataset"]?.stringValue == dataset.text }
-        return Array(Set(imports.compactMap(\.actor))).sorted()
-    }
-
     func accessRequest(_ id: RequestID) throws -> AccessRequest {
         let file = ledger.file(.request(id))
         guard !file.records.isEmpty else { throw GatewayError(.notFound, "there is no request \(id)") }
@@ -178,28 +206,48 @@ extension Gateway {
     /// Records a reviewer's word. Nobody reviews their own request, and nobody speaks twice.
     ///
     /// - Parameter revision: what the reviewer saw; a request that somebody spoke on since then is looked at again.
+    ///   - conditions: what the approval is given under.
     package func review(
-        _ id: RequestID, _ verdict: Verdict, comment: String, ifStill revision: String? = nil, by reviewer: PersonID
+        _ id: RequestID, _ verdict: Verdict, comment: String, conditions: [Condition] = [],
+        ifStill revision: String? = nil, by reviewer: PersonID
     ) throws {
         let request = try accessRequest(id)
         try requireSight(of: request, by: reviewer)
         try require(request.file, toBe: revision)
-        guard request.finalDecision == nil else { throw GatewayError(.usage, "request \(id) is decided already") }
-        guard comment.utf8.count <= 4096 else { throw GatewayError(.usage, "a comment has at most 4096 bytes") }
-        let role = try reviewingRole(
-            of: reviewer, among: approvals(request).roles, notOf: request.requester, "request")
-        guard request.file[AccessRequest.Key.reviewed(reviewer)] == nil else {
+        let role = try reviewingRole(of: reviewer, on: request)
+        guard lifeState(of: request) == .waiting else {
             throw GatewayError(
-                .usage, "\(reviewer) has reviewed request \(id) already; `sekisho request resume \(id)` goes on with it"
-            )
+                .usage, "request \(id) is \(lifeState(of: request).rawValue); nothing waits for a review")
         }
+        try checkBase(of: request)
+        try check(conditions, verdict, on: request)
+        guard comment.utf8.count <= 4096 else { throw GatewayError(.usage, "a comment has at most 4096 bytes") }
         try ledger.record(
             Event(.requestReviewed, verdict == .approve ? .done : .refused).with {
                 $0.actor = reviewer
                 $0.dataset = request.dataset
                 $0.detail = ["role": .string(role)]
                 $0.payload = ["comment": .string(comment)]
+                guard !conditions.isEmpty else { return }
+                $0.detail["conditions"] = .array(conditions.map { .string($0.kind.rawValue) })
+                $0.payload["conditions"] = .array(conditions.map(\.json))
             }, in: .request(id), key: AccessRequest.Key.reviewed(reviewer))
+    }
+
+    /// The role that somebody reviews a request in: not one's own, not one that one is named on, and once.
+    private func reviewingRole(of reviewer: PersonID, on request: AccessRequest) throws -> String {
+        guard !request.people.contains(where: { $0.text.lowercased() == reviewer.text.lowercased() }) else {
+            throw GatewayError(.refused, "nobody reviews a request that they are named on")
+        }
+        let role = try reviewingRole(
+            of: reviewer, among: approvals(request).roles, notOf: request.requester, "request")
+        guard request.file[AccessRequest.Key.reviewed(reviewer)] == nil else {
+            throw GatewayError(
+                .usage,
+                "\(reviewer) has reviewed request \(request.id) already; `sekisho request resume \(request.id)` goes on"
+            )
+        }
+        return role
     }
 
     /// Whose word a request that is not decided yet waits for.
@@ -210,7 +258,7 @@ extension Gateway {
     }
 
     /// Who has to agree to a request: in an emergency one person of the policy's own choice.
-    private func approvals(_ request: AccessRequest) throws -> (required: Int, roles: [String]) {
+    func approvals(_ request: AccessRequest) throws -> (required: Int, roles: [String]) {
         let policy = try policy(for: request.dataset)
         guard request.breaksGlass else {
             return (policy.access.approvals.value.required, policy.access.approvals.value.roles)
@@ -270,6 +318,7 @@ extension Gateway {
             try ledger.record(event, in: .request(request.id), key: Key.decided)
             return .decided(try accessRequest(request.id).finalDecision!)
         case .permit:
+            try checkBase(of: request)
             try ledger.record(event, in: .request(request.id), key: Key.decided)
             return try issueGrant(accessRequest(request.id))
         }
@@ -284,8 +333,9 @@ extension Gateway {
         guard let record = request.file[Key.decided], let input = record.payload["input"],
             case .access(let question)? = try? Question(input: input), let answer = record.payload["decision"],
             let obligations = answer["obligations"]?.arrayValue,
+            let read = try? obligations.map({ try Obligation(json: $0) }),
             let expires = question.breakGlass.map({ question.now.adding(seconds: Int64($0.minutes) * 60) })
-                ?? question.termMonths.flatMap({ question.now.adding(months: $0) })
+                ?? question.termMonths.flatMap({ question.now.adding(months: Self.monthsGranted($0, read)) })
         else { throw damaged }
         let id = try GrantID("grant-\(request.id.text.split(separator: "-").last ?? "1")")
         try ledger.record(
@@ -301,14 +351,14 @@ extension Gateway {
                     "purpose": question.purpose.json, "obligations": .array(obligations),
                     "granted": .integer(question.now.milliseconds), "expires": .integer(expires.milliseconds),
                 ]
+                AgreedText.write(read.filter { $0.code == .notice }.map { AgreedText("notice", $0.value) }, into: &$0)
             }, in: .request(request.id), key: Key.granted)
         return .decided(.granted(id))
     }
 
     package func grant(_ id: GrantID) throws -> Grant {
-        let request = ledger.requests.lazy.map { AccessRequest(id: $0, file: self.ledger.file(.request($0))) }
-            .first { $0.file[AccessRequest.Key.granted]?.detail["grant"]?.stringValue == id.text }
-        guard let request, let grant = try grant(of: request) else {
+        guard let request = try ledger.index.request(of: id).map(accessRequest), let grant = try grant(of: request)
+        else {
             throw GatewayError(.notFound, "there is no grant \(id)")
         }
         return grant
@@ -325,10 +375,13 @@ extension Gateway {
         else { return nil }
         return Grant(
             id: grant, request: request.id, dataset: request.dataset, researcher: request.requester,
-            granted: Timestamp(milliseconds: granted), expires: Timestamp(milliseconds: expires),
+            granted: Timestamp(milliseconds: granted),
+            expires: min(Timestamp(milliseconds: expires), ended(request) ?? Timestamp(milliseconds: .max)),
+            term: Timestamp(milliseconds: expires), people: request.people,
             origin: record.detail["origin"]?.stringValue.flatMap(GrantOrigin.init)
                 ?? (request.breaksGlass ? .emergency : .approval), index: record.index, purpose: purpose,
-            obligations: try obligations.map { try Obligation(json: $0) })
+            obligations: try obligations.map { try Obligation(json: $0) },
+            country: request.form["country"]?.stringValue, documents: request.documents)
     }
 }
 

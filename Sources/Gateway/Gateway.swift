@@ -17,6 +17,8 @@ package actor Gateway {
     let vault: Vault
     let trail: Trail
     let ledger: Ledger
+    /// Drafts, notices and messages that are still to go out.
+    nonisolated let desk: DeskFile
     package nonisolated let clock: any WallClock
     /// Who people are and how they sign in, readable without waiting for the gateway.
     package nonisolated let directory: Directory
@@ -54,6 +56,9 @@ package actor Gateway {
     let ssdBytesMax = 64 << 30
     /// Who follows which run.
     let feed = RunFeed()
+    /// Where messages go out; nowhere unless the operator says so.
+    var mailHook: MailHook?
+    var isSendingMail = false
     /// Which runs somebody should work on.
     let due = DueRuns()
 
@@ -93,6 +98,8 @@ package actor Gateway {
         self.vault = vault
         self.trail = trail
         self.ledger = ledger
+        desk = try DeskFile(path: home.desk.path, key: await vault.derivedKey(DerivedKey.desk))
+        try desk.begin(at: ledger.records.last.map { $0.index + 1 } ?? 0)
         self.clock = clock
         keySets = KeySetCache(now: { clock.now() }, get: KeySetHTTP.get)
         directory = Directory(ledger.file(.gateway).records)
@@ -132,6 +139,7 @@ package actor Gateway {
         for (run, session) in sessions { await giveBack(session, of: run) }
         sessions.removeAll()
         try? ledger.close()
+        try? desk.close()
         trail.close()
     }
 
@@ -234,16 +242,26 @@ package actor Gateway {
             try requireOpening(of: run, by: person)
         case .request(let request):
             let request = try accessRequest(request)
-            if person == request.requester { return records }
             try requireSight(of: request, by: person)
+            let viewer = try self.person(person)
+            let shown =
+                hidesVotes(of: request, from: viewer)
+                ? records.filter { $0.event != .requestReviewed || $0.actor == person } : records
+            if [.requester, .colleague].contains(lifeStanding(of: viewer, on: request)) { return shown }
+            try recordReading(of: id, by: person)
+            return shown
         case .gateway: try require(person, anyOf: Self.caseReaders)
         }
+        try recordReading(of: id, by: person)
+        return records
+    }
+
+    private func recordReading(of id: CaseID, by person: PersonID) throws {
         try ledger.record(
             Event(.trailRead, .done).with {
                 $0.actor = person
                 $0.detail = ["read": .string(id.description)]
             }, in: .gateway, key: ledger.freshKey("read"))
-        return records
     }
 
     func records(of id: CaseID) throws -> [CaseRecord] {
@@ -259,6 +277,7 @@ enum DerivedKey {
     static let trailSigning = "sekisho trail signing key v1"
     static let trailEras = "sekisho trail eras v1"
     static let caseRecords = "sekisho case records v1"
+    static let desk = "sekisho desk v1"
     static let fabricKeys = "sekisho fabric keys v1"
     static let sealedExports = "sekisho sealed exports v1"
     static let pseudonyms = "sekisho subject pseudonyms v1"

@@ -81,13 +81,19 @@ extension Gateway {
     }
 
     /// A grant as the run decision sees it now.
-    func heldGrant(_ grant: Grant) -> RunQuestion.Grant {
+    ///
+    /// - Parameters:
+    ///   - person: who uses it; somebody named on it whose own access was revoked since does not.
+    ///   - isRunning: a run that goes on keeps the grant that an amendment has taken the place of.
+    func heldGrant(_ grant: Grant, by person: PersonID, isRunning: Bool = false) -> RunQuestion.Grant {
         let asked = accessDecided(of: grant)
         return RunQuestion.Grant(
             id: grant.id, dataset: grant.dataset, holder: grant.researcher, purpose: grant.purpose,
-            granted: grant.granted, expires: grant.expires, revoked: revocation(of: grant) != nil,
+            granted: grant.granted, expires: isRunning ? grant.term : grant.expires,
+            revoked: revocation(of: grant) != nil || isRevoked(person, asked: grant.index),
             obligations: grant.obligations, isEmergency: grant.origin == .emergency, country: asked?.country,
-            institution: asked?.institution, project: asked?.project)
+            institution: asked?.institution, project: asked?.project, people: grant.people,
+            documents: grant.documents)
     }
 
     /// Stops a run that has lost what it stands on: its grant ended or was revoked, a visa ran out, the hours are used,
@@ -124,7 +130,7 @@ extension Gateway {
             return ([Reason.Code.deviceHours.rawValue], "the run has used the \(asked) device hours that it asked for")
         }
         question.now = now
-        question.grant = heldGrant(grant)
+        question.grant = heldGrant(grant, by: run.researcher, isRunning: true)
         question.hoursUsed = hours.others
         question.hoursAsked = max(hours.used, 1)
         question.visas = visas(of: run.researcher, for: run.dataset)

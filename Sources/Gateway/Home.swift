@@ -22,6 +22,7 @@ struct Home: Sendable {
     var policies: URL { folder.appendingPathComponent("policies", isDirectory: true) }
     var pki: URL { folder.appendingPathComponent("pki", isDirectory: true) }
     var database: URL { folder.appendingPathComponent("gateway.db") }
+    var desk: URL { folder.appendingPathComponent("desk.db") }
     var signingKey: URL { folder.appendingPathComponent("trail-signing-key.sealed") }
     /// Written before the trail takes it over; there only while a rotation is under way.
     var nextSigningKey: URL { folder.appendingPathComponent("trail-signing-key.next.sealed") }

@@ -12,8 +12,11 @@ package import Vocabulary
 extension Gateway {
     /// Does the next step of an access request, as far as it goes without a person.
     package func advance(_ id: RequestID) throws -> RequestProgress {
+        // Whether people could be told changes nothing about what was decided; the next look tells them.
+        defer { try? tellPeople() }
         let request = try accessRequest(id)
         if let decision = request.finalDecision { return .decided(decision) }
+        if request.file[AccessRequest.Key.withdrawn] != nil { return .withdrawn }
         return try decideAccess(request)
     }
 
@@ -77,6 +80,8 @@ package enum RequestProgress: Sendable, Equatable {
     /// Somebody has to review it first.
     case waiting(for: String)
     case decided(AccessOutcome)
+    /// Its requester took it back before it was decided.
+    case withdrawn
 }
 
 /// What `advance` came to for a run.

@@ -26,6 +26,8 @@ final class Ledger {
     private(set) var runs: [RunID] = []
     /// In the order of their first records.
     private(set) var requests: [RequestID] = []
+    /// Where to find requests without looking at all of them.
+    private(set) var index = RequestIndex()
     private var runsByGrant: [String: [RunID]] = [:]
     /// The highest fence ever recorded; the next lease takes the one after it.
     private(set) var highestFence = Fence(0)
@@ -140,6 +142,7 @@ final class Ledger {
         files[id, default: CaseFile(id: id)].append(record)
         records.append(record)
         recordsByEvent[record.event, default: []].append(record)
+        index.learn(record, of: id)
         if let fence = record.core["fence"]?.integerValue { highestFence = max(highestFence, Fence(UInt64(fence))) }
     }
 

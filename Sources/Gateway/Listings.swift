@@ -18,8 +18,19 @@ package struct RequestEntry: Sendable {
     package let filed: Timestamp
     package let changed: Timestamp
     package let state: RequestState
-    /// Who said what, in order.
+    /// Who else would use the data.
+    package let people: [PersonID]
+    /// The granted request that this one would change or renew.
+    package let follows: RequestID?
+    /// The amendment or renewal that waits or took this one's place.
+    package let followedBy: RequestID?
+    /// What was handed in with the form and since.
+    package let documents: [JSON]
+    /// Who said what, in order. Reviews are independent: while the request waits, whoever may still speak, and whoever
+    /// asked, sees none but their own.
     package let votes: [VoteEntry]
+    /// What whoever looks at it may do now.
+    package let actions: [RequestLife.Action]
     package let revision: Revision
 }
 
@@ -27,14 +38,35 @@ package enum RequestState: Sendable, Equatable {
     case waiting(ApprovalsMissing)
     case granted(GrantID)
     case refused([GatewayReason])
+    case withdrawn
+    /// A grant that is no longer used: expired, superseded, revoked, closed.
+    case over(RequestLife.State, GrantID)
+    /// Its holder is done; somebody has to confirm it.
+    case closing(GrantID, roles: [String])
 
     /// The closed name of the state.
     package var name: String {
         switch self {
-        case .waiting: "waiting"
-        case .granted: "granted"
-        case .refused: "refused"
+        case .waiting: RequestLife.State.waiting.rawValue
+        case .granted: RequestLife.State.granted.rawValue
+        case .refused: RequestLife.State.refused.rawValue
+        case .withdrawn: RequestLife.State.withdrawn.rawValue
+        case .over(let state, _): state.rawValue
+        case .closing: RequestLife.State.closing.rawValue
         }
+    }
+
+    /// The grant that the request came to.
+    package var grant: GrantID? {
+        switch self {
+        case .waiting, .refused, .withdrawn: nil
+        case .granted(let grant), .over(_, let grant), .closing(let grant, _): grant
+        }
+    }
+
+    /// Every name there is of a request that was filed.
+    package static var names: [String] {
+        RequestLife.State.allCases.filter { $0 != .draft }.map(\.rawValue)
     }
 
     /// One line for people.
@@ -43,6 +75,9 @@ package enum RequestState: Sendable, Equatable {
         case .waiting(let missing): "waits for \(missing.words)"
         case .granted(let grant): "granted (\(grant))"
         case .refused(let reasons): "refused (\(reasons.map(\.code).joined(separator: ", ")))"
+        case .withdrawn: "withdrawn by its requester"
+        case .over(let state, let grant): "\(state.rawValue) (\(grant))"
+        case .closing(_, let roles): "waits for \(roles.joined(separator: " or ")) to confirm its end"
         }
     }
 }
@@ -61,12 +96,17 @@ package struct VoteEntry: Sendable, Equatable {
     package let approves: Bool
     package let time: Timestamp
     package let comment: String
+    /// What an approval was given under.
+    package let conditions: [JSON]
 }
 
 /// What a case has come to: it changes with every record of the case and with nothing else.
 package struct Revision: Sendable, Hashable, CustomStringConvertible {
     package let text: String
     package var description: String { text }
+
+    /// Of a draft, which is no case.
+    init(draft version: Int) { text = "draft-\(version)" }
 
     init(_ file: CaseFile) { text = String(file.records.last?.leafHash.hex.prefix(24) ?? "none") }
 }
@@ -163,16 +203,16 @@ extension Gateway {
     /// Who may see the device nodes.
     static let nodeReaders: Set<Role> = [.operatorRole, .securityOfficer, .complianceOfficer]
 
-    /// A request is seen by its requester, by those who open every case, and by the reviewers its policy names.
-    private func maySee(_ request: AccessRequest, _ person: PersonRecord) -> Bool {
-        if request.requester == person.id || !person.roles.isDisjoint(with: Self.caseReaders) { return true }
-        guard let access = try? policy(for: request.dataset) else { return false }
-        var roles = access.access.approvals.value.roles
-        // Whoever may approve an emergency, and whoever looks at it afterwards, are not always reviewers of requests.
-        if request.breaksGlass {
-            roles += Self.emergencyReviewers.map(\.rawValue) + (access.breakGlass.map { [$0.value.approver] } ?? [])
-        }
-        return person.roles.contains { roles.contains($0.rawValue) }
+    /// A request is seen by its requester, by those named on it, by those who open every case, and by the reviewers its
+    /// policy names.
+    func maySee(_ request: AccessRequest, _ person: PersonRecord) -> Bool {
+        lifeStanding(of: person, on: request) != .outsider
+    }
+
+    /// Requests in which somebody may find their own; all of them for whoever may look at others'.
+    private func requestsToLookAt(_ person: PersonRecord, requester: PersonID? = nil) -> [RequestID] {
+        if let requester { return ledger.index.requests(of: requester) }
+        return person.roles == [.researcher] ? ledger.index.requests(of: person.id) : ledger.requests
     }
 
     /// Where a run is: also operators, who look after its device.
@@ -235,12 +275,13 @@ extension Gateway {
         _ page: PageRequest, where filter: RequestFilter = RequestFilter(), by person: PersonID
     ) throws -> Page<RequestEntry> {
         let person = try self.person(person)
-        return try Page(page, of: .requests, ledger.requests, place: { ledger.file(.request($0)).records[0].index }) {
+        let things = requestsToLookAt(person, requester: filter.requester)
+        return try Page(page, of: .requests, things, place: { ledger.file(.request($0)).records[0].index }) {
             let request = try accessRequest($0)
             guard maySee(request, person), filter.dataset == nil || filter.dataset == request.dataset,
                 filter.requester == nil || filter.requester == request.requester
             else { return nil }
-            let entry = try entry(of: request)
+            let entry = try entry(of: request, for: person)
             return filter.state == nil || filter.state == entry.state.name ? entry : nil
         }
     }
@@ -248,7 +289,7 @@ extension Gateway {
     package func request(_ id: RequestID, by person: PersonID) throws -> RequestEntry {
         let request = try accessRequest(id)
         try requireSight(of: request, by: person)
-        return try entry(of: request)
+        return try entry(of: request, for: self.person(person))
     }
 
     /// The form as it was filed.
@@ -258,20 +299,47 @@ extension Gateway {
         return request.form
     }
 
-    private func entry(of request: AccessRequest) throws -> RequestEntry {
+    private func shownState(of request: AccessRequest) -> RequestState {
+        let life = lifeState(of: request)
+        switch (life, request.finalDecision) {
+        case (.withdrawn, _): return .withdrawn
+        case (_, .refused(let reasons)): return .refused(reasons)
+        case (.granted, .granted(let grant)): return .granted(grant)
+        case (.closing, .granted(let grant)):
+            return .closing(grant, roles: (try? approvals(request))?.roles ?? [])
+        case (_, .granted(let grant)): return .over(life, grant)
+        // Without a policy nobody can approve; the next advance says so.
+        case (_, nil): return .waiting((try? approvalsMissing(request)) ?? ApprovalsMissing(count: 1, roles: []))
+        }
+    }
+
+    private func entry(of request: AccessRequest, for person: PersonRecord) throws -> RequestEntry {
         let filed = request.file.records[0]
-        let state: RequestState =
-            switch request.finalDecision {
-            case .granted(let grant): .granted(grant)
-            case .refused(let reasons): .refused(reasons)
-            // Without a policy nobody can approve; the next advance says so.
-            case nil: .waiting((try? approvalsMissing(request)) ?? ApprovalsMissing(count: 1, roles: []))
-            }
+        let state = shownState(of: request)
+        let followers = ledger.index.followers(of: request.id)
+        let follower = try followers.last { id in
+            let follower = try accessRequest(id)
+            return follower.file[AccessRequest.Key.granted] != nil || lifeState(of: follower) == .waiting
+        }
         return RequestEntry(
             id: request.id, dataset: request.dataset, requester: request.requester,
             purpose: filed.core["purpose"]?.stringValue?.split(separator: ",").map(String.init) ?? [],
             filed: filed.time, changed: request.file.records.last?.time ?? filed.time, state: state,
-            votes: VoteEntry.read(request.file, .requestReviewed), revision: Revision(request.file))
+            people: request.people, follows: request.follows?.request, followedBy: follower,
+            documents: request.documents.map(\.json), votes: votesShown(of: request, to: person),
+            actions: actions(on: request, by: person), revision: Revision(request.file))
+    }
+
+    /// Two people review independently where neither knows what the other said. So while a request waits, those who may
+    /// still speak see no other's word, nor do those who asked.
+    private func votesShown(of request: AccessRequest, to person: PersonRecord) -> [VoteEntry] {
+        let votes = VoteEntry.read(request.file, .requestReviewed)
+        return hidesVotes(of: request, from: person) ? votes.filter { $0.person == person.id } : votes
+    }
+
+    func hidesVotes(of request: AccessRequest, from person: PersonRecord) -> Bool {
+        lifeState(of: request) == .waiting
+            && [.reviewer, .requester, .colleague].contains(lifeStanding(of: person, on: request))
     }
 
     /// What waits for a reviewer.
@@ -280,8 +348,9 @@ extension Gateway {
     package func reviews(_ page: PageRequest, mine: Bool, by person: PersonID) throws -> Page<ReviewEntry> {
         let person = try self.person(person)
         let waiting: [(UInt64, ReviewEntry.Subject)] =
-            ledger.requests.map { (ledger.file(.request($0)).records[0].index, .request($0)) }
-            + ledger.runs.map { (ledger.file(.run($0)).records[0].index, .release($0)) }
+            ledger.index.open.map { (ledger.file(.request($0)).records[0].index, .request($0)) }
+            + ledger.index.emergencies.map { (ledger.file(.request($0)).records[0].index, .emergency($0)) }
+            + ledger.index.runsInReview.map { (ledger.file(.run($0)).records[0].index, .release($0)) }
         let subjects = waiting.sorted { $0.0 < $1.0 }
         return try Page(page, of: .reviews, subjects, place: \.0) { _, subject in
             let entry: ReviewEntry? =
@@ -296,16 +365,14 @@ extension Gateway {
 
     func review(of request: AccessRequest, by person: PersonRecord) throws -> ReviewEntry? {
         if request.awaitsReview { return emergencyReview(of: request, by: person) }
-        guard request.finalDecision == nil, maySee(request, person),
+        guard lifeState(of: request) == .waiting, maySee(request, person),
             let missing = try? approvalsMissing(request)
         else { return nil }
         return ReviewEntry(
             subject: .request(request.id), dataset: request.dataset, owner: request.requester,
             since: request.file.records[0].time, missing: missing,
-            votes: VoteEntry.read(request.file, .requestReviewed),
-            mayReview: request.file[AccessRequest.Key.reviewed(person.id)] == nil
-                && (try? reviewingRole(of: person.id, among: missing.roles, notOf: request.requester, "request"))
-                    != nil,
+            votes: votesShown(of: request, to: person),
+            mayReview: lifeStanding(of: person, on: request) == .reviewer,
             revision: Revision(request.file))
     }
 
@@ -345,7 +412,8 @@ extension VoteEntry {
             guard let person = record.actor, let role = record.detail["role"]?.stringValue else { return nil }
             return VoteEntry(
                 person: person, role: role, approves: record.outcome == .done, time: record.time,
-                comment: record.payload["comment"]?.stringValue ?? "")
+                comment: record.payload["comment"]?.stringValue ?? "",
+                conditions: record.payload["conditions"]?.arrayValue ?? [])
         }
     }
 }
@@ -355,7 +423,8 @@ extension VoteEntry {
 extension Gateway {
     package func grants(_ page: PageRequest, by person: PersonID) throws -> Page<GrantEntry> {
         let person = try self.person(person)
-        return try Page(page, of: .grants, ledger.requests, place: { ledger.file(.request($0)).records[0].index }) {
+        let things = person.roles == [.researcher] ? ledger.index.requests(of: person.id) : ledger.index.granted
+        return try Page(page, of: .grants, things, place: { ledger.file(.request($0)).records[0].index }) {
             let request = try accessRequest($0)
             guard maySee(request, person), let grant = try grant(of: request) else { return nil }
             return entry(of: grant)

@@ -4,7 +4,7 @@ import Vocabulary
 /// A caller's own name for something that must be done once, however often it is asked for: kept in the very record of
 /// what was done, so it holds as long as that record.
 struct OnceKey {
-    private let key: String
+    let key: String
     private let content: Digest
 
     static let lengths = 1...128

@@ -58,7 +58,7 @@ package struct Cursor: Sendable, Equatable, CustomStringConvertible {
 
 /// The lists that have pages.
 enum ListName: String, Sendable {
-    case requests, reviews, grants, runs, releases, datasets, nodes, people, records, policies
+    case requests, reviews, grants, runs, releases, datasets, nodes, people, records, policies, notices
 }
 
 extension Page {

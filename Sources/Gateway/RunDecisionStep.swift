@@ -26,6 +26,7 @@ extension Gateway {
             throw GatewayError(.usage, "a run asks for 1 to \(DeviceHours.range.upperBound) device hours")
         }
         let grant = try grant(id)
+        try requireUse(of: grant, by: researcher)
         _ = try fabric()
         guard let version = try await datasets().last(where: { $0.dataset == grant.dataset }) else {
             throw GatewayError(.notFound, "the data set \(grant.dataset) has no version in the vault")
@@ -88,7 +89,7 @@ extension Gateway {
         var question = RunQuestion(
             now: clock.now(), run: run.id, dataset: run.dataset, requester: run.researcher, purpose: grant.purpose,
             target: facts.specification.label,
-            grant: heldGrant(grant),
+            grant: heldGrant(grant, by: run.researcher),
             cohort: try await vault.cohort(run.dataset, run.version, permits: try consentsAllowing(grant.purpose))
                 .subjects,
             device: device,

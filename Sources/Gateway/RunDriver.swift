@@ -22,6 +22,7 @@ package struct RunDriver: Sendable {
         for run in try await gateway.runs() where !run.isClosed { gateway.due.add(run.id) }
         await withTaskGroup { group in
             group.addTask { await gateway.keepTrail() }
+            group.addTask { await gateway.keepTelling() }
             for _ in 0..<runsAtOnce {
                 group.addTask {
                     while let id = await gateway.due.next() {

@@ -57,7 +57,9 @@ extension PolicySet {
                 .emergencyUnreviewed, clause, "an earlier emergency access to these data has not been reviewed")
         }
         let authors = policy.access.approvals.value.authorMayApprove ? [] : question.authors
-        let tally = Tally(question.votes, roles: [clause.value.approver], excluding: [question.requester] + authors)
+        let tally = Tally(
+            question.votes, roles: [clause.value.approver],
+            excluding: [question.requester] + question.people + authors)
         if tally.rejected {
             ruling.refuse(.approvalRejected, clause, "the approver has rejected the emergency access")
         } else if tally.approvals < 1 {
@@ -116,6 +118,9 @@ extension PolicySet {
             if !allowed.contains(question.requester) {
                 ruling.refuse(.personNotListed, modifier, "the requester is not among the approved users")
             }
+            if !question.people.allSatisfy(allowed.contains) {
+                ruling.refuse(.personNotListed, modifier, "somebody on the request is not among the approved users")
+            }
         case .projects(let allowed): listed(question.project, "project", allowed, .projectNotListed)
         case .institutions(let allowed): listed(question.institution, "institution", allowed, .institutionNotListed)
         case .researchTypes, .noMethods, .geneticOnly, .notForProfitNonCommercial, .notForProfit, .nonCommercial,
@@ -141,8 +146,10 @@ extension PolicySet {
 
     private static func judgeApprovals(_ policy: Policy, _ question: AccessQuestion, _ ruling: inout Ruling) {
         let clause = policy.access.approvals
-        let excluded = [question.requester] + (clause.value.authorMayApprove ? [] : question.authors)
+        let authors = clause.value.authorMayApprove ? [] : question.authors
+        let excluded = [question.requester] + question.people + authors
         let tally = Tally(question.votes, roles: clause.value.roles, excluding: excluded)
+        judge(tally.conditions, clause, question, &ruling)
         if tally.rejected {
             ruling.refuse(.approvalRejected, clause, "an approver has rejected the request")
         } else if tally.approvals < clause.value.required {
@@ -156,22 +163,48 @@ extension PolicySet {
     }
 }
 
+extension PolicySet {
+    /// What the approvals that count were given under: it goes into the grant, and what already fails refuses here.
+    private static func judge(
+        _ conditions: [Condition], _ clause: Clause<Policy.Approvals>, _ question: AccessQuestion,
+        _ ruling: inout Ruling
+    ) {
+        let obligations = Obligation.strictest(conditions, of: question.dataset)
+        for limit in obligations where limit.code == .regions {
+            guard let country = question.country else { return ruling.lacks("country", clause) }
+            if !limit.countries.contains(country) {
+                ruling.refuse(.placeNotAllowed, clause, "the reviewers agreed to use in other countries only")
+            }
+        }
+        ruling.oblige(obligations)
+    }
+}
+
 /// Counts people, not votes: only in an allowed role, nobody excluded, one voice each, and a rejection outweighs the
 /// same person's approval.
 struct Tally {
     let approvals: Int
     let rejected: Bool
+    /// Of the approvals that count.
+    let conditions: [Condition]
 
     init(_ votes: [Vote], roles: [String], excluding excluded: [PersonID]) {
         // People are compared without regard to capital letters, so that no one counts twice under two spellings.
         let excluded = Set(excluded.map { $0.text.lowercased() })
         var people: Set<String> = []
         var rejected = false
+        var conditions: [Condition] = []
         for vote in votes where roles.contains(vote.role) {
             let person = vote.person.text.lowercased()
             guard !excluded.contains(person) else { continue }
-            if vote.approves { people.insert(person) } else { rejected = true }
+            if vote.approves {
+                people.insert(person)
+                conditions += vote.conditions
+            } else {
+                rejected = true
+            }
         }
+        self.conditions = conditions
         approvals = people.count
         self.rejected = rejected
     }

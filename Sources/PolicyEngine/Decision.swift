@@ -187,6 +187,10 @@ package struct Obligation: Hashable, Sendable {
         case hoursMax = "hours-max"
         /// Somebody else looks at this emergency access afterwards; until then there is no second one.
         case review
+        /// Use the data in these countries only, `JP DE`.
+        case regions
+        /// A document of a kind is there by the end of a day, `ethics 2027-01-31`.
+        case documentDue = "document-due"
         /// Round every figure shown to multiples of this many thousandths.
         case roundThousandths = "round-thousandths"
     }
@@ -238,6 +242,8 @@ struct Ruling {
     mutating func refuse<Value>(_ code: Reason.Code, _ clause: Clause<Value>, _ text: String) {
         refusals.append(reason(code, clause, text))
     }
+
+    mutating func oblige(_ conditions: [Obligation]) { obligations += conditions }
 
     mutating func oblige<Value>(_ code: Obligation.Code, _ clause: Clause<Value>, _ value: String = "") {
         obligations.append(Obligation(code: code, rule: rule(clause), value: value))

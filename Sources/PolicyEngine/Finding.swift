@@ -42,6 +42,7 @@ package struct Finding: Hashable, Sendable, CustomStringConvertible {
         case datasetLookAlike = "dataset.look-alike"
         case diseaseCircle = "disease.circle"
         case fileName = "file.name"
+        case formOrphan = "form.orphan"
         case testOrphan = "test.orphan"
         case testMissing = "test.missing"
         case testFailed = "test.failed"

@@ -32,6 +32,13 @@ package struct PolicyChange: Sendable, Equatable {
             case (nil, _): comparison.add("", .wider, "a data set that no policy spoke of before")
             case (_, nil): comparison.add("", .narrower, "no policy speaks of the data set any more")
             }
+            switch (old.forms[dataset], new.forms[dataset]) {
+            case (nil, nil): break
+            case (nil, _?): comparison.add("form", .narrower, "requests answer a form")
+            case (_?, nil): comparison.add("form", .wider, "requests answer no form any more")
+            // Which of two forms asks for more, no structure proves.
+            case (let was?, let now?): if was.form != now.form { comparison.add("form", .wider, "another form") }
+            }
         }
         steps = comparison.steps
     }

@@ -15,10 +15,12 @@ package struct PolicyFile: Sendable, Equatable {
 
 /// All policies in force together, loaded from their files as one bundle.
 ///
-/// `NAME.yaml` is a policy, `NAME.test.yaml` its tests, `diseases.yaml` the table of diseases. A set exists only when
+/// `NAME.yaml` is a policy, `NAME.test.yaml` its tests, `NAME.form.yaml` what a request answers, `diseases.yaml` the table of diseases. A set exists only when
 /// every file is valid and every test passes.
 package struct PolicySet: Sendable {
     package let policies: [DatasetID: Policy]
+    /// What a request for a data set answers beyond what every request says.
+    package let forms: [DatasetID: DataForm.Version]
     /// Every file with its SHA-256, in RFC 8785 form.
     package let manifest: JSON
     /// SHA-256 of the manifest. Every decision is recorded with it.
@@ -36,6 +38,7 @@ package struct PolicySet: Sendable {
     /// What the files say, before their tests have passed.
     init(_ draft: PolicyDraft, manifest: JSON, hash: ([UInt8]) -> Digest) {
         policies = draft.policies
+        forms = draft.forms.mapValues { DataForm.Version(form: $0.form, digest: hash($0.bytes)) }
         diseases = draft.diseases
         self.manifest = manifest
         bundleHash = hash(manifest.canonical)
@@ -92,6 +95,8 @@ enum Judgement {
 /// The files of a set, read but not yet tested.
 struct PolicyDraft {
     private(set) var policies: [DatasetID: Policy] = [:]
+    /// With the bytes that they were read from.
+    private(set) var forms: [DatasetID: (form: DataForm, bytes: [UInt8])] = [:]
     private(set) var suites: [TestSuite] = []
     private(set) var diseases = DiseaseTree.none
     private static let policiesMax = 10_000
@@ -109,10 +114,11 @@ struct PolicyDraft {
         /// Where each file names its data set.
         var named: [String: YAMLValue] = [:]
         var tests: [(name: String, root: YAMLValue)] = []
-        if files.count > 2 * Self.policiesMax {
-            add(.yamlTooMany, "", "more than \(2 * Self.policiesMax) policy files")
+        var forms: [(name: String, form: DataForm, bytes: [UInt8])] = []
+        if files.count > 3 * Self.policiesMax {
+            add(.yamlTooMany, "", "more than \(3 * Self.policiesMax) policy files")
         }
-        for file in files.prefix(2 * Self.policiesMax).sorted(by: { $0.name < $1.name }) {
+        for file in files.prefix(3 * Self.policiesMax).sorted(by: { $0.name < $1.name }) {
             guard Self.isName(file.name) else {
                 add(.fileName, shown(file.name), "a policy file is named with a–z 0–9 and -, and ends in .yaml")
                 continue
@@ -128,6 +134,8 @@ struct PolicyDraft {
                     if let tree = reader.diseaseTree(root) { diseases = tree }
                 } else if file.name.hasSuffix(".test.yaml") {
                     tests.append((file.name, root))
+                } else if file.name.hasSuffix(".form.yaml") {
+                    if let form = reader.form(root) { forms.append((file.name, form, file.bytes)) }
                 } else if let policy = reader.policy(root) {
                     byFile[file.name] = policy
                     if case .mapping(let pairs) = root.content {
@@ -164,13 +172,24 @@ struct PolicyDraft {
             if let suite = reader.suite(test.root) { suites.append(suite) }
             findings += reader.findings
         }
+        for (name, form, bytes) in forms {
+            let policy = name.dropLast(".form.yaml".count) + ".yaml"
+            if let dataset = byFile[String(policy)]?.dataset {
+                self.forms[dataset] = (form, bytes)
+            } else if !names.contains(String(policy)) {
+                add(.formOrphan, name, "no policy file stands beside this form")
+            }
+        }
         guard findings.isEmpty else { throw PolicyError(findings: findings) }
     }
 
     private static func isName(_ name: String) -> Bool {
         guard name.hasSuffix(".yaml"), name.utf8.count <= Limits.identifierBytesMax else { return false }
         var stem = name.dropLast(".yaml".count)
-        if stem.hasSuffix(".test") { stem = stem.dropLast(".test".count) }
+        for part in [".test", ".form"] where stem.hasSuffix(part) {
+            stem = stem.dropLast(part.count)
+            break
+        }
         return !stem.isEmpty && stem.first != "-"
             && stem.utf8.allSatisfy { byte in
                 (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)

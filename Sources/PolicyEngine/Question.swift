@@ -68,11 +68,14 @@ package struct Vote: Sendable, Equatable {
     package let person: PersonID
     package let role: String
     package let approves: Bool
+    /// What the approval is given under.
+    package let conditions: [Condition]
 
-    package init(person: PersonID, role: String, approves: Bool) {
+    package init(person: PersonID, role: String, approves: Bool, conditions: [Condition] = []) {
         self.person = person
         self.role = role
         self.approves = approves
+        self.conditions = conditions
     }
 }
 
@@ -83,11 +86,14 @@ package struct AccessQuestion: Sendable, Equatable {
         package let kind: String
         package let digest: Digest
         package let expires: Timestamp?
+        /// What people call it.
+        package let name: String?
 
-        package init(kind: String, digest: Digest, expires: Timestamp? = nil) {
+        package init(kind: String, digest: Digest, expires: Timestamp? = nil, name: String? = nil) {
             self.kind = kind
             self.digest = digest
             self.expires = expires
+            self.name = name
         }
     }
 
@@ -121,6 +127,8 @@ package struct AccessQuestion: Sendable, Equatable {
     package var now: Timestamp
     package var dataset: DatasetID
     package var requester: PersonID
+    /// Who else would use the data.
+    package var people: [PersonID]
     package var purpose: Purpose
     /// How long the data are wanted for.
     package var termMonths: Int?
@@ -143,11 +151,12 @@ package struct AccessQuestion: Sendable, Equatable {
         now: Timestamp, dataset: DatasetID, requester: PersonID, purpose: Purpose, termMonths: Int? = nil,
         country: String? = nil, institution: String? = nil, project: String? = nil, documents: [Document] = [],
         agreements: [String] = [], visas: [Visa] = [], authors: [PersonID], votes: [Vote] = [],
-        breakGlass: BreakGlass? = nil
+        breakGlass: BreakGlass? = nil, people: [PersonID] = []
     ) {
         self.now = now
         self.dataset = dataset
         self.requester = requester
+        self.people = people
         self.purpose = purpose
         self.termMonths = termMonths
         self.country = country
@@ -168,12 +177,16 @@ package struct RunQuestion: Sendable, Equatable {
         package let id: GrantID
         package let dataset: DatasetID
         package let holder: PersonID
+        /// Who else may use it.
+        package let people: [PersonID]
         package let purpose: Purpose
         package let granted: Timestamp
         package let expires: Timestamp
         package let revoked: Bool
         /// What the access decision obliged the holder to.
         package let obligations: [Obligation]
+        /// What was handed in with the request and since.
+        package let documents: [AccessQuestion.Document]
         /// An emergency asks for no visas.
         package let isEmergency: Bool
         /// Where, by whom and in which project the data are used, as the access decision was told.
@@ -184,11 +197,14 @@ package struct RunQuestion: Sendable, Equatable {
         package init(
             id: GrantID, dataset: DatasetID, holder: PersonID, purpose: Purpose, granted: Timestamp,
             expires: Timestamp, revoked: Bool, obligations: [Obligation], isEmergency: Bool = false,
-            country: String? = nil, institution: String? = nil, project: String? = nil
+            country: String? = nil, institution: String? = nil, project: String? = nil,
+            people: [PersonID] = [], documents: [AccessQuestion.Document] = []
         ) {
             self.id = id
             self.dataset = dataset
             self.holder = holder
+            self.people = people
+            self.documents = documents
             self.purpose = purpose
             self.granted = granted
             self.expires = expires

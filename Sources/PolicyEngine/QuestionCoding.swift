@@ -41,12 +41,7 @@ extension AccessQuestion {
             "purpose": purpose.json, "termMonths": termMonths.map { .integer(Int64($0)) },
             "country": country.map { .string($0) }, "institution": institution.map { .string($0) },
             "project": project.map { .string($0) },
-            "documents": .array(
-                documents.map {
-                    object([
-                        "kind": .string($0.kind), "digest": .string($0.digest.hex), "expires": $0.expires?.json,
-                    ])
-                }),
+            "documents": .array(documents.map(\.json)), "people": list(people.map(\.json)),
             "agreements": .array(agreements.map { .string($0) }),
             "visas": .array(visas.map(\.json)), "authors": .array(authors.map(\.json)),
             "votes": .array(votes.map(\.json)),
@@ -67,11 +62,7 @@ extension AccessQuestion {
             termMonths: try facts.integerIfPresent("termMonths", in: 1...1200),
             country: try facts.countryIfPresent("country"),
             institution: try facts.lineIfPresent("institution"), project: try facts.lineIfPresent("project"),
-            documents: try facts.objects("documents") { document throws(QuestionError) in
-                Document(
-                    kind: try document.name("kind"), digest: try document.digest("digest"),
-                    expires: try document.timestampIfPresent("expires"))
-            },
+            documents: try facts.objects("documents", Document.init),
             agreements: try facts.terms("agreements", of: "DUO"),
             visas: try facts.objects("visas", Visa.init),
             authors: try facts.identifiers("authors"), votes: try facts.objects("votes", Vote.init),
@@ -80,7 +71,7 @@ extension AccessQuestion {
                     reason: try emergency.text("reason", scalarsMax: 4096),
                     minutes: try emergency.integer("minutes", in: 1...1440),
                     unreviewed: try emergency.integer("unreviewed"))
-            })
+            }, people: try facts.identifiersIfPresent("people"))
         revoked = try facts.flagIfPresent("revoked") ?? false
     }
 }
@@ -95,6 +86,28 @@ extension AccessQuestion.Visa {
     }
 }
 
+extension AccessQuestion.Document {
+    package var json: JSON {
+        object([
+            "kind": .string(kind), "digest": .string(digest.hex), "expires": expires?.json,
+            "name": name.map { .string($0) },
+        ])
+    }
+
+    /// Reads what `json` writes.
+    package init(json: JSON) throws(QuestionError) {
+        var facts = try Facts(json, at: "document")
+        try self.init(&facts)
+        try facts.end()
+    }
+
+    fileprivate init(_ facts: inout Facts) throws(QuestionError) {
+        self.init(
+            kind: try facts.name("kind"), digest: try facts.digest("digest"),
+            expires: try facts.timestampIfPresent("expires"), name: try facts.lineIfPresent("name"))
+    }
+}
+
 extension RunQuestion {
     package var input: JSON {
         object([
@@ -106,6 +119,7 @@ extension RunQuestion {
                     "id": $0.id.json, "dataset": $0.dataset.json, "holder": $0.holder.json,
                     "purpose": $0.purpose.json, "granted": $0.granted.json, "expires": $0.expires.json,
                     "revoked": .bool($0.revoked), "obligations": .array($0.obligations.map(\.json)),
+                    "people": list($0.people.map(\.json)), "documents": list($0.documents.map(\.json)),
                     "emergency": $0.isEmergency ? true : nil,
                     "country": $0.country.map { .string($0) }, "institution": $0.institution.map { .string($0) },
                     "project": $0.project.map { .string($0) },
@@ -135,7 +149,9 @@ extension RunQuestion {
                     obligations: try grant.objects("obligations", Obligation.init),
                     isEmergency: try grant.flagIfPresent("emergency") ?? false,
                     country: try grant.countryIfPresent("country"),
-                    institution: try grant.lineIfPresent("institution"), project: try grant.lineIfPresent("project"))
+                    institution: try grant.lineIfPresent("institution"), project: try grant.lineIfPresent("project"),
+                    people: try grant.identifiersIfPresent("people"),
+                    documents: try grant.objectsIfPresent("documents", AccessQuestion.Document.init))
             },
             cohort: try facts.integer("cohort"),
             device: try facts.objectIfPresent("device") { device throws(QuestionError) in
@@ -215,13 +231,31 @@ extension Purpose {
 
 extension Vote {
     package var json: JSON {
-        object(["person": person.json, "role": .string(role), "approves": .bool(approves)])
+        object([
+            "person": person.json, "role": .string(role), "approves": .bool(approves),
+            "conditions": list(conditions.map(\.json)),
+        ])
     }
 
     fileprivate init(_ facts: inout Facts) throws(QuestionError) {
         self.init(
             person: try facts.identifier("person"), role: try facts.text("role"),
-            approves: try facts.flag("approves"))
+            approves: try facts.flag("approves"),
+            conditions: try facts.objectsIfPresent("conditions", Condition.init))
+    }
+}
+
+extension Condition {
+    /// Reads what `json` writes.
+    package init(json: JSON) throws(QuestionError) {
+        var facts = try Facts(json, at: "condition")
+        try self.init(&facts)
+        try facts.end()
+    }
+
+    fileprivate init(_ facts: inout Facts) throws(QuestionError) {
+        let kind: Kind = try facts.choice("code")
+        try self.init(kind, facts.text("value"))
     }
 }
 
@@ -242,6 +276,9 @@ extension Obligation {
 
 /// An object without its absent members.
 private func object(_ members: [String: JSON?]) -> JSON { .object(members.compactMapValues { $0 }) }
+
+/// A list that is left out when it is empty, so that inputs recorded before there was one read and hash as ever.
+private func list(_ elements: [JSON]) -> JSON? { elements.isEmpty ? nil : .array(elements) }
 
 extension Timestamp {
     fileprivate var json: JSON { .string(description) }
@@ -420,14 +457,18 @@ struct Facts {
 
     mutating func identifiers<Noun>(_ name: String) throws(QuestionError) -> [Identifier<Noun>] {
         var all: [Identifier<Noun>] = []
-        for text in try texts(name) {
+        for (index, text) in try texts(name).enumerated() {
             do throws(IdentifierError) {
                 all.append(try Identifier(text))
             } catch {
-                throw wrong(name, error.description)
+                throw wrong("\(name)[\(index)]", error.description)
             }
         }
         return all
+    }
+
+    mutating func identifiersIfPresent<Noun>(_ name: String) throws(QuestionError) -> [Identifier<Noun>] {
+        members[name] == nil ? [] : try identifiers(name)
     }
 
     mutating func object(_ name: String) throws(QuestionError) -> Facts { try Facts(take(name), at: "\(path).\(name)") }

@@ -38,7 +38,10 @@ extension PolicySet {
         if question.now >= grant.expires { ruling.refuse(.grantExpired, clause, "the grant has expired") }
         if question.now < grant.granted { ruling.refuse(.grantNotYet, clause, "the grant has not begun") }
         if grant.dataset != question.dataset { ruling.refuse(.grantOther, clause, "the grant is for other data") }
-        if grant.holder != question.requester { ruling.refuse(.grantOther, clause, "the grant is someone else's") }
+        if grant.holder != question.requester, !grant.people.contains(question.requester) {
+            ruling.refuse(.grantOther, clause, "the grant is someone else's")
+        }
+        grant.judgeConditions(at: question.now, clause, &ruling)
         if !covers(grant.purpose, question.purpose) {
             ruling.refuse(.grantPurpose, clause, "the run is for more than the grant was given for")
         }
@@ -145,12 +148,14 @@ extension PolicySet {
             return
         }
         let (total, overflow) = question.hoursUsed.addingReportingOverflow(question.hoursAsked)
-        if overflow || total > limit.value {
+        let allowed = min(limit.value, question.grant?.hoursAllowed ?? limit.value)
+        if overflow || total > allowed {
             ruling.refuse(
                 .deviceHours, limit,
-                "each \(policy.training.hoursPer.rawValue) has \(limit.value) device hours in all; \(question.hoursUsed) are used or taken and "
+                "each \(policy.training.hoursPer.rawValue) has \(allowed) device hours in all; "
+                    + "\(question.hoursUsed) are used or taken and "
                     + "\(question.hoursAsked) asked for")
         }
-        ruling.oblige(.hoursMax, limit, String(limit.value))
+        ruling.oblige(.hoursMax, limit, String(allowed))
     }
 }

@@ -17,6 +17,8 @@ package enum Limits {
     package static let programCommandsMax = 65_536
     package static let programBuffersMax = 4_096
     package static let windowsMax = 64
+    /// Lanes of one attachment.
+    package static let lanesMax = 4
     package static let nodesMax = 1 << 31
     package static let edgesMax = 1 << 36
     package static let featuresMax = 1 << 16

@@ -31,6 +31,8 @@ package struct SekishoContext: RequestContext {
     package var identity: Identity?
     /// The language to answer in.
     package var language: Language = .english
+    /// How many notices of the reader's are unread.
+    package var unreadNotices = 0
     /// The form of a request that has one.
     package var form = Form()
     /// A number that this request's log line carries too; safe to show.

@@ -53,6 +53,7 @@ package final class Door: Sendable {
                 guard let scope = rule.scope, identity.scopes.contains(scope) else { throw Problem.scopeMissing }
             }
             try rule.requireRole(among: identity.roles)
+            if !route.isAPI { context.unreadNotices = gateway.unreadNotices(of: identity.person) }
         }
         try await collectBody(of: &request, rule.body, route, &context)
         try checkOrigin(request, route, context)

@@ -23,6 +23,23 @@ package enum Route: String, CaseIterable, Sendable {
     case apiRequest = "GET /api/v1/requests/:request"
     case apiRequestTimeline = "GET /api/v1/requests/:request/timeline"
     case apiRequestReview = "POST /api/v1/requests/:request/reviews"
+    case apiRequestWithdraw = "POST /api/v1/requests/:request/withdraw"
+    case apiRequestAmend = "POST /api/v1/requests/:request/amend"
+    case apiRequestRenew = "POST /api/v1/requests/:request/renew"
+    case apiRequestDocument = "POST /api/v1/requests/:request/documents"
+    case apiRequestClose = "POST /api/v1/requests/:request/close-out"
+    case apiClosureConfirm = "POST /api/v1/requests/:request/confirm-closure"
+    case apiRequestMatrix = "GET /api/v1/request-matrix"
+    case apiDrafts = "GET /api/v1/drafts"
+    case apiDraftCreate = "POST /api/v1/drafts"
+    case apiDraft = "GET /api/v1/drafts/:draft"
+    case apiDraftSave = "PUT /api/v1/drafts/:draft"
+    case apiDraftDiscard = "DELETE /api/v1/drafts/:draft"
+    case apiDraftFile = "POST /api/v1/drafts/:draft/file"
+    case apiDatasetForm = "GET /api/v1/datasets/:dataset/form"
+    case apiFormSchema = "GET /api/v1/form-schema"
+    case apiNotices = "GET /api/v1/notices"
+    case apiNoticesRead = "POST /api/v1/notices/read"
     case apiRequestResume = "POST /api/v1/requests/:request/resume"
     case apiEmergencyReview = "POST /api/v1/requests/:request/emergency-review"
     case apiReviews = "GET /api/v1/reviews"
@@ -108,6 +125,18 @@ package enum Route: String, CaseIterable, Sendable {
     case requestFile = "POST /requests"
     case requestPage = "GET /requests/:request"
     case requestReview = "POST /requests/:request/reviews"
+    case requestWithdraw = "POST /requests/:request/withdraw"
+    case requestChangePage = "GET /requests/:request/change"
+    case requestChange = "POST /requests/:request/change"
+    case requestRenew = "POST /requests/:request/renew"
+    case requestDocument = "POST /requests/:request/documents"
+    case requestClose = "POST /requests/:request/close-out"
+    case closureConfirm = "POST /requests/:request/confirm-closure"
+    case draftPage = "GET /drafts/:draft"
+    case draftSave = "POST /drafts"
+    case draftDiscard = "POST /drafts/:draft/discard"
+    case noticesPage = "GET /notices"
+    case noticesRead = "POST /notices/read"
     case emergencyReview = "POST /requests/:request/emergency-review"
     case accessPage = "GET /access/:person"
     case accessRevoke = "POST /access/:person"
@@ -207,6 +236,13 @@ extension Route {
         case .apiSubjectHistory: Rule(.roles([.complianceOfficer, .dataCustodian]), .audit, Self.form)
         case .apiRequestResume: Rule(.roles(Self.reviewers.union([.researcher, .operatorRole])), .request, Self.form)
         case .apiRequestFile: Rule(.roles([.researcher]), .request, Self.form)
+        case .apiRequestWithdraw, .apiRequestAmend, .apiRequestRenew, .apiRequestDocument, .apiRequestClose,
+            .apiDraftCreate, .apiDraftSave, .apiDraftDiscard, .apiDraftFile:
+            Rule(.roles([.researcher]), .request, Self.form)
+        case .apiDrafts, .apiDraft: Rule(.roles([.researcher]), .request)
+        case .apiClosureConfirm: Rule(.roles(Self.reviewers), .review, Self.form)
+        case .apiRequestMatrix, .apiDatasetForm, .apiFormSchema, .apiNotices: Rule(.signedIn, .read)
+        case .apiNoticesRead: Rule(.signedIn, .read, Self.form)
         case .apiRequestReview: Rule(.roles(Self.reviewers), .review, Self.form)
         case .apiEmergencyReview:
             Rule(.roles([.complianceOfficer, .securityOfficer, .dac, .dataCustodian]), .review, Self.form)
@@ -260,7 +296,14 @@ extension Route {
         case .home: Rule(.signedIn, nil)
         case .requestsPage, .requestPage: Rule(.signedIn, nil)
         case .requestNewPage: Rule(.roles([.researcher]), nil)
-        case .requestFile: Rule(.roles([.researcher]), nil, Self.form)
+        // A data set's own form may have 200 fields.
+        case .requestFile, .requestChange, .draftSave: Rule(.roles([.researcher]), nil, .collected(bytesMax: 256 << 10))
+        case .requestWithdraw, .requestRenew, .requestDocument, .requestClose, .draftDiscard:
+            Rule(.roles([.researcher]), nil, Self.form)
+        case .requestChangePage, .draftPage: Rule(.roles([.researcher]), nil)
+        case .closureConfirm: Rule(.roles(Self.reviewers), nil, Self.form)
+        case .noticesPage: Rule(.signedIn, nil)
+        case .noticesRead: Rule(.signedIn, nil, Self.form)
         case .emergencyReview:
             Rule(.roles([.complianceOfficer, .securityOfficer, .dac, .dataCustodian]), nil, Self.form)
         case .accessPage: Rule(.roles(Self.revokers.union([.complianceOfficer])), nil)

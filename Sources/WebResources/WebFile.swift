@@ -11,12 +11,13 @@ package enum WebFile {
 
     /// Mustache templates by the name that others include them by.
     package static let templates: [String: String] = [
-        "access": text(PackageResources.access_mustache),
+        "access": text(PackageResources.access_mustache), "acts": text(PackageResources.acts_mustache),
         "again": text(PackageResources.again_mustache), "audit": text(PackageResources.audit_mustache),
         "badge": text(PackageResources.badge_mustache), "csrf": text(PackageResources.csrf_mustache),
         "export": text(PackageResources.export_mustache), "fault": text(PackageResources.fault_mustache),
         "field": text(PackageResources.field_mustache), "form-page": text(PackageResources.form_page_mustache),
         "layout": text(PackageResources.layout_mustache), "mark-good": text(PackageResources.mark_good_mustache),
+        "notices": text(PackageResources.notices_mustache),
         "passport": text(PackageResources.passport_mustache),
         "password": text(PackageResources.password_mustache), "problem": text(PackageResources.problem_mustache),
         "reasons": text(PackageResources.reasons_mustache), "record": text(PackageResources.record_mustache),

@@ -19,18 +19,51 @@ addEventListener("pageshow", () => {
 document.getElementById("problem")?.focus();
 
 // A document's fingerprint is made here: the document itself never leaves this machine.
-const fingerprint = document.getElementById("ethicsDigest");
-if (fingerprint && window.crypto?.subtle) {
+for (const fingerprint of window.crypto?.subtle ? document.querySelectorAll("#ethicsDigest, [data-fingerprint]") : []) {
   const chooser = document.createElement("input");
   chooser.type = "file";
-  chooser.setAttribute("aria-label", document.querySelector("label[for=ethicsDigest]").textContent.trim());
+  chooser.setAttribute("aria-label", fingerprint.labels[0].textContent.trim());
   chooser.addEventListener("change", async () => {
     const file = chooser.files[0];
     if (!file || file.size > 64 << 20) return;
     const hash = await crypto.subtle.digest("SHA-256", await file.arrayBuffer());
     fingerprint.value = Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    fingerprint.dispatchEvent(new Event("input", { bubbles: true }));
   });
   fingerprint.after(chooser);
+}
+
+// What is typed into a request is kept as a draft, a moment after the last key. One save at a time: each says which
+// version it changed, so that two tabs never write over each other.
+const drafting = document.querySelector("form[data-autosave]");
+if (drafting) {
+  const told = document.getElementById("saved");
+  let waiting;
+  let saving = false;
+  let stopped = false;
+  const save = async () => {
+    if (stopped || drafting.dataset.sent) return;
+    if (saving) return plan();
+    saving = true;
+    const answer = await fetch(drafting.dataset.autosave, {
+      method: "POST",
+      headers: { accept: "application/json" },
+      body: new URLSearchParams(new FormData(drafting)),
+    }).catch(() => null);
+    const kept = await answer?.json().catch(() => null);
+    saving = false;
+    told.textContent = kept?.words ?? drafting.dataset.failed;
+    // Somebody saved it elsewhere: this tab keeps what it has and writes nothing more.
+    if (answer?.status === 412) stopped = true;
+    if (!answer?.ok || !kept) return;
+    drafting.elements.draft.value = kept.draft;
+    drafting.elements.version.value = kept.version;
+  };
+  const plan = () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(save, 1500);
+  };
+  drafting.addEventListener("input", plan);
 }
 
 // Policy files are read into the form here, each over the file of its name or into a new place.

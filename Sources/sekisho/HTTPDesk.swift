@@ -178,6 +178,8 @@ final class HTTPDesk: Desk {
         request.method = HTTPMethod(rawValue: call.route.method)
         request.headers.add(name: "Authorization", value: "Bearer \(token)")
         request.headers.add(name: "User-Agent", value: "sekisho")
+        // The part of an entity tag that the service looks at.
+        if let revision = call.ifRevision { request.headers.add(name: "If-Match", value: "\"\(revision).0\"") }
         if let key = call.onceKey { request.headers.add(name: "Idempotency-Key", value: key) }
         if let body = call.body {
             request.headers.add(name: "Content-Type", value: "application/json")

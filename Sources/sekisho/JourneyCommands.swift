@@ -6,8 +6,11 @@ import WebAPI
 
 struct RequestCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "request", abstract: "Access requests: file, review, list.",
-        subcommands: [File.self, Review.self, Resume.self, List.self, Show.self, EmergencyReview.self])
+        commandName: "request", abstract: "Access requests: draft, file, review, change, renew, close, list.",
+        subcommands: [
+            File.self, Draft.self, Form.self, Review.self, Resume.self, List.self, Show.self, Amend.self, Renew.self,
+            Withdraw.self, Document.self, CloseOut.self, ConfirmClosure.self, Matrix.self, EmergencyReview.self,
+        ])
 
     struct File: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -17,13 +20,11 @@ struct RequestCommand: AsyncParsableCommand {
         @OptionGroup var actor: ActorOption
         @OptionGroup var once: OnceOption
         @Argument(help: "The request form (JSON).") var form: String
+        @Option(help: "KIND=FILE[@DAY]: a document to add by its hash; may be given again.")
+        var document: [DocumentArgument] = []
 
         func run() async throws {
-            let text = try GatewayFile.read(URL(fileURLWithPath: form), role: "request form")
-            let json: JSON
-            do throws(JSONError) { json = try JSON(parsing: text) } catch {
-                throw ValidationError("the request form is not JSON: \(error)")
-            }
+            let json = try requestForm(form, documents: document)
             try await options.withDesk(as: actor) { desk in
                 var call = APICall(.apiRequestFile, body: json)
                 call.onceKey = once.onceKey
@@ -39,13 +40,17 @@ struct RequestCommand: AsyncParsableCommand {
         @Argument(help: "The request's id.") var request: RequestID
         @Argument(help: "approve or reject.") var verdict: Verdict
         @Option(help: "Why; kept with the record.") var comment = ""
+        @Option(
+            help:
+                "What you approve under: months-max=6, hours-max=40, regions=\"JP DE\", notice=TEXT, document-due=\"ethics 2027-01-31\"; may be given again."
+        )
+        var condition: [ConditionArgument] = []
 
         func run() async throws {
+            var body: [String: JSON] = ["verdict": .string(verdict.rawValue), "comment": .string(comment)]
+            if !condition.isEmpty { body["conditions"] = .array(condition.map(\.json)) }
             try await options.withDesk(as: actor) { desk in
-                Answer.request(
-                    try await desk.json(
-                        .apiRequestReview, ["request": request.text],
-                        body: ["verdict": .string(verdict.rawValue), "comment": .string(comment)]))
+                Answer.request(try await desk.json(.apiRequestReview, ["request": request.text], body: .object(body)))
             }
         }
     }
@@ -135,10 +140,11 @@ extension Answer {
             return Answer(request, ["Request \(id) waits for \(request.text("waiting_for"))."])
         case "granted":
             return Answer(request, ["Request \(id) is granted: grant \(request.text("grant"))."])
-        default:
+        case "refused":
             let reasons = zip(request.texts("reasons"), request.texts("explanations"))
             return Answer(
                 request, ["Request \(id) is refused:"] + reasons.map { "  \($0): \($1)" }, failure: .refusedRequest)
+        default: return Answer(request, ["Request \(id): \(request.text("summary"))."])
         }
     }
 }

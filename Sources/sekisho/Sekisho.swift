@@ -23,8 +23,8 @@ struct Sekisho: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             Initialise.self, PKI.self, PersonCommand.self, PolicyCommand.self, DatasetCommand.self,
-            ConsentCommand.self, SubjectCommand.self, FabricCommand.self, RequestCommand.self, GrantCommand.self,
-            AccessCommand.self, ReviewCommand.self,
+            ConsentCommand.self, SubjectCommand.self, FabricCommand.self, RequestCommand.self, NoticeCommand.self,
+            GrantCommand.self, AccessCommand.self, ReviewCommand.self,
             PassportCommand.self, RunCommand.self, ReleaseCommand.self, AuditCommand.self, TrailCommand.self,
             TraceCommand.self,
             TokenCommand.self, Serve.self, ConfigCommand.self,

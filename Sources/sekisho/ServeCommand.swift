@@ -28,6 +28,12 @@ struct Serve: AsyncParsableCommand {
         let gateway = try await Gateway(home: home, key: try unsealing(settings))
         do {
             try await gateway.requirePolicies()
+            switch (settings.file(.mailProgram), settings.file(.mailSpool)) {
+            case (let program?, nil): try await gateway.setMailHook(.program(program))
+            case (nil, let folder?): try await gateway.setMailHook(.spool(folder))
+            case (nil, nil): break
+            default: throw ValidationError("mail.program and mail.spool are two answers to one question")
+            }
             for finding in await gateway.findings { logger.warning("mended", metadata: ["finding": "\(finding)"]) }
             try await serve(gateway, settings, logger)
         } catch {

@@ -24,6 +24,8 @@ enum Setting: String, CaseIterable {
     case sessionIdleMinutes = "session.idle-minutes"
     case sessionHours = "session.hours"
     case runsAtOnce = "runs.at-once"
+    case mailProgram = "mail.program"
+    case mailSpool = "mail.spool"
     case drainSeconds = "drain-seconds"
     case logLevel = "log.level"
 
@@ -36,7 +38,7 @@ enum Setting: String, CaseIterable {
 
     var kind: Kind {
         switch self {
-        case .home, .keyFile, .host, .certificate, .key, .names: .text
+        case .home, .keyFile, .host, .certificate, .key, .names, .mailProgram, .mailSpool: .text
         case .port: .number(0...65_535)
         case .machines: .truth
         case .connections: .number(1...100_000)
@@ -54,7 +56,7 @@ enum Setting: String, CaseIterable {
     /// An empty one must be given, or is not needed.
     var preset: String {
         switch self {
-        case .home, .keyFile, .certificate, .key: ""
+        case .home, .keyFile, .certificate, .key, .mailProgram, .mailSpool: ""
         case .host: "127.0.0.1"
         case .port: "8443"
         case .names: "localhost,127.0.0.1"
@@ -91,6 +93,9 @@ enum Setting: String, CaseIterable {
         case .sessionIdleMinutes: "minutes after which an unused session ends"
         case .sessionHours: "hours after which a session ends"
         case .runsAtOnce: "runs that are worked on at once"
+        case .mailProgram:
+            "program that is run once a notice, with recipient and template as JSON on its input; no shell"
+        case .mailSpool: "folder for notices to go out, one JSON file each, in the place of a program"
         case .drainSeconds: "seconds that requests have to finish when the service stops"
         case .logLevel: "what is logged at least"
         }

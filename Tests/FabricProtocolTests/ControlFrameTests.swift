@@ -37,7 +37,7 @@ import Vocabulary
     @Test("unknown versions, operations and flags are refused at their place")
     func unknown() {
         let body = Samples.body(ControlFrame(request: 1, fence: Fence(1), message: .hello))
-        for (position, value) in [(0, 2), (1, 0), (1, 22), (1, 255), (2, 1), (3, 1)] {
+        for (position, value) in [(0, 2), (1, 0), (1, 23), (1, 255), (2, 1), (3, 1)] {
             var changed = body
             changed[position] = UInt8(value)
             do throws(FrameError) {
@@ -78,11 +78,12 @@ import Vocabulary
     @Test("fields out of their range are refused")
     func ranges() {
         let good = LeaseGrant(
-            lease: Samples.lease, run: Samples.run, attempt: 1, ttlMilliseconds: 3000, deviceBytes: 1 << 20,
+            lease: Samples.lease, run: Samples.run, attempt: 1, ttlMilliseconds: 3000, lanes: 2, deviceBytes: 1 << 20,
             receipt: [1], wrappedRunKey: Samples.bytes(80))
-        func refuses(_ ttl: UInt32, _ deviceBytes: UInt64, _ receipt: Int) -> Bool {
+        func refuses(_ ttl: UInt32, _ deviceBytes: UInt64, _ receipt: Int, lanes: UInt8 = 2) -> Bool {
             let grant = LeaseGrant(
-                lease: good.lease, run: good.run, attempt: 1, ttlMilliseconds: ttl, deviceBytes: deviceBytes,
+                lease: good.lease, run: good.run, attempt: 1, ttlMilliseconds: ttl, lanes: lanes,
+                deviceBytes: deviceBytes,
                 receipt: Samples.bytes(receipt), wrappedRunKey: good.wrappedRunKey)
             let body = Samples.body(ControlFrame(request: 1, fence: Fence(1), message: .leaseGrant(grant)))
             return (try? ControlFrame(parsing: body)) == nil
@@ -91,6 +92,7 @@ import Vocabulary
         #expect(refuses(99, 1 << 20, 1) && refuses(600_001, 1 << 20, 1))
         #expect(refuses(3000, 4096, 1) && refuses(3000, 1 << 45, 1) && refuses(3000, 1 << 20 + 1, 1))
         #expect(refuses(3000, 1 << 20, LeaseGrant.receiptBytesMax + 1))
+        #expect(refuses(3000, 1 << 20, 1, lanes: 0) && refuses(3000, 1 << 20, 1, lanes: 5))
     }
 }
 
@@ -128,9 +130,9 @@ enum Samples {
         .evidence(evidence),
         .leaseGrant(
             LeaseGrant(
-                lease: lease, run: run, attempt: 2, ttlMilliseconds: 3000, deviceBytes: 1 << 20, receipt: bytes(100),
-                wrappedRunKey: bytes(80))),
-        .leaseRenew, .leaseRevoke,
+                lease: lease, run: run, attempt: 2, ttlMilliseconds: 3000, lanes: 4, deviceBytes: 1 << 20,
+                receipt: bytes(100), wrappedRunKey: bytes(80))),
+        .leaseRenew, .leaseRevoke, .leaseResume(proof: bytes(32)),
         .windowMap(table), .windowUnmap([1, 2, 9]),
         .programLoad(bytes(200)), .programLoaded(3),
         .doorbell(program: 3, transaction: 4, arguments: bytes(20)), .complete(transaction: 4, result: bytes(9)),

@@ -118,7 +118,7 @@ import Vocabulary
                         run: bench.run, lease: bench.lease(1), fence: fence, node: enrolment.node,
                         evidence: transcript.hash)))
             let grant = LeaseGrant(
-                lease: bench.lease(1), run: bench.run, attempt: 1, ttlMilliseconds: 60_000,
+                lease: bench.lease(1), run: bench.run, attempt: 1, ttlMilliseconds: 60_000, lanes: 1,
                 deviceBytes: UInt64(Bench.deviceBytes), receipt: receipt,
                 wrappedRunKey: evidence.wrappingKey.wrap(SecretBytes(copying: bench.runKey)))
             #expect(try connection.ask(.leaseGrant(grant), fence: fence) == .done)
@@ -240,9 +240,15 @@ import Vocabulary
 }
 
 extension ControlConnection {
-    /// One question and its answer.
+    /// One question and its answer. Numbers grow from question to question, over all connections.
     func ask(_ message: ControlMessage, fence: Fence) throws -> ControlMessage {
-        try send(ControlFrame(request: 1, fence: fence, message: message))
+        let request = questions.withLock { count in
+            count += 1
+            return count
+        }
+        try send(ControlFrame(request: request, fence: fence, message: message))
         return try receive(milliseconds: 10_000).message
     }
 }
+
+private let questions = Mutex<UInt64>(0)

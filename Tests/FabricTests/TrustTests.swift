@@ -210,7 +210,7 @@ import Vocabulary
             defer { agent.shutdown() }
             for opening in [
                 [UInt8](repeating: 0, count: 100), Array("GET / HTTP/1.1\r\n\r\n".utf8), [0x16, 3, 1, 255, 255],
-                Lane.Opening(lane: 0, token: RandomBytes.array(32)).bytes, [0x53, 1, 2],
+                Lane.Opening(lane: 0, serial: 1, token: RandomBytes.array(32)).bytes, [0x53, 1, 2],
             ] {
                 let socket = try Socket.connect(host: "127.0.0.1", port: port, milliseconds: 10_000)
                 try socket.writeAll(opening)

@@ -223,6 +223,7 @@ READING = [
     ("person", "list"), ("dataset", "list"), ("request", "list"), ("grant", "list"), ("run", "list"),
     ("release", "list"), ("policy", "show"), ("request", "show", "request-1"),
     ("run", "show", "first"), ("run", "times", "first"), ("run", "plan", "first"), ("release", "show", "first"),
+    ("release", "report", "first"), ("release", "report", "first", "--as-text", "html", "--language", "ja"),
     ("token", "list"), ("run", "show", "nothing"), ("grant", "list", "--nonsense"),
 ]
 

@@ -240,7 +240,8 @@ struct FHIRAuditEvent {
             case "release.taken": (type, action) = (dcm("110106", "Export"), "R")
             case "gateway.recovered": (type, action) = (dcm("110100", "Application Activity"), "E")
             case "consent.changed": (type, action) = (life("amend", "Amend (Update) Record Lifecycle Event"), "U")
-            case "request.reviewed", "emergency.reviewed", "passport.presented", "release.reviewed", "release.checked":
+            case "request.reviewed", "request.closed", "emergency.reviewed", "passport.presented", "release.reviewed",
+                "release.checked":
                 (type, action) = (life("verify", "Verify Record Lifecycle Event"), "E")
             case "run.opened": (type, action) = (life("extract", "Extract Record Lifecycle Event"), "R")
             case "subject.shred-requested", "subject.shredded", "device.scrubbed":

@@ -37,6 +37,10 @@ package struct API: Sendable {
         case .apiRequests, .apiRequestFile, .apiRequest, .apiRequestTimeline, .apiRequestReview, .apiRequestResume,
             .apiReviews, .apiEmergencyReview:
             try await requests(call, caller.person)
+        case .apiDrafts, .apiDraftCreate, .apiDraft, .apiDraftSave, .apiDraftDiscard, .apiDraftFile, .apiRequestMatrix,
+            .apiFormSchema, .apiDatasetForm, .apiNotices, .apiNoticesRead, .apiRequestWithdraw, .apiRequestAmend,
+            .apiRequestRenew, .apiRequestDocument, .apiRequestClose, .apiClosureConfirm:
+            try await requestLife(call, caller.person)
         case .apiGrants, .apiGrant: try await grants(call, caller.person)
         case .apiGrantReach, .apiGrantRevoke, .apiPersonAccess, .apiPersonAccessRevoke, .apiPersonAccessRestore:
             try await access(call, caller.person)
@@ -171,7 +175,12 @@ extension API {
             var filter = RequestFilter()
             filter.dataset = try query.optionalID("dataset")
             filter.requester = try query.optionalID("requester")
-            filter.state = try query.optionalChoice("state", RequestWord.self)?.rawValue
+            if let state = try query.optionalText("state", lengthMax: 64) {
+                guard RequestState.names.contains(state) else {
+                    throw Fields.fault("state", "is none of \(RequestState.names.joined(separator: ", "))")
+                }
+                filter.state = state
+            }
             try query.finish()
             return APIReply(json: try await gateway.requests(page, where: filter, by: person).json(\.json))
         case .apiReviews:
@@ -198,8 +207,10 @@ extension API {
             var fields = try Fields(body: call.body)
             let verdict: Verdict = try fields.choice("verdict")
             let comment = try fields.optionalText("comment", lengthMax: 1000) ?? ""
+            let conditions = try fields.conditions("conditions")
             try fields.finish()
-            try await gateway.review(id, verdict, comment: comment, ifStill: call.ifRevision, by: person)
+            try await gateway.review(
+                id, verdict, comment: comment, conditions: conditions, ifStill: call.ifRevision, by: person)
             _ = try await gateway.advance(id)
             return try await request(id, person)
         case .apiEmergencyReview:
@@ -226,10 +237,11 @@ extension API {
         }
     }
 
-    private func request(_ id: RequestID, _ person: PersonID, status: Int = 200) async throws -> APIReply {
+    func request(_ id: RequestID, _ person: PersonID, status: Int = 200) async throws -> APIReply {
         let entry = try await gateway.request(id, by: person)
         var members = entry.json.objectValue ?? [:]
         members["form"] = try await gateway.requestForm(id, by: person)
+        members["report"] = try await gateway.closingReport(of: id, by: person).map(JSON.string) ?? .null
         var reply = APIReply(status, json: .object(members))
         reply.revision = entry.revision
         return reply
@@ -247,7 +259,6 @@ extension API {
     }
 }
 
-private enum RequestWord: String, CaseIterable { case waiting, granted, refused }
 private enum ReviewScope: String, CaseIterable { case mine, all }
 
 // MARK: - Runs and releases

@@ -41,7 +41,7 @@ package struct APIRoutes: Sendable {
         }
         let bytes = Array(try await request.body.collect(upTo: Limits.jsonBytesMax).readableBytesView)
         let call = try self.call(route, request, context, bytes)
-        guard let key = call.onceKey, route != .apiRequestFile, route != .apiRunStart else {
+        guard let key = call.onceKey, !Self.keepsOnceKey.contains(route) else {
             return try await response(to: call, by: caller, request)
         }
         let name = "\(caller.person) \(key)"
@@ -152,7 +152,13 @@ package struct APIRoutes: Sendable {
         return part
     }
 
-    private static let takesRevision: Set<Route> = [.apiRequestReview, .apiReleaseReview]
+    private static let takesRevision: Set<Route> = [
+        .apiRequestReview, .apiReleaseReview, .apiRequestWithdraw, .apiDraftSave, .apiDraftDiscard, .apiDraftFile,
+    ]
+    /// Whose keys stand in the very records of what was done.
+    private static let keepsOnceKey: Set<Route> = [
+        .apiRequestFile, .apiRequestAmend, .apiRequestRenew, .apiRunStart,
+    ]
 
     /// The revision in an entity tag that we gave; any state for `*`.
     private static func revision(ofMatch text: String) throws(Problem) -> String? {

@@ -25,7 +25,7 @@ extension VoteEntry {
     var json: JSON {
         [
             "person": .string(person.text), "role": .string(role), "approves": .bool(approves), "time": .time(time),
-            "comment": .string(comment),
+            "comment": .string(comment), "conditions": .array(conditions),
         ]
     }
 }
@@ -37,13 +37,16 @@ extension RequestEntry {
             "purpose": .strings(purpose), "filed": .time(filed), "changed": .time(changed),
             "state": .string(state.name), "summary": .string(state.words), "waiting_for": .null, "missing": .null,
             "grant": .null, "reasons": [], "explanations": [], "votes": .array(votes.map(\.json)),
-            "revision": .string(revision.text),
+            "revision": .string(revision.text), "people": .strings(people.map(\.text)),
+            "follows": .optional(follows?.text), "followed_by": .optional(followedBy?.text),
+            "documents": .array(documents), "actions": .strings(actions.map(\.rawValue)),
         ]
+        members["grant"] = .optional(state.grant?.text)
         switch state {
         case .waiting(let missing):
             members["waiting_for"] = .string(missing.words)
             members["missing"] = missing.json
-        case .granted(let grant): members["grant"] = .string(grant.text)
+        case .granted, .withdrawn, .over, .closing: break
         case .refused(let reasons):
             members["reasons"] = .strings(reasons.map(\.code))
             members["explanations"] = .strings(reasons.map(\.text))
@@ -80,6 +83,7 @@ extension GrantEntry {
             "grant": .string(grant.id.text), "request": .string(grant.request.text),
             "dataset": .string(grant.dataset.text), "researcher": .string(grant.researcher.text),
             "granted": .time(grant.granted), "expires": .time(grant.expires), "expired": .bool(isExpired),
+            "people": .strings(grant.people.map(\.text)),
             "purpose": .strings(purpose), "origin": .string(grant.origin.rawValue),
             "revocation": revocation?.json ?? .null,
             "obligations": .array(obligations.map { ["code": .string($0.code), "value": .string($0.value)] }),

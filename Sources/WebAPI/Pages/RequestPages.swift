@@ -17,6 +17,7 @@ extension Site {
             return try await newRequest(gateway, typed, context)
         }
         routes.on(.requestFile) { _, context in try await file(gateway, context) }
+        registerRequestActs(routes)
         routes.on(.requestPage) { request, context in
             try await self.request(gateway, context.identifier("request"), context, done: Done(request))
         }
@@ -32,10 +33,20 @@ extension Site {
         let isResearcher = context.identity?.roles.contains(.researcher) ?? false
         var filter = RequestFilter()
         if isResearcher { filter.requester = person }
+        // A colleague's request stands among one's own.
+        if isResearcher, context.identity?.roles == [.researcher] { filter.requester = nil }
         let page = try await gateway.requests(try Self.pageRequest(request), where: filter, by: person)
+        let drafts = isResearcher ? try await gateway.drafts(by: person) : []
         var content: [String: Any] = [
             "lead": words(isResearcher ? "requests.lead" : "requests.all-lead"), "mayAsk": isResearcher,
-            "hasItems": !page.items.isEmpty,
+            "hasItems": !page.items.isEmpty, "hasDrafts": !drafts.isEmpty,
+            "drafts": drafts.map { draft -> [String: Any] in
+                [
+                    "link": "/drafts/\(draft.id)", "discard": "/drafts/\(draft.id)/discard",
+                    "dataset": draft.form["dataset"]?.stringValue ?? words("draft.no-dataset"),
+                    "saved": words("draft.saved", ["time": words.minute(draft.saved)]),
+                ]
+            },
             "items": page.items.map { entry -> [String: Any] in
                 [
                     "id": entry.id.text, "dataset": entry.dataset.text, "requester": entry.requester.text,
@@ -62,6 +73,9 @@ extension Site {
         case .waiting: badge(.waiting, words("request.state.waiting"))
         case .granted: badge(.good, words("request.state.granted"))
         case .refused: badge(.bad, words("request.state.refused"))
+        case .withdrawn: badge(.plain, words("request.state.withdrawn"))
+        case .closing: badge(.waiting, words("request.state.closing"))
+        case .over(let state, _): badge(.plain, words.name("request.over", state.rawValue))
         }
     }
 
@@ -72,7 +86,8 @@ extension Site {
             words("request.holder.waiting", ["count": "\(missing.count)", "roles": words.roles(missing.roles)])
         case .granted where entry.requester == person: words("request.holder.mine")
         case .granted: words("request.holder.other", ["person": entry.requester.text])
-        case .refused: words("request.holder.nobody")
+        case .closing(_, let roles): words("request.holder.closing", ["roles": words.roles(roles)])
+        case .refused, .withdrawn, .over: words("request.holder.nobody")
         }
     }
 
@@ -105,7 +120,7 @@ extension Site {
             content["missing"] = words(
                 "votes.missing", ["count": "\(missing.count)", "roles": words.roles(missing.roles)])
         }
-        if case .granted(let grantID) = entry.state {
+        if let grantID = entry.state.grant {
             let grant = try await gateway.grant(grantID, by: person)
             var shown: [String: Any] = [
                 "name": grantID.text, "until": words("request.grant.until", ["day": words.day(grant.grant.expires)]),
@@ -120,11 +135,15 @@ extension Site {
                         "time": words.minute(end.time),
                     ])
             }
-            if isOwn, !grant.isExpired, grant.revocation == nil {
+            if isOwn || entry.people.contains(person), !grant.isExpired, grant.revocation == nil {
                 shown["startLink"] = "/runs/new?\(Form([(name: "grant", value: grantID.text)]).encoded)"
             }
             content["grant"] = shown
         }
+        content["acts"] = Self.acts(entry, words)
+        content["report"] = try await gateway.closingReport(of: id, by: person)
+        if let other = entry.follows { content["follows"] = ["link": "/requests/\(other)", "name": other.text] }
+        if let other = entry.followedBy { content["followedBy"] = ["link": "/requests/\(other)", "name": other.text] }
         if let verdict = Self.verdict(records, words) { content["verdict"] = verdict }
         if !isOwn, !Route.accessPage.rule.roles.isDisjoint(with: context.identity?.roles ?? []) {
             content["accessLink"] = "/access/\(entry.requester)"
@@ -133,7 +152,8 @@ extension Site {
             content["emergency"] = Self.emergencyForm(id, typed, words)
         } else if review?.mayReview == true {
             content["review"] = Self.reviewForm(
-                to: "/requests/\(id)/reviews", typed, verdictFault, commentFault, words, asksWhy: true)
+                to: "/requests/\(id)/reviews", typed, verdictFault, commentFault, words, asksWhy: true,
+                conditions: form["breakGlass"] == nil)
         }
         content["problem"] = problem
         return page(
@@ -172,6 +192,13 @@ extension Site {
                 "person": vote.person.text, "role": words.name("role", vote.role), "time": words.time(vote.time),
             ]
             if !vote.comment.isEmpty { shown["comment"] = vote.comment }
+            shown["hasConditions"] = !vote.conditions.isEmpty
+            shown["conditions"] = vote.conditions.map { condition in
+                [
+                    "words": obligation(
+                        condition["code"]?.stringValue ?? "", condition["value"]?.stringValue ?? "", words)
+                ]
+            }
             return shown
         }
     }
@@ -201,7 +228,14 @@ extension Site {
         add("request.institution", form["institution"]?.stringValue)
         add("request.project", form["project"]?.stringValue)
         add("request.agreements", words.list(texts(form["agreements"]).map { words.name("duo", $0) }))
-        for document in form["documents"]?.arrayValue ?? [] {
+        add("request.people", words.list(entry.people.map(\.text)))
+        for (id, answer) in (form["answers"]?.objectValue ?? [:]).sorted(by: { $0.key < $1.key }) {
+            pairs.append(["name": id, "value": RequestForm.text(of: answer) ?? ""])
+        }
+        for document in entry.documents {
+            if let name = document["name"]?.stringValue, let kind = document["kind"]?.stringValue {
+                add("request.document.name", "\(kind): \(name)")
+            }
             let digest = String(document["digest"]?.stringValue?.prefix(16) ?? "")
             add(
                 "request.document",
@@ -214,21 +248,48 @@ extension Site {
 
     // MARK: - A new request
 
-    private func newRequest(
+    /// - Parameters:
+    ///   - changes: the granted request that the form would change; a new one otherwise.
+    ///   - saved: when the draft that the form shows was saved.
+    func newRequest(
         _ gateway: Gateway, _ typed: Form, _ context: SekishoContext, _ faults: FormFaults = FormFaults(),
-        problem: [String: Any]? = nil, status: HTTPResponse.Status = .ok
+        changes: RequestID? = nil, saved: Timestamp? = nil, done: Done? = nil, problem: [String: Any]? = nil,
+        status: HTTPResponse.Status = .ok
     ) async throws -> Response {
         let words = Words.of(context.language)
-        let datasets = try await gateway.datasets(PageRequest(limit: PageRequest.limitMax), by: context.person)
-        let form = RequestForm(typed, datasets: Set(datasets.items.map(\.dataset.text)), faults: faults, words)
+        let form = RequestForm(
+            typed, datasets: try await datasetNames(gateway, by: context.person), faults: faults, words)
+        let own = try await ownForm(gateway, typed, by: context.person)
         var content: [String: Any] = [
-            "listLink": "/requests", "listName": words("requests.title"), "lead": words("request-new.lead"),
-            "action": "/requests", "send": words("request-new.send"), "groups": form.groups,
+            "listLink": changes.map { "/requests/\($0)" } ?? "/requests",
+            "listName": changes.map { words("request.title", ["id": $0.text]) } ?? words("requests.title"),
+            "lead": words(changes == nil ? "request-new.lead" : "request-change.lead"),
+            "action": changes.map { "/requests/\($0)/change" } ?? "/requests", "send": words("request-new.send"),
+            "groups": form.groups + (own.map { [RequestForm.ownGroup($0, typed, faults, words)] } ?? []),
             "form": Self.formNumber(typed),
         ]
+        content["own"] = own?["digest"]?.stringValue
+        if changes == nil {
+            content["draft"] = [
+                "id": typed["draft"] ?? "", "version": typed["version"] ?? "",
+                "saved": saved.map { words("draft.saved", ["time": words.minute($0)]) } ?? "",
+                "failed": words("draft.not-saved"),
+            ]
+        }
         content["problem"] = problem
         return page(
-            "form-page", titled: words("request-new.title"), content, at: "/requests/new", context, status: status)
+            "form-page", titled: words(changes == nil ? "request-new.title" : "request-change.title"), content,
+            at: "/requests/new", context, done: done, status: status)
+    }
+
+    private func datasetNames(_ gateway: Gateway, by person: PersonID) async throws -> Set<String> {
+        Set(try await gateway.datasets(PageRequest(limit: PageRequest.limitMax), by: person).items.map(\.dataset.text))
+    }
+
+    /// What the data set that the form names asks for itself.
+    private func ownForm(_ gateway: Gateway, _ typed: Form, by person: PersonID) async throws -> JSON? {
+        guard let dataset = typed["dataset"].flatMap({ try? DatasetID($0.trimming()) }) else { return nil }
+        return try await gateway.formJSON(of: dataset, by: person)
     }
 
     /// The number that the form came with, or a fresh one.
@@ -237,29 +298,54 @@ extension Site {
         return SentForms.freshNumber()
     }
 
-    private func file(_ gateway: Gateway, _ context: SekishoContext) async throws -> Response {
+    func file(_ gateway: Gateway, _ context: SekishoContext, changes: RequestID? = nil) async throws -> Response {
         let words = Words.of(context.language)
         let person = try context.person
         let typed = context.form
-        let datasets = try await gateway.datasets(PageRequest(limit: PageRequest.limitMax), by: person)
         var faults = FormFaults()
-        let known = Set(datasets.items.map(\.dataset.text))
-        guard let json = RequestForm.read(typed, datasets: known, words, &faults) else {
+        let known = try await datasetNames(gateway, by: person)
+        var json = RequestForm.read(typed, datasets: known, words, &faults)
+        if let own = try await ownForm(gateway, typed, by: person), let dataset = try? DatasetID(typed["dataset"] ?? "")
+        {
+            let answers = RequestForm.answers(own, typed)
+            // The form that was sent has not shown these fields yet, or others.
+            guard typed["ownForm"] == own["digest"]?.stringValue else {
+                return try await newRequest(
+                    gateway, typed, context, changes: changes,
+                    problem: Self.fault(words("request-new.own.more"), kept: words("form.kept"), words),
+                    status: .badRequest)
+            }
+            for fault in try await gateway.answerFaults(answers, of: dataset, by: person) {
+                faults.add("answers.\(fault.field)", words.name("answer", fault.code))
+            }
+            json = json?.adding(["answers": answers, "form": own["digest"] ?? .null])
+        }
+        guard faults.isEmpty, let json else {
             return try await newRequest(
-                gateway, typed, context, faults,
+                gateway, typed, context, faults, changes: changes,
                 problem: Self.fault(words("form.wrong"), faults, kept: words("form.kept"), words),
                 status: .badRequest)
         }
         do {
             let path = try await sent.once(typed["form"], by: person) {
-                let id = try await gateway.fileRequest(json.canonicalText, by: person)
+                let id: RequestID
+                if let changes {
+                    let whole = try await RequestForm.change(gateway.requestForm(changes, by: person), to: json)
+                    id = try await gateway.amendRequest(changes, form: whole.canonicalText, by: person)
+                } else {
+                    id = try await gateway.fileRequest(json.canonicalText, by: person)
+                }
                 _ = try await gateway.advance(id)
+                // What another tab has written since stays.
+                if let draft = typed["draft"].flatMap({ try? DraftID($0) }), let version = Int(typed["version"] ?? "") {
+                    try? await gateway.discardDraft(draft, ifVersion: version, by: person)
+                }
                 return "/requests/\(id)?done=\(Done.filed)"
             }
             return Self.redirect(to: path)
-        } catch let error as GatewayError where error.code == .usage || error.code == .refused {
+        } catch let error as GatewayError where [.usage, .refused, .changed].contains(error.code) {
             return try await newRequest(
-                gateway, typed, context,
+                gateway, typed, context, changes: changes,
                 problem: Self.fault(
                     words("form.not-taken"), detail: error.publicDescription, kept: words("form.kept"), words),
                 status: .init(code: Problem(error).status))
@@ -274,7 +360,7 @@ struct RequestForm {
     private static let purposes = ["DUO:0000006", "DUO:0000007", "DUO:0000011", "DUO:0000042"]
     private static let agreements = ["DUO:0000019", "DUO:0000020", "DUO:0000024", "DUO:0000029"]
     private static let textMax = 200
-    private static let monthsMax = 120
+    static let monthsMax = 120
 
     private let typed: Form
     private let datasets: Set<String>
@@ -317,6 +403,7 @@ struct RequestForm {
                     field(
                         "country", .text(attributes: ["maxlength": "2", "autocomplete": "country"]),
                         hint: "request-new.country.hint"), field("institution", text), field("project", text),
+                    field("people", .text(attributes: ["maxlength": "1000"]), hint: "request-new.people.hint"),
                 ]),
             group(
                 "request-new.agree", [], about: "request-new.agree.hint",
@@ -331,7 +418,7 @@ struct RequestForm {
                 [
                     field(
                         "ethicsDigest", .text(attributes: ["maxlength": "64", "autocomplete": "off"])),
-                    field("ethicsExpires", .text(type: "date")),
+                    field("ethicsExpires", .text(type: "date")), field("ethicsName", text),
                 ], about: "request-new.ethics.hint"),
         ]
     }
@@ -409,20 +496,30 @@ struct RequestForm {
             if value(id).count > textMax { faults.add(id, words("form.too-long", ["max": "\(textMax)"])) }
             members[id] = .string(value(id))
         }
+        let people = RequestForm.words(value("people"))
+        if !people.allSatisfy({ (try? PersonID($0)) != nil }) || people.count > 32 {
+            faults.add("people", words("request-new.people.wrong"))
+        } else if !people.isEmpty {
+            members["people"] = .array(people.map(JSON.string))
+        }
         let agreed = typed.all("agreements")
         members["agreements"] = .array(agreements.filter(agreed.contains).map(JSON.string))
-        readDocument(value("ethicsDigest").lowercased(), value("ethicsExpires"), into: &members, words, &faults)
+        readDocument(
+            value("ethicsDigest").lowercased(), value("ethicsExpires"), value("ethicsName"), into: &members, words,
+            &faults)
         return faults.isEmpty ? .object(members) : nil
     }
 
     private static func readDocument(
-        _ digest: String, _ expires: String, into members: inout [String: JSON], _ words: Words,
+        _ digest: String, _ expires: String, _ name: String, into members: inout [String: JSON], _ words: Words,
         _ faults: inout FormFaults
     ) {
         members["documents"] = []
-        guard !digest.isEmpty || !expires.isEmpty else { return }
+        guard !digest.isEmpty || !expires.isEmpty || !name.isEmpty else { return }
         if Digest(hex: digest) == nil { faults.add("ethicsDigest", words("request-new.digest.wrong")) }
         var document: [String: JSON] = ["kind": "ethics", "digest": .string(digest)]
+        if name.count > textMax { faults.add("ethicsName", words("form.too-long", ["max": "\(textMax)"])) }
+        if !name.isEmpty { document["name"] = .string(name) }
         if !expires.isEmpty {
             // A day counts to its end.
             if let day = Timestamp(parsing: expires), expires.utf8.count == 10 {
@@ -437,6 +534,28 @@ struct RequestForm {
     private static func isMONDO(_ text: String) -> Bool {
         text.hasPrefix("MONDO:") && text.utf8.count == 13
             && text.utf8.dropFirst(6).allSatisfy { (0x30...0x39).contains($0) }
+    }
+}
+
+extension RequestForm {
+    /// A granted request's form with what the page has fields for changed; what it has none for stays.
+    fileprivate static func change(_ form: JSON, to json: JSON) -> JSON {
+        var members = form.objectValue ?? [:]
+        for name in ["termMonths", "country", "institution", "project", "people", "answers", "form"] {
+            members[name] = nil
+        }
+        let kept = (form["documents"]?.arrayValue ?? []).filter { $0["kind"] != "ethics" }
+        let types = form["purpose"]?["researchTypes"]
+        members.merge(json.objectValue ?? [:]) { $1 }
+        members["documents"] = .array((json["documents"]?.arrayValue ?? []) + kept)
+        if let types, let purpose = members["purpose"] { members["purpose"] = purpose.adding(["researchTypes": types]) }
+        return .object(members)
+    }
+}
+
+extension JSON {
+    fileprivate func adding(_ more: [String: JSON]) -> JSON {
+        .object((objectValue ?? [:]).merging(more) { $1 })
     }
 }
 

@@ -51,13 +51,24 @@ extension Site {
     /// For the template `review-form`.
     static func reviewForm(
         to action: String, _ typed: Form, _ verdictFault: String?, _ commentFault: String?, _ words: Words,
-        asksWhy: Bool, candidate: String? = nil
+        asksWhy: Bool, candidate: String? = nil, conditions: Bool = false
     ) -> [String: Any] {
         var content: [String: Any] = [
             "action": action, "form": formNumber(typed), "isApproved": typed["verdict"] == Verdict.approve.rawValue,
             "isRejected": typed["verdict"] == Verdict.reject.rawValue,
         ]
         content["verdictFault"] = verdictFault
+        if conditions {
+            content["conditions"] = [
+                "fields": KnownName.conditions.map { code in
+                    FormField(
+                        id: "condition-\(code)", label: words("condition.\(code)"),
+                        kind: .text(attributes: ["maxlength": "500", "autocomplete": "off"]),
+                        value: typed["condition-\(code)"] ?? ""
+                    ).content
+                }
+            ]
+        }
         content["candidate"] = candidate
         if asksWhy {
             content["commentField"] =
@@ -86,9 +97,14 @@ extension Site {
                 gateway, id, context, typed: typed, verdictFault: faults["verdict"], commentFault: faults["comment"],
                 problem: Self.fault(words("form.wrong"), faults, kept: words("form.kept"), words), status: .badRequest)
         }
+        let conditions = JSON.array(
+            KnownName.conditions.compactMap { code in
+                let value = (typed["condition-\(code)"] ?? "").trimming()
+                return value.isEmpty ? nil : ["code": .string(code), "value": .string(value)]
+            })
         do {
             let path = try await sent.once(typed["form"], by: person) {
-                try await gateway.review(id, verdict, comment: comment, by: person)
+                try await gateway.review(id, verdict, comment: comment, conditions: conditions, by: person)
                 _ = try await gateway.advance(id)
                 return "/requests/\(id)?done=\(Done.reviewed)"
             }

@@ -35,6 +35,7 @@ package struct Site: PageWriter {
         }
         registerRequests(routes)
         registerReviews(routes)
+        registerNotices(routes)
         registerRuns(routes)
         registerReleases(routes)
         registerAudit(routes)
@@ -75,7 +76,8 @@ package struct Site: PageWriter {
 
 /// What was just done, told once at the top of the page that follows; a closed list, because it travels in the address.
 enum Done: String {
-    case filed, reviewed, started, cancelled, released, revoked, presented
+    case filed, reviewed, started, cancelled, released, saved, discarded, withdrawn, added, closing, closed
+    case revoked, presented
     case proposed, signed, activated, keyed
     case keyEnded = "key-ended"
 
@@ -86,6 +88,12 @@ enum Done: String {
         case .started: "run.started"
         case .cancelled: "run.cancelled"
         case .released: "release.reviewed"
+        case .saved: "draft.done"
+        case .discarded: "draft.discarded"
+        case .withdrawn: "request.withdrawn.done"
+        case .added: "request.added.done"
+        case .closing: "request.closing.done"
+        case .closed: "request.closed.done"
         case .revoked: "access.done"
         case .presented: "passport.done"
         case .proposed: "policies.done.proposed"
@@ -129,6 +137,9 @@ extension Site {
         if let identity = context.identity {
             frame["isSignedIn"] = true
             frame["person"] = identity.person.text
+            let unread = context.unreadNotices
+            if unread > 0 { frame["unread"] = "\(min(unread, 99))" }
+            frame["notices"] = words("notices.title")
             frame["navigation"] = Self.navigation(identity, words, path)
         }
         return Response(

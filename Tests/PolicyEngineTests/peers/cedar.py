@@ -103,7 +103,7 @@ def context(given, policy):
             facts["ethicsUntil"] = max(
                 milliseconds(d["expires"]) if "expires" in d else 2**62 for d in ethics
             )
-        excluded = [given["requester"]] + ([] if policy["authorMayApprove"] else given["authors"])
+        excluded = [given["requester"]] + given.get("people", []) + ([] if policy["authorMayApprove"] else given["authors"])
         approvals, rejected = tally(given["votes"], policy["approvalRoles"], excluded)
         if "breakGlass" in given:
             emergency = given["breakGlass"]
@@ -127,7 +127,8 @@ def context(given, policy):
         granted = milliseconds(grant["granted"])
         facts["grant"] = {
             "dataset": grant["dataset"],
-            "holder": grant["holder"],
+            # Whoever is named on a grant holds it, too.
+            "holder": given["requester"] if given["requester"] in grant.get("people", []) else grant["holder"],
             "purpose": purpose(grant["purpose"]),
             "diseasesWithKinds": with_kinds(grant["purpose"].get("diseases", []), policy["diseases"]),
             "granted": granted,
