@@ -85,6 +85,8 @@ struct EventSchema: Sendable {
             return (value.integerValue ?? .max) <= wanted.integerValue! ? nil : "\(place) is too large"
         case "minItems":
             return value.arrayValue!.count >= Int(wanted.integerValue!) ? nil : "\(place) has too few items"
+        case "maxItems":
+            return value.arrayValue!.count <= Int(wanted.integerValue!) ? nil : "\(place) has too many items"
         case "uniqueItems":
             return Set(value.arrayValue!).count == value.arrayValue!.count ? nil : "\(place) says something twice"
         case "items":

@@ -137,12 +137,14 @@ import Vocabulary
             node.kill()
             // The model is in the vault by now; what is lost is the proof that the device is clean.
             #expect(try await enclave.finish(run) == .closed(.released))
-            #expect(
-                try await enclave.sequence(.run(run))
-                    == wholeRun.map {
-                        $0 == "device.scrubbed done" ? "device.scrubbed failed [scrub-unproven, device-lost]" : $0
-                    })
-            #expect(try await enclave.nodeStates() == ["quarantined (lost)"])
+            // A lease outlives a cut, so the loss shows in the scrub unless the gateway was slow to begin it.
+            let story = try await enclave.sequence(.run(run))
+            let stories = ["device-lost", "device-scrub-unproven"].map { cause in
+                wholeRun.map { $0 == "device.scrubbed done" ? "device.scrubbed failed [scrub-unproven, \(cause)]" : $0 }
+            }
+            #expect(stories.contains(story), "\(story)")
+            let states = try await enclave.nodeStates()
+            #expect([["quarantined (lost)"], ["quarantined (scrub-unproven)"]].contains(states), "\(states)")
         }
     }
 

@@ -115,7 +115,7 @@ import Vocabulary
 
     @Test("every cell of the matrix is what the gateway does")
     func matrix() async throws {
-        try await withEnclave(hasNode: false) { enclave in
+        try await withEnclave { enclave in
             let cast = try await Cast(enclave)
             var shared: [RequestLife.State: RequestID] = [:]
             var fresh: [RequestLife.State: [RequestID]] = [:]
@@ -227,7 +227,7 @@ import Vocabulary
 
     @Test("an amendment is decided anew; the old grant stands until the new one is granted, and ends then")
     func amendment() async throws {
-        try await withEnclave(hasNode: false) { enclave in
+        try await withEnclave { enclave in
             let gateway = enclave.gateway
             let grant = try await enclave.grant()
             let old = try RequestID("request-1")
@@ -309,7 +309,7 @@ import Vocabulary
 
     @Test("a request that was withdrawn or closed grants nothing any more")
     func ends() async throws {
-        try await withEnclave(hasNode: false) { enclave in
+        try await withEnclave { enclave in
             let gateway = enclave.gateway
             let waiting = try await gateway.fileRequest(Clinic.form, by: enclave.researcher)
             _ = try await gateway.advance(waiting)

@@ -58,16 +58,16 @@ import Vocabulary
         arguments: [
             ("version: 1", "version: 2", "1:10 value.range"),
             ("kind: choice", "kind: chioce", "5:25 value.unknown"),
-            ("length_max: 20", "length_max: 20000", "4:111 value.range"),
-            ("length_max: 20", "lenght_max: 20", "4:99 key.unknown"),
+            ("length_max: 20", "length_max: 20000", "4:96 value.range"),
+            ("length_max: 20", "lenght_max: 20", "4:84 key.unknown"),
             ("id: design", "id: Summary", "5:5 value.repeated"),
             ("id: design", "id: dеsign", "5:11 value.range"),
             ("ontology: MONDO, ", "", "8:5 key.missing"),
-            ("latest: \"2030-12-31\"", "latest: \"2025-12-31\"", "6:89 policy.conflict"),
-            ("latest: \"2030-12-31\"", "latest: \"2030-02-30\"", "6:89 value.range"),
-            ("min: 1, max: 9", "min: 9, max: 1", "9:73 policy.conflict"),
+            ("latest: \"2030-12-31\"", "latest: \"2025-12-31\"", "6:86 policy.conflict"),
+            ("latest: \"2030-12-31\"", "latest: \"2030-02-30\"", "6:86 value.range"),
+            ("min: 1, max: 9", "min: 9, max: 1", "9:71 policy.conflict"),
             ("required: true, must_be_true: true", "required: yes", "10:69 value.type"),
-            ("document: protocol }", "document: &a protocol }", "11:69 yaml.anchor"),
+            ("document: protocol }", "document: &a protocol }", "11:71 yaml.anchor"),
             ("title: {", "title: { fr: \"x\",", "2:10 key.unknown"),
         ])
     func places(from: String, to: String, place: String) {

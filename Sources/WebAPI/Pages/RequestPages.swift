@@ -75,7 +75,7 @@ extension Site {
         case .refused: badge(.bad, words("request.state.refused"))
         case .withdrawn: badge(.plain, words("request.state.withdrawn"))
         case .closing: badge(.waiting, words("request.state.closing"))
-        case .over(let state, _): badge(.plain, words.name("request.over", state.rawValue))
+        case .over(let state, _): badge(.plain, words.name("request", "over.\(state.rawValue)"))
         }
     }
 
