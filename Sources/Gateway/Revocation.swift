@@ -216,8 +216,12 @@ extension Gateway {
             }
         }
         let runs = try runs().filter { run in
-            run.researcher == person && !run.isClosed && !run.stopped && run.file[RunCase.Key.ready] == nil
-                && (only == nil || run.file[RunCase.Key.requested]?.detail["grant"]?.stringValue == only?.text)
+            guard !run.isClosed, !run.stopped, run.file[RunCase.Key.ready] == nil, let used = grantUsed(by: run) else {
+                return false
+            }
+            if let only { return used == only }
+            // Others who are named on the person's requests run under the person's grants.
+            return try run.researcher == person || grant(used).researcher == person
         }
         return AccessReach(
             person: person, grants: grants, requests: requests,
@@ -237,10 +241,18 @@ extension Gateway {
     }
 
     func revocation(ofGrantOf run: RunCase) throws -> Revocation? {
-        guard !ledger.records(of: .accessRevoked).isEmpty,
-            let id = run.file[RunCase.Key.requested]?.detail["grant"]?.stringValue.flatMap({ try? GrantID($0) })
-        else { return nil }
-        return revocation(of: try grant(id))
+        let revoked = ledger.records(of: .accessRevoked)
+        guard !revoked.isEmpty, let id = grantUsed(by: run) else { return nil }
+        let grant = try grant(id)
+        // Somebody who runs under another's grant may be the one whose access was revoked.
+        return revocation(of: grant)
+            ?? revoked.lazy.compactMap(Revocation.init).first {
+                $0.grant == nil && $0.person == run.researcher && $0.entry > grant.index
+            }
+    }
+
+    private func grantUsed(by run: RunCase) -> GrantID? {
+        run.file[RunCase.Key.requested]?.detail["grant"]?.stringValue.flatMap { try? GrantID($0) }
     }
 
     /// The revocation of all of a person's access that nobody has lifted.

@@ -129,6 +129,37 @@ import Vocabulary
         }
     }
 
+    @Test("runs of people who are named on a request end with its holder's access, and their own with theirs")
+    func colleagues() async throws {
+        try await withEnclave { enclave in
+            let gateway = enclave.gateway
+            let other = try PersonID("ken")
+            try await gateway.addPerson(other, roles: [.researcher], by: enclave.operatorPerson)
+            let form = String(Clinic.form.dropLast()) + ",\"people\":[\"ken\"]}"
+            let request = try await gateway.fileRequest(form, by: enclave.researcher)
+            _ = try await gateway.advance(request)
+            for person in [enclave.reviewer, enclave.custodian] {
+                try await gateway.review(request, .approve, comment: "", by: person)
+            }
+            guard case .decided(.granted(let grant)) = try await gateway.advance(request) else {
+                throw Unexpected(words: "not granted")
+            }
+            let theirs = try await gateway.requestRun(
+                specification: Clinic.specification(), grant: grant, id: RunID("run-ken"), deviceMemory: nil, by: other)
+            try await enclave.advance(theirs, to: .review)
+            let own = try await gateway.accessReach(of: other, by: enclave.reviewer)
+            #expect(own.runs.map(\.id) == [theirs] && own.grants.isEmpty)
+            let holders = try await gateway.accessReach(of: enclave.researcher, by: enclave.reviewer)
+            #expect(holders.runs.map(\.id) == [theirs] && holders.grants.map(\.id) == [grant])
+            _ = try await gateway.revokeAccess(of: other, reason: .other, comment: "", by: enclave.reviewer)
+            #expect(try await enclave.finish(theirs) == .closed(.refused))
+            let run = try await enclave.request(grant, id: "run-rin")
+            try await enclave.advance(run, to: .review)
+            _ = try await gateway.revokeGrant(grant, reason: .asked, comment: "", by: enclave.reviewer)
+            #expect(try await enclave.finish(run) == .closed(.refused))
+        }
+    }
+
     @Test("only those who may revoke; a name in other letters is nobody, and says so")
     func whoMay() async throws {
         try await withEnclave(hasNode: false) { enclave in
