@@ -168,7 +168,9 @@ import Vocabulary
         var compared = 0
         for percent in [85, 60, 40, 28, 20] {
             let budget = budget(all.forecast.deviceBytes * percent / 100)
-            guard let best = try Planner.cheapest(of: cuts, model: model, image: image, budget: budget) else { continue }
+            guard let best = try Planner.cheapest(of: cuts, model: model, image: image, budget: budget) else {
+                continue
+            }
             compared += 1
             let plan = try Planner.plan(model: model, image: image, budget: budget)
             let gap = plan.forecast.secondsPerEpoch / best.forecast.secondsPerEpoch
