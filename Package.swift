@@ -204,7 +204,7 @@ let package = Package(
             "GatewayTests",
             [
                 "Gateway", "GraphVault", "AuditTrail", "DurableFiles", "GPUFabric", "PolicyEngine", "TransparencyLog",
-                "Sealing", "Vocabulary", grdb, httpClient, nioCore, nioHTTP1, nioSSL,
+                "TrainingPlanner", "Sealing", "Vocabulary", grdb, httpClient, nioCore, nioHTTP1, nioSSL,
             ], beside: ["Vectors"]),
         tests(
             "WebAPITests",

@@ -33,6 +33,15 @@ package final class LocalDevice: TrainingDevice {
         try executor.ring(program, arguments)
     }
 
+    /// How fast the kernels are on so many bytes of the device's memory.
+    package func measured(bytes: Int) throws -> Completion.Rates? {
+        let program = Program(
+            buffers: [.init(offset: 0, byteCount: bytes)],
+            commands: [.init(.measure(Measure(place: Place(buffer: 0), byteCount: bytes)))])
+        let arguments = DoorbellArguments(seed: 0, epoch: 0, step: 1, learningRate: 1, flags: [])
+        return try Completion(parsing: try executor.ring(try executor.load(program.bytes()), try arguments.bytes)).rates
+    }
+
     /// The plaintext of a checkpoint's windows, as the device stored them.
     package func parts(of checkpoint: TrainingCheckpoint, parameters: Int) throws -> [TrainingCheckpoint.Part: [UInt8]]
     {

@@ -118,17 +118,25 @@ final class EpochBench {
             images = [spec.recipe: image]
         }
         // The windows are memory of this process, so the link is as fast as copying.
+        let device = try measuredRates(image)
         func plan(_ deviceBytes: Int) throws -> RunPlan {
             try spec.plan(
                 image: image.shape,
                 budget: Budget(
-                    deviceBytes: deviceBytes, hostBytes: 1 << 40,
+                    deviceBytes: deviceBytes, hostBytes: 1 << 40, device: device,
                     link: LinkRates(bytesPerSecond: 8e9, roundTripSeconds: 1e-6)))
         }
         let whole = try plan(1 << 40)
         guard let percent = question.memoryPercent else { return (spec, image, whole, 0) }
         let allowed = whole.deviceBytes * percent / 100
         return (spec, image, try plan(allowed), whole.deviceBytes - allowed)
+    }
+
+    /// As a run measures them when it has attached a device; anew for each plan, since other work comes and goes.
+    private func measuredRates(_ image: LocalImage) throws -> DeviceRates {
+        let bytes = 64 << 20
+        let device = try LocalDevice(image, memoryBytes: bytes, runKey: key, threads: threads)
+        return try device.measured(bytes: bytes).flatMap(DeviceRates.init) ?? DeviceRates()
     }
 
     private func start(_ question: Question) async throws -> Run {
@@ -138,7 +146,7 @@ final class EpochBench {
         let number = try await device.load(try plan.program.bytes(), windows: plan.program.windows)
         var run = Run(device: device, program: number, plan: plan, leastLinkBytes: leastLinkBytes)
         // The first epoch also fetches the image and makes the parameters.
-        _ = try await ring(&run, [.first, .train])
+        _ = try await ring(&run, [.first, .initial, .train])
         return run
     }
 

@@ -3,7 +3,7 @@ package struct DoorbellFlags: OptionSet, Hashable, Sendable {
     package let rawValue: UInt16
     package init(rawValue: UInt16) { self.rawValue = rawValue }
 
-    /// The first epoch: parameters, moments and totals are made.
+    /// The first epoch under this program: what stays in device memory is loaded, totals are made.
     package static let first = DoorbellFlags(rawValue: 1)
     /// Weights are trained in this epoch.
     package static let train = DoorbellFlags(rawValue: 2)
@@ -16,7 +16,10 @@ package struct DoorbellFlags: OptionSet, Hashable, Sendable {
     /// What a resumed run goes on from is stored into a result window.
     package static let checkpoint = DoorbellFlags(rawValue: 32)
 
-    package static let known = DoorbellFlags([.first, .train, .evaluate, .export, .resume, .checkpoint])
+    /// The first epoch of all: parameters and moments are made.
+    package static let initial = DoorbellFlags(rawValue: 64)
+
+    package static let known = DoorbellFlags([.first, .train, .evaluate, .export, .resume, .checkpoint, .initial])
 }
 
 /// The numbers that change from epoch to epoch; everything else is in the program.

@@ -22,14 +22,31 @@ struct AttachedDevice: TrainingDevice {
     let spills: SpillStores
     /// Sealed state windows of the checkpoint that the run goes on from; empty for one that starts.
     let state: [UInt16: [UInt8]]
+    /// Windows that earlier programs mapped; a window keeps its size, so a later program shares them.
+    private let known = KnownWindows()
     /// Makes the window table and program durable in the trail before anything is mapped.
-    let recording: @Sendable (_ windows: Digest, _ program: Digest) async throws -> Void
+    let recording: @Sendable (_ windows: Digest, _ program: Digest, _ isFirst: Bool) async throws -> Void
     let opening: @Sendable (SealedResult) async throws -> [UInt8]
+
+    init(
+        gpu: RemoteGPU, image: RunImage, spills: SpillStores, state: [UInt16: [UInt8]],
+        recording: @escaping @Sendable (_ windows: Digest, _ program: Digest, _ isFirst: Bool) async throws -> Void,
+        opening: @escaping @Sendable (SealedResult) async throws -> [UInt8]
+    ) {
+        self.gpu = gpu
+        self.image = image
+        self.spills = spills
+        self.state = state
+        self.recording = recording
+        self.opening = opening
+    }
 
     func load(_ program: [UInt8], windows: [Program.Window]) async throws -> UInt32 {
         let (mapped, table) = try mapped(windows)
-        try await recording(table, SHA256.hash(program))
-        try await gpu.map(mapped)
+        let (new, isFirst) = known.take(mapped.map(\.window.id))
+        try await recording(table, SHA256.hash(program), isFirst)
+        let added = mapped.filter { new.contains($0.window.id) }
+        if !added.isEmpty { try await gpu.map(added) }
         return try await gpu.load(program)
     }
 
@@ -58,6 +75,18 @@ struct AttachedDevice: TrainingDevice {
 
     private static func sealed(_ plaintext: Int) -> Int {
         plaintext + (plaintext + Limits.blockBytes - 1) / Limits.blockBytes * Limits.tagBytes
+    }
+}
+
+private final class KnownWindows: Sendable {
+    private let ids = Mutex<Set<UInt16>>([])
+
+    /// Which of them are new, and whether all are.
+    func take(_ windows: [UInt16]) -> (new: Set<UInt16>, isFirst: Bool) {
+        ids.withLock { ids in
+            defer { ids.formUnion(windows) }
+            return (Set(windows).subtracting(ids), ids.isEmpty)
+        }
     }
 }
 

@@ -373,17 +373,19 @@ extension Gateway {
         // The rates of when it was planned: later ones would make another plan.
         let rates = MeasuredRates(json: run.file[Key.planned]?.payload["rates"] ?? .null)
         let (specification, plan, image) = try await trainingPlan(run, session, rates, stage: .train)
-        guard plan.digest.hex == run.file[Key.planned]?.detail["plan"]?.stringValue else {
-            throw StageFailure.failed(.train, "plan-changed", "the plan is not the one that was recorded")
-        }
+        // A run that goes on on a device with other memory gets another plan: the bits are the same under any, and which
+        // it was is recorded.
+        let isRecorded = plan.digest.hex == run.file[Key.planned]?.detail["plan"]?.stringValue
+        if !isRecorded { try recordReplanned(run.id, plan, session, budget: rates) }
         let model: TrainedModel
         do {
             let trainer = Trainer(spec: specification, plan: plan)
             let resumed = try await checkpoint(of: run, trainer, session)
             let device = AttachedDevice(
                 gpu: session.gpu, image: image, spills: session.spills, state: resumed?.state ?? [:]
-            ) { [weak self] table, program in
-                try await self?.recordLoad(run: run.id, windows: table, program: program)
+            ) { [weak self] table, program, isFirst in
+                try await self?.recordLoad(
+                    run: run.id, windows: table, program: program, isPlanned: isRecorded && isFirst)
             } opening: { [weak self] sealed in
                 guard let self else { throw CancellationError() }
                 return try await openResult(sealed, run: run, session: session)
@@ -391,6 +393,8 @@ extension Gateway {
             model = try await trainer.train(on: device, from: resumed?.checkpoint, rule: checkpointRule) {
                 @Sendable checkpoint in
                 try await self.keep(checkpoint, of: run.id, session)
+            } replan: { @Sendable current, report in
+                try await self.replanned(run, specification, image.shape, current, report, session, rates)
             } report: { @Sendable report in
                 try await self.record(report, of: run.id, specification, labelled: image.shape.labelled)
             }
@@ -404,7 +408,48 @@ extension Gateway {
         try await storeCandidate(of: run, specification, model, session)
     }
 
-    private func recordLoad(run: RunID, windows: Digest, program: Digest) throws {
+    /// Another plan for the rates that the last epochs have shown; `nil` where it would be laid out the same.
+    private func replanned(
+        _ run: RunCase, _ spec: ModelSpec, _ image: ImageShape, _ current: RunPlan, _ report: EpochReport,
+        _ session: DeviceSession, _ rates: MeasuredRates
+    ) throws -> RunPlan? {
+        let budget = rates.budget(
+            deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax, ssdBytes: ssdBytesMax)
+        guard
+            let plan = try? spec.plan(
+                image: image, budget: current.corrected(budget, by: report), generation: current.generation + 1),
+            plan.epoch.cut != current.epoch.cut
+        else { return nil }
+        try recordReplanned(run.id, plan, session, budget: rates)
+        return plan
+    }
+
+    /// In the gateway's own case, since it depends on the device and on the hour.
+    private func recordReplanned(_ run: RunID, _ plan: RunPlan, _ session: DeviceSession, budget: MeasuredRates) throws
+    {
+        try ledger.record(
+            Event(.runPlanned, .done).with {
+                $0.ofRun = run
+                $0.fence = session.gpu.fence
+                $0.detail = [
+                    "plan": .string(plan.digest.hex), "cut": .string(plan.title),
+                    "predicted_microseconds_per_epoch": .integer(Int64(plan.secondsPerEpoch * 1e6)),
+                    "predicted_fetch_per_epoch": .integer(Int64(plan.fetchedBytesPerEpoch)),
+                ]
+                $0.payload = ["plan": plan.json, "table": .string(plan.table), "rates": budget.json]
+            }, in: .gateway, key: ledger.freshKey("replanned.\(run)"))
+    }
+
+    /// - Parameter isPlanned: whether it is the program of the run's own recorded plan.
+    private func recordLoad(run: RunID, windows: Digest, program: Digest, isPlanned: Bool) throws {
+        guard isPlanned else {
+            try ledger.record(
+                Event(.programLoaded, .intent).with {
+                    $0.ofRun = run
+                    $0.detail = ["windows": .string(windows.hex), "program": .string(program.hex)]
+                }, in: .gateway, key: ledger.freshKey("loaded.\(run)"))
+            return
+        }
         let record = try ledger.record(
             Event(.programLoaded, .intent).with {
                 $0.detail = ["windows": .string(windows.hex), "program": .string(program.hex)]

@@ -1,11 +1,12 @@
 import FabricProtocol
 import GPUFabric
-import TrainingPlanner
-import Vocabulary
+import Training
+package import TrainingPlanner
+package import Vocabulary
 
 /// How fast the device, the link to it and this host's SSD were when a run was planned. Recorded with the plan, so that
 /// the same plan can be made again.
-struct MeasuredRates: Equatable {
+package struct MeasuredRates: Equatable, Sendable {
     private let numbers: [Name: Int64]
 
     private enum Name: String, CaseIterable {
@@ -38,17 +39,17 @@ struct MeasuredRates: Equatable {
         self.numbers = numbers.filter { $0.value > 0 }
     }
 
-    init(json: JSON) {
+    package init(json: JSON) {
         var numbers: [Name: Int64] = [:]
         for name in Name.allCases { numbers[name] = json[name.rawValue]?.integerValue }
         self.numbers = numbers.filter { $0.value > 0 }
     }
 
-    var json: JSON {
+    package var json: JSON {
         .object(Dictionary(uniqueKeysWithValues: numbers.map { ($0.key.rawValue, .integer($0.value)) }))
     }
 
-    func budget(deviceBytes: Int, hostBytes: Int, ssdBytes: Int) -> Budget {
+    package func budget(deviceBytes: Int, hostBytes: Int, ssdBytes: Int) -> Budget {
         Budget(
             deviceBytes: deviceBytes, hostBytes: hostBytes, ssdBytes: ssdBytes, device: device,
             link: LinkRates(
@@ -60,16 +61,13 @@ struct MeasuredRates: Equatable {
 
     private func rate(_ name: Name) -> Double? { numbers[name].map(Double.init) }
 
-    /// A row of 1 KiB and one of 64 bytes tell what an edge costs and what its bytes cost.
     private var device: DeviceRates {
-        guard let flops = rate(.productFlops), let wide = rate(.wideGatherBytes), let narrow = rate(.narrowGatherBytes),
-            let copy = rate(.copyBytes)
-        else { return DeviceRates() }
-        let (wideSeconds, narrowSeconds) = (1024 / wide, 64 / narrow)
-        let perByte = max((wideSeconds - narrowSeconds) / 960, 1 / (8 * wide))
-        return DeviceRates(
-            productFlopsPerSecond: flops, gatherBytesPerSecond: 1 / perByte,
-            secondsPerEdge: max(narrowSeconds - 64 * perByte, 0), streamBytesPerSecond: 2 * copy)
+        var measured = Completion.Rates()
+        measured.productFlops = rate(.productFlops) ?? 0
+        measured.wideGatherBytesPerSecond = rate(.wideGatherBytes) ?? 0
+        measured.narrowGatherBytesPerSecond = rate(.narrowGatherBytes) ?? 0
+        measured.copyBytesPerSecond = rate(.copyBytes) ?? 0
+        return DeviceRates(measured) ?? DeviceRates()
     }
 
     private static func whole(_ number: Double) -> Int64 { number.isFinite ? Int64(min(max(number, 0), 1e18)) : 0 }

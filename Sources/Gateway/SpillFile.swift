@@ -1,4 +1,4 @@
-import GPUFabric
+package import GPUFabric
 import Glibc
 import Vocabulary
 
@@ -7,16 +7,16 @@ import Vocabulary
 ///
 /// Direct I/O moves whole pages, so each sealed block has a slot of whole pages; the file system that has no direct I/O
 /// is used through its cache.
-final class SpillFile: WindowStore {
+package final class SpillFile: WindowStore {
     private static let page = 4096
     private static let slotBytes = (Limits.sealedBlockBytes + page - 1) / page * page
     private static let batch = 16
 
-    let byteCount: Int
+    package let byteCount: Int
     private let descriptor: Int32
 
     /// - Parameter byteCount: sealed bytes, whole blocks but for the last.
-    init(folder: String, byteCount: Int) throws(FabricError) {
+    package init(folder: String, byteCount: Int) throws(FabricError) {
         let path = "\(folder)/spill-\(UInt64.random(in: 0...UInt64.max))"
         let flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW
         var descriptor = open(path, flags | Self.direct, 0o600)
@@ -45,7 +45,7 @@ final class SpillFile: WindowStore {
         private static let direct: Int32 = 0o40000
     #endif
 
-    func read(offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
+    package func read(offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
         try check(offset, buffer.count)
         try onPages(offset, buffer.count) { (staging, slot, count, done) throws(FabricError) in
             let bytes = count * Self.slotBytes
@@ -60,7 +60,7 @@ final class SpillFile: WindowStore {
         }
     }
 
-    func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws {
+    package func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws {
         try check(offset, buffer.count)
         try onPages(offset, buffer.count) { (staging, slot, count, done) throws(FabricError) in
             for block in 0..<count {

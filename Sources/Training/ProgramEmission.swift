@@ -6,7 +6,14 @@ extension ModelSpec {
     /// Window of an image section: its raw value.
     package static func window(of section: ImageSection) -> UInt16 { UInt16(section.rawValue) }
     /// Window of what a tier of the enclave keeps for the device.
-    package static func window(of tier: Spill.Tier) -> UInt16 { tier == .host ? 16 : 17 }
+    ///
+    /// - Parameter generation: how often the run was planned anew; another plan's put-away values have other sizes, and
+    ///   a window keeps its size.
+    package static func window(of tier: Spill.Tier, generation: Int = 0) -> UInt16 {
+        UInt16(16 + 2 * generation + (tier == .host ? 0 : 1))
+    }
+    /// A run is planned anew at most so often.
+    package static let generationsMax = 3
     /// Windows 53 to 62 are those of checkpoints (`TrainingCheckpoint.Part`).
     package static let resultWindow: UInt16 = 63
     /// Slots of the two reports in a completion.
@@ -17,8 +24,10 @@ extension ModelSpec {
     /// keeps the best parameters, and the last doorbell exports them; flags at the doorbell say which.
     ///
     /// - Parameter trainingByClass: training nodes of each class; needed for balanced class weights only.
-    package func program(for plan: TrainingPlan, trainingByClass: [Int]? = nil) throws(TrainingError) -> Program {
-        var emitter = Emitter(spec: self, plan: plan)
+    package func program(
+        for plan: TrainingPlan, trainingByClass: [Int]? = nil, generation: Int = 0
+    ) throws(TrainingError) -> Program {
+        var emitter = Emitter(spec: self, plan: plan, generation: generation)
         try emitter.emitStart(trainingByClass: trainingByClass)
         emitter.emitResume()
         emitter.emitTraining()
@@ -39,10 +48,12 @@ private struct Emitter {
     /// The rows that the next operations work on.
     private var active: Program.ActiveRows?
     private let fixed: [TrainingPlan.Fixed: UInt16]
+    private let generation: Int
     private var model: ModelShape { plan.model }
 
-    init(spec: ModelSpec, plan: TrainingPlan) {
+    init(spec: ModelSpec, plan: TrainingPlan, generation: Int) {
         self.spec = spec
+        self.generation = generation
         self.plan = plan
         fixed = plan.fixed.mapValues(UInt16.init)
         program = Program(
@@ -54,7 +65,7 @@ private struct Emitter {
             }
                 + Spill.Tier.allCases.filter { plan.spillBytes($0) > 0 }.map { tier in
                     Program.Window(
-                        id: ModelSpec.window(of: tier), direction: .both, purpose: .spill,
+                        id: ModelSpec.window(of: tier, generation: generation), direction: .both, purpose: .spill,
                         byteCount: plan.spillBytes(tier))
                 }
                 + [
@@ -108,13 +119,11 @@ private struct Emitter {
             fetch(section, 0..<plan.image.byteCount(section), to: place(role), flags)
         }
         for load in plan.loads { fetch(load.section, load.bytes, to: Place(buffer: UInt16(load.buffer)), flags) }
-        for role in [
-            TrainingPlan.Fixed.parameters, .gradients, .firstMoments, .secondMoments, .best, .bestState, .trainScores,
-            .evaluateScores,
-        ] {
+        for role in [TrainingPlan.Fixed.gradients, .trainScores, .evaluateScores] + TrainingPlan.Fixed.state {
             let buffer = Int(fixed[role]!)
             append(
-                .fill(Fill(place(role), count: plan.buffers[buffer].byteCount / 4)), flags, Touched(writes: [buffer]))
+                .fill(Fill(place(role), count: plan.buffers[buffer].byteCount / 4)),
+                TrainingPlan.Fixed.state.contains(role) ? .initial : flags, Touched(writes: [buffer]))
         }
         for (stream, entry) in model.parameters.entries.enumerated() { initialise(entry, stream: UInt32(stream)) }
         if model.weighsClasses { try emitClassWeights(trainingByClass) }
@@ -192,14 +201,14 @@ private struct Emitter {
         let writes = Touched(writes: [Int(fixed[.parameters]!)])
         switch entry.role {
         case .bias, .normShift: break
-        case .normScale: append(.fill(Fill(place(.parameters, entry), count: entry.count, value: 1)), .first, writes)
+        case .normScale: append(.fill(Fill(place(.parameters, entry), count: entry.count, value: 1)), .initial, writes)
         case .weight, .root, .attentionSource, .attentionTarget:
             append(
                 .initialise(
                     Initialise(
                         target: Matrix(place(.parameters, entry), stride: entry.columns), rows: entry.rows,
                         columns: entry.columns, stream: stream)),
-                .first, writes)
+                .initial, writes)
         }
     }
 
@@ -670,7 +679,8 @@ private struct Emitter {
     ) {
         let (tier, offset) = plan.spill(value, slice: slice, chunk: chunk)
         let transfer = Transfer(
-            window: ModelSpec.window(of: tier), windowOffset: offset, byteCount: bytes, place: place)
+            window: ModelSpec.window(of: tier, generation: generation), windowOffset: offset, byteCount: bytes,
+            place: place)
         let buffer = Int(place.buffer)
         append(
             stores ? .store(transfer) : .fetch(transfer), flags,

@@ -7,12 +7,18 @@ package struct RunPlan: Sendable {
     package let epoch: TrainingPlan
     package let parameters: ParameterTable
     package let program: Program
+    package let generation: Int
 
-    /// - Parameter trainingByClass: training nodes of each class; needed for balanced class weights only.
-    package init(_ spec: ModelSpec, _ plan: TrainingPlan, trainingByClass: [Int]?) throws(TrainingError) {
+    /// - Parameters:
+    ///   - trainingByClass: training nodes of each class; needed for balanced class weights only.
+    ///   - generation: how often the run was planned before.
+    package init(
+        _ spec: ModelSpec, _ plan: TrainingPlan, trainingByClass: [Int]?, generation: Int = 0
+    ) throws(TrainingError) {
+        self.generation = generation
         epoch = plan
         parameters = ParameterTable(plan.model.parameters)
-        program = try spec.program(for: plan, trainingByClass: trainingByClass)
+        program = try spec.program(for: plan, trainingByClass: trainingByClass, generation: generation)
     }
 
     package var image: ImageShape { epoch.image }
@@ -36,13 +42,15 @@ package struct RunPlan: Sendable {
 
 extension ModelSpec {
     /// The plan of a run on an image. Pure: the same for the same specification, image and budget.
-    package func plan(image: ImageShape, budget: Budget) throws -> RunPlan {
+    package func plan(image: ImageShape, budget: Budget, generation: Int = 0) throws -> RunPlan {
         let plan = try Planner.plan(model: shape(for: image), image: image, budget: budget)
-        return try RunPlan(self, plan, trainingByClass: image.trainingByClass)
+        return try RunPlan(self, plan, trainingByClass: image.trainingByClass, generation: generation)
     }
 
     /// The tier that a window's bytes are kept in, where it is one of put-away values.
     package static func tier(ofWindow id: UInt16) -> Spill.Tier? {
-        Spill.Tier.allCases.first { window(of: $0) == id }
+        Spill.Tier.allCases.first { tier in
+            (0...generationsMax).contains { window(of: tier, generation: $0) == id }
+        }
     }
 }

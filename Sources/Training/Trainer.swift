@@ -69,20 +69,20 @@ package struct Trainer: Sendable {
     ///   - checkpoint: where to go on from; the device's state windows hold what belongs to it.
     ///   - rule: when `save` is called.
     ///   - save: keeps a checkpoint. The windows that it names hold still until it returns.
+    ///   - replan: asked where two epochs in a row took more than a tenth longer or shorter than the plan foretold; what
+    ///     it returns takes over with the next epoch, with the same bits.
     ///   - report: sees every epoch and may throw to stop.
     package func train(
         on device: some TrainingDevice, from checkpoint: TrainingCheckpoint? = nil, rule: CheckpointRule = .usual,
         save: ((TrainingCheckpoint) async throws -> Void)? = nil,
+        replan: ((RunPlan, EpochReport) async throws -> RunPlan?)? = nil,
         report: (EpochReport) async throws -> Void = { _ in }
     ) async throws -> TrainedModel {
-        let bytes: [UInt8]
-        do {
-            bytes = try program.bytes()
-        } catch {
-            throw TrainingError(.programRefused, error.publicDescription)
-        }
+        var plan = plan
         if let checkpoint { try check(checkpoint) }
-        let number = try await device.load(bytes, windows: program.windows)
+        var number = try await load(plan, on: device)
+        var watch = ForecastWatch()
+        var isNew = checkpoint == nil
         var best = checkpoint?.best
         var last = checkpoint?.last
         if let checkpoint {
@@ -95,13 +95,19 @@ package struct Trainer: Sendable {
             let epoch = (last?.epoch ?? 0) + 1
             let isSaved = save != nil && rule.isDue(cost: cost, since: since)
             let start = ContinuousClock.now
-            let (epochReport, sealed) = try await ring(device, number, epoch: epoch, saves: isSaved)
+            var flags: DoorbellFlags = []
+            if isNew { flags.insert(.first) }
+            if isSaved { flags.insert(.checkpoint) }
+            let (epochReport, sealed) = try await ring(device, number, epoch: epoch, flags: flags)
             guard epochReport.trainingLoss.isFinite else {
                 throw TrainingError(.diverged, "the loss is not a number at epoch \(epoch)")
             }
             if epochReport.isBest { best = epochReport }
             last = epochReport
             try await report(epochReport)
+            // The first epoch under a program also loads what stays.
+            watch.saw(epochReport, under: plan, loaded: isNew)
+            isNew = false
             if isSaved, let save, let best {
                 let trained = start.duration(to: .now) / .seconds(1)
                 try await save(
@@ -114,18 +120,41 @@ package struct Trainer: Sendable {
             } else {
                 since += start.duration(to: .now) / .seconds(1)
             }
+            if watch.isOff, plan.generation < ModelSpec.generationsMax, let replan {
+                watch = ForecastWatch()
+                if let other = try await replan(plan, epochReport) {
+                    guard other.generation == plan.generation + 1, other.parameters == plan.parameters,
+                        other.image == plan.image
+                    else { throw TrainingError(.programRefused, "a plan of another run") }
+                    plan = other
+                    number = try await load(plan, on: device)
+                    isNew = true
+                }
+            }
         }
         guard let best, let last else {
             throw TrainingError(.deviceAnswer, "the device kept no best epoch")
         }
+        // A plan that took over after the last epoch has loaded nothing yet.
+        if isNew { _ = try await complete(device, number, epoch: last.epoch, flags: .first) }
         let weights = try await export(device, number, best: best, after: last.epoch)
         return model(weights, best: best, last: last)
     }
 
     private func check(_ checkpoint: TrainingCheckpoint) throws(TrainingError) {
-        guard checkpoint.specification == spec.digest, checkpoint.plan == plan.digest, checkpoint.seed == spec.seed,
-            checkpoint.epoch <= spec.epochs
-        else { throw TrainingError(.badCheckpoint, "the checkpoint is not one of this specification and plan") }
+        // Under which plan it was made does not matter: all of them come to the same bits.
+        guard checkpoint.specification == spec.digest, checkpoint.seed == spec.seed, checkpoint.epoch <= spec.epochs
+        else { throw TrainingError(.badCheckpoint, "the checkpoint is not one of this specification") }
+    }
+
+    private func load(_ plan: RunPlan, on device: some TrainingDevice) async throws -> UInt32 {
+        let bytes: [UInt8]
+        do {
+            bytes = try plan.program.bytes()
+        } catch {
+            throw TrainingError(.programRefused, error.publicDescription)
+        }
+        return try await device.load(bytes, windows: plan.program.windows)
     }
 
     private func isOutOfPatience(_ best: EpochReport?, _ last: EpochReport?) -> Bool {
@@ -134,12 +163,11 @@ package struct Trainer: Sendable {
     }
 
     private func ring(
-        _ device: some TrainingDevice, _ number: UInt32, epoch: Int, saves: Bool
+        _ device: some TrainingDevice, _ number: UInt32, epoch: Int, flags extra: DoorbellFlags
     ) async throws -> (EpochReport, [Completion.SealedRun]) {
         let start = ContinuousClock.now
-        var flags: DoorbellFlags = [.train, .evaluate]
-        if epoch == 1 { flags.insert(.first) }
-        if saves { flags.insert(.checkpoint) }
+        var flags: DoorbellFlags = [.train, .evaluate, extra]
+        if epoch == 1 { flags.insert(.initial) }
         let completion = try await complete(device, number, epoch: epoch, flags: flags)
         let seconds = start.duration(to: .now) / .seconds(1)
         guard let trained = completion.scores.first(where: { $0.slot == ModelSpec.trainingSlot }),
@@ -202,6 +230,44 @@ package struct Trainer: Sendable {
         }
         guard weights.allSatisfy(\.isFinite) else { throw TrainingError(.badWeights, "a weight is not finite") }
         return weights
+    }
+}
+
+/// Whether epochs go on taking another time than the plan says.
+private struct ForecastWatch {
+    private var misses = 0
+    var isOff: Bool { misses >= 2 }
+
+    mutating func saw(_ report: EpochReport, under plan: RunPlan, loaded: Bool) {
+        guard !loaded else { return }
+        let ratio = report.seconds / plan.secondsPerEpoch
+        misses = ratio > 1.1 || ratio < 1 / 1.1 ? misses + 1 : 0
+    }
+}
+
+extension RunPlan {
+    /// The budget that an epoch under this plan has shown to be right: each resource as fast as it was.
+    package func corrected(_ budget: Budget, by report: EpochReport) -> Budget {
+        let work = report.work
+        let forecast = epoch.forecast
+        func seconds(_ nanoseconds: UInt64) -> Double { Double(nanoseconds) / 1e9 }
+        let moved = Double(forecast.fetchedBytesPerEpoch + forecast.storedBytesPerEpoch)
+        let sealing =
+            budget.device.sealsOnComputeCores ? moved / budget.link.sealBytesPerSecond : 0
+        let expected = max(forecast.computeSecondsPerEpoch - sealing, 1e-9)
+        let slower = min(max(seconds(work.computeNanoseconds) / expected, 0.05), 20)
+        // Less says more about the round trip than about the rate.
+        func rate(_ bytes: UInt64, _ nanoseconds: UInt64, _ known: Double) -> Double {
+            bytes >= 1 << 22 && nanoseconds > 0 ? Double(bytes) / seconds(nanoseconds) : known
+        }
+        return Budget(
+            deviceBytes: budget.deviceBytes, hostBytes: budget.hostBytes, ssdBytes: budget.ssdBytes,
+            device: budget.device.slower(slower),
+            link: LinkRates(
+                bytesPerSecond: rate(work.fetchedBytes, work.fetchNanoseconds, budget.link.bytesPerSecond),
+                storeBytesPerSecond: rate(work.storedBytes, work.storeNanoseconds, budget.link.storeBytesPerSecond),
+                roundTripSeconds: budget.link.roundTripSeconds, sealBytesPerSecond: budget.link.sealBytesPerSecond),
+            ssd: budget.ssd)
     }
 }
 

@@ -12,19 +12,22 @@ struct Arena {
     private(set) var offsets: [Int]
     private(set) var peakBytes: Int
 
-    /// - Parameter leastBytes: the most that is in use at once, which no order can go below.
-    init(_ items: [Item], alignment: Int, leastBytes: Int = 0) {
+    /// - Parameters:
+    ///   - leastBytes: the most that is in use at once, which no order can go below.
+    ///   - pinned: items that come first, one after the other, whatever else there is.
+    init(_ items: [Item], alignment: Int, leastBytes: Int = 0, pinned: [Int] = []) {
         let bytes = items.map { ($0.bytes + alignment - 1) / alignment * alignment }
         let lifetimes = items.map(\.lifetime)
-        let bySize = items.indices.sorted { (bytes[$0], $1) > (bytes[$1], $0) }
-        (offsets, peakBytes) = Self.place(bySize, bytes, lifetimes)
+        let others = items.indices.filter { !pinned.contains($0) }
+        let bySize = others.sorted { (bytes[$0], $1) > (bytes[$1], $0) }
+        (offsets, peakBytes) = Self.place(pinned + bySize, bytes, lifetimes)
         guard peakBytes > leastBytes else { return }
         for longest in [true, false] {
             func key(_ index: Int) -> (Int, Int, Int) {
                 let length = lifetimes[index].count
                 return longest ? (length, bytes[index], -index) : (length * bytes[index], length, -index)
             }
-            let other = Self.place(items.indices.sorted { key($0) > key($1) }, bytes, lifetimes)
+            let other = Self.place(pinned + others.sorted { key($0) > key($1) }, bytes, lifetimes)
             if other.1 < peakBytes { (offsets, peakBytes) = other }
         }
     }

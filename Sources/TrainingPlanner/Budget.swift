@@ -54,6 +54,17 @@ package struct DeviceRates: Hashable, Sendable {
     }
 }
 
+extension DeviceRates {
+    /// The same, each kind of work so many times slower.
+    package func slower(_ factor: Double) -> DeviceRates {
+        DeviceRates(
+            productFlopsPerSecond: productFlopsPerSecond / factor, gatherBytesPerSecond: gatherBytesPerSecond / factor,
+            secondsPerEdge: secondsPerEdge * factor, streamBytesPerSecond: streamBytesPerSecond / factor,
+            secondsPerCommand: secondsPerCommand * factor, cacheBytes: cacheBytes,
+            sealsOnComputeCores: sealsOnComputeCores)
+    }
+}
+
 /// How fast sealed bytes cross.
 package struct LinkRates: Hashable, Sendable {
     /// To the device.

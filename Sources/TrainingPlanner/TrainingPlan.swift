@@ -65,6 +65,10 @@ package struct TrainingPlan: Sendable {
         case trainScores, evaluateScores, total, bestState
         /// A byte for each node; see `Frontier`.
         case marks
+
+        /// What a run carries from epoch to epoch. It lies at the same place under every plan of a model, so that another
+        /// plan can go on with it.
+        package static let state: [Fixed] = [.parameters, .firstMoments, .secondMoments, .best, .bestState]
     }
 
     package var image: ImageShape { graph.image }
@@ -238,7 +242,7 @@ extension TrainingPlan {
     init(_ layout: Layout, _ memory: MemoryMap, _ spills: SpillMap, _ costs: [PassCost], _ budget: Budget) {
         let arena = Arena(
             memory.items.map { Arena.Item(bytes: $0.bytes, lifetime: $0.lifetime) }, alignment: Planner.alignment,
-            leastBytes: memory.leastBytes)
+            leastBytes: memory.leastBytes, pinned: Fixed.state.map { memory.fixed[$0]! })
         let image = layout.image
         self.layout = layout
         self.memory = memory

@@ -496,6 +496,114 @@ import Testing
         #expect(results.allSatisfy { $0 == results[0] })
     }
 
+    // MARK: Rows that matter
+
+    @Test(
+        "rows that do not matter become 0, stay where sums accumulate, and are left out of sums over rows",
+        arguments: 1...20 as ClosedRange<UInt64>)
+    func activeRows(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        let rows = Int.random(in: 1...2100, using: &random)
+        let (m, n) = (Int.random(in: 1...40, using: &random), Int.random(in: 1...70, using: &random))
+        let bit = UInt8.random(in: 0...7, using: &random)
+        let share = [0, 0.03, 0.5, 1].randomElement(using: &random)!
+        let marks = (0..<rows).map { _ -> UInt8 in
+            let other = UInt8.random(in: 0...255, using: &random) & ~(1 << bit)
+            return other | (Double.random(in: 0..<1, using: &random) < share ? 1 << bit : 0)
+        }
+        func matters(_ row: Int) -> Bool { marks[row] >> bit & 1 == 1 }
+        let (a, b, weight) = (Padded(rows, m, &random), Padded(rows, n, &random), Padded(m, n, &random))
+        let start = Padded(rows, n, &random)
+        let accumulates = Bool.random(using: &random)
+        var shift = (0..<n).map { _ in Float.random(in: -1...1, using: &random) }
+        let graph = Reference.Graph(random: rows, edges: 5 * rows, using: &random)
+        let cut = Int.random(in: 0...rows, using: &random)
+        let tiles = (rows + 1023) / 1024
+        let levels = Int.bitWidth - tiles.leadingZeroBitCount
+        for kernels in Self.levels {
+            let name = "seed \(seed), \(String(cString: kernels.pointee.name))"
+            var outputs: [[[Float]]] = []
+            for isMasked in [false, true] {
+                marks.withUnsafeBufferPointer { marks in
+                    let active = isMasked ? sk_active(marks: marks.baseAddress, bit: bit) : sk_active()
+                    let (product, map, sum) = (start.copy(), start.copy(), start.copy())
+                    var tile = [Float](repeating: 0, count: m * n)
+                    shift.withUnsafeMutableBufferPointer { shift in
+                        var step = sk_step()
+                        step.kind = Int32(SK_STEP_BIAS)
+                        step.values = UnsafePointer(shift.baseAddress)
+                        withUnsafePointer(to: step) { step in
+                            let chain = sk_chain(steps: step, count: 1, seed: 0, epoch: 0, first_row: 0)
+                            run(kernels, product, map, sum, chain, active)
+                        }
+                    }
+                    withScratch { scratch in
+                        let stack = UnsafeMutablePointer<Float>.allocate(capacity: (levels + 1) * m * n)
+                        defer { stack.deallocate() }
+                        stack.initialize(repeating: .nan, count: (levels + 1) * m * n)
+                        // Rows that are left out are as good as rows of zeros.
+                        let c = b.copy()
+                        if !isMasked {
+                            for row in 0..<rows where !matters(row) {
+                                (c.base + row * c.stride).update(repeating: 0, count: n)
+                            }
+                        }
+                        let native = sk_tile_product(
+                            a: a.base, a_stride: a.stride, b: c.base, b_stride: c.stride, m: m, n: n, rows: rows,
+                            first_tile: 0, levels: levels, stack: stack, active: active)
+                        withUnsafePointer(to: native) { kernels.pointee.tile_product($0, 0, m, scratch) }
+                        sk_tile_finish(stack, UInt64(tiles), m * n, &tile, 0, m * n)
+                    }
+                    outputs.append([product.values, map.values, sum.values, tile])
+                    #expect(product.paddingIsUntouched && map.paddingIsUntouched && sum.paddingIsUntouched, "\(name)")
+                }
+            }
+            for (number, (whole, masked)) in zip(outputs[0], outputs[1]).enumerated() {
+                guard number < 3 else {
+                    #expect(masked == whole, "tile product, \(name)")
+                    continue
+                }
+                let stays = accumulates && number != 1
+                let expected = (0..<rows * n).map { index in
+                    matters(index / n) ? whole[index] : stays ? start.values[index] : 0
+                }
+                #expect(masked == expected, "operation \(number), \(name)")
+            }
+        }
+
+        func run(
+            _ kernels: UnsafePointer<sk_kernels>, _ product: Padded, _ map: Padded, _ sum: Padded, _ chain: sk_chain,
+            _ active: sk_active
+        ) {
+            let dense = sk_product(
+                factors: sk_factors(a: a.base, a_stride: a.stride, b: weight.base, b_stride: weight.stride, inner: m),
+                more: sk_factors(a: a.base, a_stride: a.stride, b: weight.base, b_stride: weight.stride, inner: m),
+                c: product.base, c_stride: product.stride, columns: n, transposes_b: 0,
+                accumulates: accumulates ? 1 : 0, chain: chain, active: active)
+            withScratch { scratch in
+                withUnsafePointer(to: dense) {
+                    kernels.pointee.product($0, 0, cut, scratch)
+                    kernels.pointee.product($0, cut, rows, scratch)
+                }
+            }
+            let copy = sk_map(
+                source: b.base, source_stride: b.stride, target: map.base, target_stride: map.stride, columns: n,
+                chain: chain, active: active)
+            withUnsafePointer(to: copy) { kernels.pointee.map($0, 0, rows) }
+            let (pointers, neighbours) = (graph.pointers.baseCopy, graph.neighbours.baseCopy)
+            let gather = sk_aggregate(
+                pointers: pointers, neighbours: neighbours, edge_base: 0, source: b.base, source_stride: b.stride,
+                source_first: 0, source_rows: UInt32(rows), covers_all: 1, target: sum.base,
+                target_stride: sum.stride, width: n, accumulates: accumulates ? 1 : 0, chain: chain, active: active)
+            withUnsafePointer(to: gather) {
+                kernels.pointee.aggregate($0, 0, cut)
+                kernels.pointee.aggregate($0, cut, rows)
+            }
+            pointers.deallocate()
+            neighbours.deallocate()
+        }
+    }
+
     private func withScratch(_ body: (UnsafeMutablePointer<Float>) -> Void) {
         let scratch = UnsafeMutablePointer<Float>.allocate(capacity: Self.scratchFloats)
         scratch.initialize(repeating: .nan, count: Self.scratchFloats)

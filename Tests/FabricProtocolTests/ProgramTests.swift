@@ -119,6 +119,65 @@ import Vocabulary
         }
     }
 
+    @Test("rows that matter are checked like any operand, and belong to operations that go over rows")
+    func activeRows() throws {
+        let buffers = [Program.Buffer(offset: 0, byteCount: 640), Program.Buffer(offset: 640, byteCount: 9)]
+        func refusal(_ operation: FabricProtocol.Operation, _ active: Program.ActiveRows) -> ProgramError.Code? {
+            let program = Program(buffers: buffers, commands: [Program.Command(operation, active: active)])
+            do throws(ProgramError) {
+                _ = try program.checked(memoryBytes: 1024)
+                return nil
+            } catch { return error.code }
+        }
+        let map = RowMap(
+            source: Matrix(Place(buffer: 0), stride: 4), target: Matrix(Place(buffer: 0), stride: 4), rows: 9,
+            columns: 4,
+            steps: [])
+        #expect(refusal(.map(map), Program.ActiveRows(Place(buffer: 1), bit: 7)) == nil)
+        #expect(refusal(.map(map), Program.ActiveRows(Place(buffer: 1), bit: 8)) == .invalid)
+        #expect(refusal(.map(map), Program.ActiveRows(Place(buffer: 1, offset: 1), bit: 0)) == .outOfBounds)
+        #expect(refusal(.map(map), Program.ActiveRows(Place(buffer: 0), bit: 0)) == .invalid)
+        #expect(refusal(.map(map), Program.ActiveRows(Place(buffer: 2), bit: 0)) == .outOfBounds)
+        #expect(
+            refusal(.fill(Fill(Place(buffer: 0), count: 4)), Program.ActiveRows(Place(buffer: 1), bit: 0)) == .invalid)
+    }
+
+    @Test("columns of one wider matrix are apart, and one column too many is not")
+    func interleaved() {
+        func refusal(_ columns: Int, at offset: Int, stride: Int) -> ProgramError.Code? {
+            let copy = Copy(
+                source: Matrix(Place(buffer: 0), stride: 12),
+                target: Matrix(Place(buffer: 0, offset: offset), stride: stride), rows: 5, columns: columns)
+            let program = Program(
+                buffers: [Program.Buffer(offset: 0, byteCount: 4096)], commands: [Program.Command(.copy(copy))])
+            do throws(ProgramError) {
+                _ = try program.checked(memoryBytes: 4096)
+                return nil
+            } catch { return error.code }
+        }
+        #expect(refusal(4, at: 16, stride: 12) == nil)
+        #expect(refusal(6, at: 24, stride: 12) == nil)
+        #expect(refusal(4, at: 12, stride: 12) == .invalid)
+        #expect(refusal(4, at: 36, stride: 12) == .invalid)
+        // A row further down, at other columns.
+        #expect(refusal(4, at: 48 + 32, stride: 12) == nil)
+        #expect(refusal(4, at: 48 + 8, stride: 12) == .invalid)
+        #expect(refusal(4, at: 16, stride: 13) == .invalid)
+    }
+
+    @Test("a number in more bytes than it takes, or without an end, is refused")
+    func longNumbers() throws {
+        let program = Program(buffers: [Program.Buffer(offset: 64, byteCount: 0)])
+        let bytes = try program.bytes()
+        let at = try #require(bytes.firstIndex(of: 64))
+        for replacement in [[0xC0, 0x00], Array(repeating: UInt8(0xFF), count: 10)] as [[UInt8]] {
+            var changed = bytes
+            changed.replaceSubrange(at...at, with: replacement)
+            let error = #expect(throws: ProgramError.self) { try Program(parsing: changed) }
+            #expect(error?.code == .malformed)
+        }
+    }
+
     @Test("a dependency on a later or on the same command is refused")
     func forwardDependency() {
         var program = Program(buffers: [Program.Buffer(offset: 0, byteCount: 64)])
@@ -390,11 +449,15 @@ import Vocabulary
                     outputs: matrix(13), targets: .bits(place()), split: place(), firstRow: 0, rows: 20,
                     totalRows: 20, classes: 13, total: place(), gradient: nil, scores: place())),
             .measure(Measure(place: wide, byteCount: Measure.byteCountMin)),
+            .mark(Mark(split: place(), rows: 20, marks: place())),
+            .reach(Reach(neighbours: neighbours, hop: 2, marks: place())),
         ]
         for (index, operation) in operations.enumerated() {
             program.commands.append(
                 Program.Command(
-                    operation, dependsOn: index > 2 ? [0, UInt32(index - 1)] : [], onlyWith: index == 5 ? .train : []))
+                    operation, dependsOn: index > 2 ? [0, UInt32(index - 1)] : [], onlyWith: index == 5 ? .train : [],
+                    active: operation.activeRows == nil || index == 6
+                        ? nil : Program.ActiveRows(place(), bit: UInt8(index % 8))))
         }
         return program
     }()

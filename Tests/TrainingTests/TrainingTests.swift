@@ -177,6 +177,74 @@ import Vocabulary
         }
     }
 
+    @Test("a checkpoint goes on under any other plan, with the same bits", arguments: [UInt64(41), 42])
+    func resumeUnderAnotherPlan(seed: UInt64) async throws {
+        var random = SeededRandom(seed: seed)
+        let key = SecretBytes.random(count: 32)
+        let graph = Self.graph(&random, nodes: 3100, features: 9, classes: 3)
+        let spec = Self.spec(&random, epochs: 5)
+        let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
+        let shape = spec.shape(for: image.shape)
+        let plan = try Planner.plan(model: shape, image: image.shape, budget: Self.roomy)
+        let trainer = try Trainer(spec: spec, plan: plan, trainingByClass: image.trainingByClass)
+        func device(_ plan: TrainingPlan, fence: UInt64) throws -> LocalDevice {
+            try LocalDevice(image, memoryBytes: plan.forecast.deviceBytes, runKey: key, threads: 1, fence: fence)
+        }
+        let first = try device(plan, fence: 1)
+        var kept: [(TrainingCheckpoint, [TrainingCheckpoint.Part: [UInt8]])] = []
+        let whole = try await trainer.train(on: first, rule: .everyEpoch) { checkpoint in
+            kept.append((checkpoint, try first.parts(of: checkpoint, parameters: plan.model.parameters.count)))
+        }
+        for (number, (checkpoint, parts)) in kept.enumerated() {
+            let cut = Self.cut(Planner.choices(model: shape, image: image.shape), nodes: graph.nodes, &random)
+            let other = try Planner.plan(model: shape, image: image.shape, budget: Self.roomy, cut: cut)
+            let next = try device(other, fence: UInt64(number) + 2)
+            try next.give(parts)
+            let resumed = try Trainer(spec: spec, plan: other, trainingByClass: image.trainingByClass)
+            #expect(resumed.plan.digest != trainer.plan.digest || cut == plan.cut)
+            let model = try await resumed.train(on: next, from: checkpoint)
+            #expect(model.weights == whole.weights, "seed \(seed) after epoch \(checkpoint.epoch) \(cut)")
+        }
+    }
+
+    @Test(
+        "another plan takes over between epochs where two took another time than foretold", arguments: [UInt64(51), 52])
+    func replan(seed: UInt64) async throws {
+        var random = SeededRandom(seed: seed)
+        let key = SecretBytes.random(count: 32)
+        let graph = Self.graph(&random, nodes: 3100, features: 9, classes: 3)
+        let spec = Self.spec(&random, epochs: 14)
+        let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
+        let shape = spec.shape(for: image.shape)
+        // A link as slow as this makes every epoch faster than its forecast.
+        let slow = Budget(
+            deviceBytes: 1 << 30, hostBytes: 1 << 40, link: LinkRates(bytesPerSecond: 1e6, roundTripSeconds: 10))
+        let plan = try spec.plan(image: image.shape, budget: slow)
+        let whole = try await Self.train(spec, image, key)
+        let choices = Planner.choices(model: shape, image: image.shape)
+        let others = try (1...ModelSpec.generationsMax).map { generation in
+            let cut = Self.cut(choices, nodes: graph.nodes, &random)
+            return try RunPlan(
+                spec, try Planner.plan(model: shape, image: image.shape, budget: slow, cut: cut),
+                trainingByClass: image.trainingByClass, generation: generation)
+        }
+        let bytes = (others + [plan]).map(\.deviceBytes).max()!
+        let device = try LocalDevice(image, memoryBytes: bytes, runKey: key, threads: 2)
+        var asked: [Int] = []
+        let model = try await Trainer(spec: spec, plan: plan).train(
+            on: device,
+            replan: { current, report in
+                asked.append(report.epoch)
+                let corrected = current.corrected(slow, by: report)
+                #expect(corrected.device.productFlopsPerSecond != slow.device.productFlopsPerSecond)
+                return others[current.generation]
+            })
+        // The first epoch of each plan loads what stays, so it does not count.
+        #expect(asked == [3, 6, 9], "seed \(seed)")
+        #expect(model.weights == whole.weights, "seed \(seed) \(spec)")
+        #expect(model.bestEpoch == whole.bestEpoch)
+    }
+
     @Test("the twin's gradients agree with finite differences", arguments: Array(UInt64(1)...4))
     func finiteDifferences(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
