@@ -164,6 +164,14 @@ let package = Package(
             dependencies: ["AuditTrail", "DurableFiles", "TransparencyLog", "Sealing", "Vocabulary"],
             path: "Benchmarks/trail-bench", swiftSettings: strict),
 
+        // The fabric between two processes, beside plain TCP and a network block device.
+        .executableTarget(
+            name: "fabric-bench",
+            dependencies: [
+                "GPUFabric", "DeviceNode", "FabricProtocol", "FabricTransport", "TransparencyLog", "Sealing",
+                "Vocabulary",
+            ], path: "Benchmarks/fabric-bench", swiftSettings: strict),
+
         // The policy engine's measurements, and pages of lists of a gateway with many requests.
         .executableTarget(
             name: "policy-bench",

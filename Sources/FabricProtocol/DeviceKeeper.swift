@@ -119,6 +119,7 @@ package struct DeviceKeeper: Sendable {
 
     package mutating func start() -> [Output] {
         guard let open = record.open else { return [] }
+        ended = (record.fenceHighest, .restart)
         return [.scrub(open, record.fenceHighest, .restart, notice: nil)]
     }
 

@@ -70,7 +70,7 @@ import Vocabulary
             LaneHeader(.memoryRead, window: 1, offset: 0, length: 65_552, transaction: 0),
             LaneHeader(.memoryWrite, window: 1, offset: 0, length: 65_553, transaction: 1),
             LaneHeader(.credit, length: 5000),
-            LaneHeader(.credit, window: 1, length: 1),
+            LaneHeader(.credit, window: 1, length: 1), LaneHeader(.credit, offset: 65_552, length: 1),
         ])
     func ranges(header: LaneHeader) throws {
         var sealer = sealer()
@@ -79,16 +79,22 @@ import Vocabulary
         #expect(throws: FrameError.self) { try opener.header(record) }
     }
 
-    @Test("of 100,000 changed records none is accepted", arguments: [UInt64(77)])
+    @Test("of 1,000,000 changed, repeated, early or stale records none is accepted", arguments: [UInt64(77)])
     func fuzz(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
         var sealer = sealer()
+        let past = try sealer.record(Self.headers[3])
         let records = try Self.headers.map { try sealer.record($0) }
+        var staleSealer = self.sealer(Fence(4))
+        _ = try staleSealer.record(Self.headers[3])
+        let stale = try staleSealer.record(Self.headers[0])
         var opener = opener()
+        #expect(try opener.header(past) == Self.headers[3])
         var accepted = 0
-        for _ in 0..<100_000 {
-            var record = random.mutation(of: records[0])
-            // A mutation may cancel itself out, and the untouched next record is the one thing that is accepted.
+        for round in 0..<1_000_000 {
+            let genuine = [records[0], past, stale, records[1 + round % 3]][round % 4]
+            var record = round % 64 < 4 ? genuine : random.mutation(of: genuine)
+            // The untouched next record is the one thing that is accepted.
             if record == records[0] { record[0] ^= 1 }
             if (try? opener.header(record)) != nil { accepted += 1 }
         }

@@ -13,16 +13,25 @@ import Vocabulary
 final class Bench: Sendable {
     let folder: String
     let authority: CertificateAuthority
-    let trail = TestTrail()
+    let trail: TestTrail
     let clock = ManualClock()
     let run = try! RunID("run-1")
     let runKey = [UInt8](repeating: 5, count: 32)
 
     init(_ folder: URL) throws {
         self.folder = folder.path
+        trail = TestTrail()
+        try trail.save(to: folder)
         // Real certificates are checked against the system's clock.
         authority = try CertificateAuthority.create(in: folder.path + "/ca", sealing: Self.sealing, now: .system)
         try authority.issueGateway(into: folder.path + "/gateway", sealing: Self.sealing, now: .system)
+    }
+
+    /// The bench of another process.
+    init(opening folder: String) throws {
+        self.folder = folder
+        trail = try TestTrail(openedFrom: URL(fileURLWithPath: folder))
+        authority = try CertificateAuthority(folder: folder + "/ca", sealing: Self.sealing)
     }
 
     static let deviceBytes = 4 << 20
@@ -38,9 +47,12 @@ final class Bench: Sendable {
     func enrol(
         _ name: String = "node-1", authority: CertificateAuthority? = nil, validSeconds: Int = 86_400
     ) throws -> NodeEnrolment {
-        try (authority ?? self.authority).issueNode(
+        let enrolment = try (authority ?? self.authority).issueNode(
             try NodeID(name), trail: trail.identity.description, into: folder + "/" + name, now: .system,
             validSeconds: validSeconds)
+        // For gateways that are processes of their own.
+        try JSONEncoder().encode(enrolment).write(to: URL(fileURLWithPath: "\(folder)/\(name).enrolment"))
+        return enrolment
     }
 
     func configuration(_ name: String = "node-1") throws -> NodeConfiguration {
@@ -77,11 +89,8 @@ final class Bench: Sendable {
 
     func fabric(
         _ enrolment: NodeEnrolment, port: UInt16, policy: AttestationPolicy? = nil, gateway: String = "gateway",
-        name: String = "fabric"
+        name: String = "fabric", timing: LeaseTiming = .patient
     ) throws -> Fabric {
-        var timing = LeaseTiming()
-        timing.ttlMilliseconds = 60_000
-        timing.renewMilliseconds = 20
         return try Fabric(
             nodes: [
                 FabricNode(
@@ -114,6 +123,16 @@ func withBench(_ body: (Bench) async throws -> Void) async throws {
     try await withTemporaryFolder { folder in try await body(try Bench(folder)) }
 }
 
+extension LeaseTiming {
+    /// For tests that move the node's clock themselves: much is renewed, and nothing expires by itself.
+    static var patient: LeaseTiming {
+        var timing = LeaseTiming()
+        timing.ttlMilliseconds = 60_000
+        timing.renewMilliseconds = 20
+        return timing
+    }
+}
+
 extension Timestamp {
     static var system: Timestamp { Timestamp(milliseconds: Int64(Date().timeIntervalSince1970 * 1000)) }
 }
@@ -133,6 +152,17 @@ final class TestTrail: Sendable {
     init() {
         key = SigningKey.generate()
         identity = try! TrailIdentity(origin: "sekisho.test/trail", key: key.verifyingKey)
+    }
+
+    init(openedFrom folder: URL) throws {
+        let seed = try Data(contentsOf: folder.appendingPathComponent("trail.seed"))
+        key = try SigningKey(seed: SecretBytes(copying: Array(seed)))
+        identity = try TrailIdentity(origin: "sekisho.test/trail", key: key.verifyingKey)
+    }
+
+    func save(to folder: URL) throws {
+        try key.withSeed { seed in seed.withBytes { Data($0) } }
+            .write(to: folder.appendingPathComponent("trail.seed"))
     }
 
     func receipt(_ core: JSON) throws -> [UInt8] {

@@ -8,20 +8,19 @@ import TestSupport
 import Testing
 import Vocabulary
 
-/// The real executor behind the real lane, with a network between that changes what the test wants changed.
-@Suite struct LaneTests {
-    private static let plaintext: [UInt8] = {
+/// A program that copies the image window into the result window, by way of device memory, and what must come of it.
+enum Copying {
+    static let plaintext: [UInt8] = {
         var random = SeededRandom(seed: 5)
         return random.bytes(3 * Limits.blockBytes + 1000)
     }()
 
-    private static let windows = [
+    static let windows = [
         Program.Window(id: 1, direction: .read, purpose: .image(.features), byteCount: plaintext.count),
         Program.Window(id: 2, direction: .write, purpose: .result, byteCount: plaintext.count),
     ]
 
-    /// Copies the image window into the result window, by way of device memory.
-    private static let program: [UInt8] = {
+    static let program: [UInt8] = {
         func transfer(_ window: UInt16) -> Transfer {
             Transfer(window: window, windowOffset: 0, byteCount: plaintext.count, place: Place(buffer: 0))
         }
@@ -33,26 +32,29 @@ import Vocabulary
         ).bytes()
     }()
 
-    private static let arguments = try! DoorbellArguments(seed: 1, epoch: 1, step: 1, learningRate: 0, flags: []).bytes
+    static let arguments = try! DoorbellArguments(seed: 1, epoch: 1, step: 1, learningRate: 0, flags: []).bytes
 
     /// The image as the vault seals it.
-    private func sealed(_ bench: Bench) throws -> [UInt8] {
+    static func sealed(_ bench: Bench) throws -> [UInt8] {
         let key = KeyDerivation.hkdf(
             SecretBytes(copying: bench.runKey), info: "sekisho run image v1", context: [0, 0, 0, 3])
         let context = BlockContext(domain: "sekisho-image-v1", owner: bench.run.text, section: 3)
-        return try seal(Self.plaintext, BlockCipher(key: key), context) { BlockNonce(high: 3, low: $0) }
+        return try seal(plaintext, BlockCipher(key: key), context) { BlockNonce(high: 3, low: $0) }
     }
 
-    /// What the device must have stored, sealed under the key of its fence and attempt with its write numbers.
-    private func result(_ bench: Bench, fence: UInt8) throws -> [UInt8] {
+    /// What the device must have stored at a doorbell, the first being 0, sealed under the key of its fence and attempt
+    /// with its write numbers.
+    static func result(_ bench: Bench, fence: UInt8, doorbell: UInt64 = 0) throws -> [UInt8] {
         let key = KeyDerivation.hkdf(
             SecretBytes(copying: bench.runKey), info: "sekisho spill v1",
             context: [0, 0, 0, 0, 0, 0, 0, fence, 0, 0, 0, 1])
         let context = BlockContext(domain: "sekisho-spill-v1", owner: bench.run.text, section: 2)
-        return try seal(Self.plaintext, BlockCipher(key: key), context) { BlockNonce(high: 0x8000_0002, low: $0) }
+        return try seal(plaintext, BlockCipher(key: key), context) {
+            BlockNonce(high: 0x8000_0002, low: 4 * doorbell + $0)
+        }
     }
 
-    private func seal(
+    private static func seal(
         _ plaintext: [UInt8], _ cipher: BlockCipher, _ context: BlockContext, _ nonce: (UInt64) -> BlockNonce
     ) throws -> [UInt8] {
         var sealed: [UInt8] = []
@@ -64,6 +66,20 @@ import Vocabulary
         return sealed
     }
 
+    /// Maps both windows. Gives the program's number and where its result is stored.
+    static func load(_ bench: Bench, on gpu: RemoteGPU) async throws -> (program: UInt32, stored: MemoryStore) {
+        let image = try sealed(bench)
+        let stored = MemoryStore([UInt8](repeating: 0, count: image.count))
+        try await gpu.map([
+            MappedWindow(Window(windows[0]), store: MemoryStore(image)),
+            MappedWindow(Window(windows[1]), store: stored),
+        ])
+        return (try await gpu.load(program), stored)
+    }
+}
+
+/// The real executor behind real lanes, with a network between that changes what the test wants changed.
+@Suite struct LaneTests {
     /// Attaches through a network that flips one bit, and rings once.
     private func copy(
         _ bench: Bench, flip: Network.Flip? = nil
@@ -75,19 +91,15 @@ import Vocabulary
         defer { network.close() }
         let fabric = try bench.fabric(enrolment, port: network.port)
         let gpu = try await bench.attach(fabric, enrolment.node, fence: 1)
-        let image = try sealed(bench)
-        let store = MemoryStore([UInt8](repeating: 0, count: image.count))
-        try await gpu.map([
-            MappedWindow(Window(Self.windows[0]), store: MemoryStore(image)),
-            MappedWindow(Window(Self.windows[1]), store: store),
-        ])
-        let program = try await gpu.load(Self.program)
+        var stored: MemoryStore?
         do {
-            let answer = try await gpu.ring(program, Self.arguments)
+            let (program, store) = try await Copying.load(bench, on: gpu)
+            stored = store
+            let answer = try await gpu.ring(program, Copying.arguments)
             _ = try await gpu.scrub()
             return (.success(answer), store.content, gpu)
         } catch {
-            return (.failure(error), store.content, gpu)
+            return (.failure(error), stored?.content ?? [], gpu)
         }
     }
 
@@ -97,11 +109,11 @@ import Vocabulary
             let (answer, stored, _) = try await copy(bench)
             let completion = try Completion(parsing: try answer.get())
             #expect(completion.sealed == [Completion.SealedRun(window: 2, firstBlock: 0, blocks: 4, firstCounter: 0)])
-            #expect(stored == (try result(bench, fence: 1)))
+            #expect(stored == (try Copying.result(bench, fence: 1)))
         }
     }
 
-    // A lane starts with its opening (42 bytes) and a credit (96); the first completion follows.
+    // A lane starts with its opening (46 bytes) and a credit (96); the first completion follows.
     private static let completion = Lane.Opening.byteCount + LaneRecord.prefixBytes
 
     @Test(
@@ -109,9 +121,15 @@ import Vocabulary
         arguments: [0, 1, 4, 7, 8, 16, 30, 35, 45, 60, 64, 79, 80, 95, 96, 60_000].map { completion + $0 })
     func toNode(position: Int) async throws {
         try await withBench { bench in
-            let (answer, stored, _) = try await copy(bench, flip: Network.Flip(direction: .toNode, position: position))
-            #expect(throws: FabricError.self) { try answer.get() }
-            #expect(stored.allSatisfy { $0 == 0 })
+            do {
+                let (answer, stored, _) = try await copy(
+                    bench, flip: Network.Flip(direction: .toNode, position: position))
+                #expect(throws: FabricError.self) { try answer.get() }
+                #expect(stored.allSatisfy { $0 == 0 })
+            } catch let error as FabricError {
+                // The first record to the node may be a probe, which is changed before anything was asked.
+                #expect(error.refusal?.code == .frame)
+            }
         }
     }
 

@@ -72,8 +72,8 @@ final class NodeDaemon {
     let port: UInt16
 
     /// Starts the daemon and waits for its port.
-    init(_ bench: Bench) throws {
-        process.executableURL = Self.executable
+    init(_ bench: Bench, executable: URL = executable) throws {
+        process.executableURL = executable
         process.arguments = Self.arguments(bench)
         let output = Pipe()
         process.standardOutput = output
@@ -115,7 +115,7 @@ final class NodeDaemon {
     }
 
     /// Beside the test runner, where the build puts it.
-    private static var executable: URL {
+    static var executable: URL {
         let runner = try! FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
         return URL(fileURLWithPath: runner).deletingLastPathComponent().appendingPathComponent("sekisho-node")
     }

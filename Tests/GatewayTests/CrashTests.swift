@@ -90,6 +90,61 @@ import Vocabulary
         }
     }
 
+    /// A run of many epochs whose process is killed some readings of the clock, which every epoch's record takes, after
+    /// its first checkpoint was kept.
+    private func killedInTraining(_ enclave: Enclave, _ grant: GrantID, afterReadings readings: Int) async throws
+        -> RunID
+    {
+        let run = try await enclave.request(grant, id: "killed", specification: Clinic.specification(epochs: 12))
+        // The device is leased by the process that is killed: whoever drops a lease quarantines its node.
+        enclave.drop()
+        await #expect(processExitsWith: .signal(SIGKILL)) {
+            [home = enclave.home.path as String, key = enclave.key.path as String, readings = readings as Int] in
+            let clock = TestClock()
+            let home = URL(fileURLWithPath: home, isDirectory: true)
+            let gateway = try await Enclave.open(home, URL(fileURLWithPath: key), clock)
+            clock.killProcess(
+                afterReadings: readings, since: home.appendingPathComponent("vault/runs/killed/checkpoint.sealed"))
+            _ = try await gateway.advanceAsFarAsPossible(RunID("killed"))
+        }
+        try await enclave.open()
+        return run
+    }
+
+    @Test(
+        "killed between epochs, a run goes on from its last sealed checkpoint to the same weights, bit for bit",
+        arguments: [1, 5, 9])
+    func checkpoint(_ readings: Int) async throws {
+        try await withEnclave { enclave in
+            let grant = try await enclave.grant()
+            let whole = try await uninterrupted(enclave, grant, epochs: 12)
+            let run = try await killedInTraining(enclave, grant, afterReadings: readings)
+            let before = try await enclave.records(.run(run)).filter { $0.event == .trainingEpoch }.count
+            #expect((1..<12).contains(before))
+            #expect(try await enclave.finish(run) == .closed(.released))
+            try await check(run, enclave, against: whole, "killed at epoch \(before)")
+            let resumed = try await enclave.own(.trainingResumed)
+            #expect(resumed.count == 1)
+            let after = resumed.first?.detail["after_epoch"]?.integerValue ?? 0
+            #expect((1...Int64(before)).contains(after))
+        }
+    }
+
+    @Test("a checkpoint that was changed on the disk ends the run; nothing is trained from it")
+    func damagedCheckpoint() async throws {
+        try await withEnclave { enclave in
+            let grant = try await enclave.grant()
+            let run = try await killedInTraining(enclave, grant, afterReadings: 1)
+            let file = enclave.home.appendingPathComponent("vault/runs/killed/checkpoint.sealed")
+            var bytes = try Data(contentsOf: file)
+            bytes[bytes.count / 2] ^= 1
+            try bytes.write(to: file)
+            #expect(try await enclave.finish(run) == .closed(.failed))
+            #expect(try await enclave.gateway.runCase(run).stopReasons == ["tampered"])
+            #expect(try await enclave.weights(run) == nil)
+        }
+    }
+
     /// Whether a run has a checked candidate that nobody has reviewed.
     private func waiting(_ run: RunID, _ enclave: Enclave) async throws -> RunProgress? {
         let keys = try await enclave.gateway.runCase(run).file.keys

@@ -13,6 +13,7 @@ final class TestClock: WallClock {
         var shift: Int64 = 0
         var readings = 0
         var last: Int?
+        var awaited: (file: String, readings: Int)?
     }
     private let state = Mutex(State())
     private let machine = SystemClock()
@@ -22,6 +23,9 @@ final class TestClock: WallClock {
     func now() -> Timestamp {
         let shift = state.withLock { state in
             state.readings += 1
+            if state.last == nil, let awaited = state.awaited, FileManager.default.fileExists(atPath: awaited.file) {
+                state.last = state.readings + awaited.readings
+            }
             if state.readings == state.last { kill(getpid(), SIGKILL) }
             return state.shift
         }
@@ -34,6 +38,9 @@ final class TestClock: WallClock {
 
     /// Ends the process at the `count`th reading from here.
     func killProcess(afterReadings count: Int) { state.withLock { $0.last = $0.readings + count } }
+
+    /// Ends the process at the `count`th reading after the one that finds a file there.
+    func killProcess(afterReadings count: Int, since file: URL) { state.withLock { $0.awaited = (file.path, count) } }
 }
 
 /// A gateway on a fresh home with the clinic's data, people, policies and nodes.
