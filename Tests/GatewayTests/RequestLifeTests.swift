@@ -228,47 +228,49 @@ import Vocabulary
     @Test("an amendment is decided anew; the old grant stands until the new one is granted, and ends then")
     func amendment() async throws {
         try await withEnclave { enclave in
-            let gateway = enclave.gateway
             let grant = try await enclave.grant()
             let old = try RequestID("request-1")
             func run() async throws {
-                _ = try await gateway.requestRun(
+                _ = try await enclave.gateway.requestRun(
                     specification: Clinic.specification(), grant: grant, id: nil, deviceMemory: nil,
                     by: enclave.researcher)
             }
             let same = await refusal {
-                _ = try await gateway.amendRequest(old, form: Clinic.form, by: enclave.researcher)
+                _ = try await enclave.gateway.amendRequest(old, form: Clinic.form, by: enclave.researcher)
             }
             #expect(same?.publicDescription == "the amendment changes nothing")
             let elsewhere = try Self.form(["dataset": "test:other"])
             #expect(
-                await refusal { _ = try await gateway.amendRequest(old, form: elsewhere, by: enclave.researcher) }?.code
+                await refusal {
+                    _ = try await enclave.gateway.amendRequest(old, form: elsewhere, by: enclave.researcher)
+                }?.code
                     == .usage)
 
             let changed = try Self.form(["project": "second"])
-            let first = try await gateway.amendRequest(old, form: changed, once: "k", by: enclave.researcher)
-            #expect(try await gateway.amendRequest(old, form: changed, once: "k", by: enclave.researcher) == first)
-            _ = try await gateway.advance(first)
+            let first = try await enclave.gateway.amendRequest(old, form: changed, once: "k", by: enclave.researcher)
+            #expect(
+                try await enclave.gateway.amendRequest(old, form: changed, once: "k", by: enclave.researcher) == first)
+            _ = try await enclave.gateway.advance(first)
             let twice = await refusal {
-                _ = try await gateway.renewRequest(old, termMonths: 12, by: enclave.researcher)
+                _ = try await enclave.gateway.renewRequest(old, termMonths: 12, by: enclave.researcher)
             }
             #expect(twice?.code == .usage)
             try await run()
-            try await gateway.review(first, .reject, comment: "not so", by: enclave.reviewer)
-            _ = try await gateway.advance(first)
-            #expect(try await gateway.request(old, by: enclave.researcher).state.name == "granted")
+            try await enclave.gateway.review(first, .reject, comment: "not so", by: enclave.reviewer)
+            _ = try await enclave.gateway.advance(first)
+            #expect(try await enclave.gateway.request(old, by: enclave.researcher).state.name == "granted")
             try await run()
 
-            let second = try await gateway.amendRequest(old, form: changed, by: enclave.researcher)
-            _ = try await gateway.advance(second)
-            #expect(try await gateway.request(old, by: enclave.researcher).followedBy == second)
-            #expect(try await gateway.request(second, by: enclave.researcher).follows == old)
+            let second = try await enclave.gateway.amendRequest(old, form: changed, by: enclave.researcher)
+            _ = try await enclave.gateway.advance(second)
+            #expect(try await enclave.gateway.request(old, by: enclave.researcher).followedBy == second)
+            #expect(try await enclave.gateway.request(second, by: enclave.researcher).follows == old)
             for person in [enclave.reviewer, enclave.custodian] {
-                try await gateway.review(second, .approve, comment: "", by: person)
+                try await enclave.gateway.review(second, .approve, comment: "", by: person)
             }
-            _ = try await gateway.advance(second)
-            #expect(try await gateway.request(old, by: enclave.researcher).state.name == "superseded")
-            #expect(try await gateway.request(second, by: enclave.researcher).state.name == "granted")
+            _ = try await enclave.gateway.advance(second)
+            #expect(try await enclave.gateway.request(old, by: enclave.researcher).state.name == "superseded")
+            #expect(try await enclave.gateway.request(second, by: enclave.researcher).state.name == "granted")
             #expect(await refusal { try await run() }?.code == .usage)
             try await enclave.reopen()
             #expect(try await enclave.gateway.request(old, by: enclave.researcher).state.name == "superseded")
