@@ -145,7 +145,7 @@ def test_a_review_without_a_verdict_keeps_its_comment(visit, language):
 def test_too_much_is_refused_whole(visit):
     alice = visit("alice")
     alice.go("/requests/new")
-    answer = post(alice, "/requests", project="x" * (70 << 10))
+    answer = post(alice, "/requests", project="x" * (300 << 10))
     assert answer.status == 413
     alice.page.set_content(answer.text())
     assert alice.heading() == alice.words("problem.too-large")
