@@ -59,12 +59,10 @@ package struct LinePlace: Sendable {
 extension Gateway {
     package func node(_ id: NodeID, by person: PersonID) throws -> NodeReport {
         try require(person, anyOf: Self.nodeReaders)
-        guard hasNodes, let status = try fabric().nodes.first(where: { $0.node.id == id }),
-            let summary = try nodes().first(where: { $0.id == id })
-        else { throw GatewayError(.notFound, "no node has this name") }
+        let status = try nodeStatus(id)
         let holder = try deviceHolders().first { $0.node == id }
         return NodeReport(
-            summary: summary,
+            summary: summary(of: status),
             holder: holder.map {
                 NodeReport.Holder(run: $0.run.id, since: $0.since, secondsLeft: secondsLeft(of: $0.run))
             },
@@ -96,15 +94,30 @@ extension Gateway {
         }
         let newest = (Array(attached.prefix(NodeReport.linksMax)) + Array(measured.prefix(NodeReport.linksMax)))
             .sorted { $0.index > $1.index }.prefix(NodeReport.linksMax)
-        return newest.compactMap { record in
-            guard let trip = record.detail["rtt_microseconds"]?.integerValue,
-                let rate = record.detail["megabytes_per_second"]?.integerValue
-            else { return nil }
-            return NodeReport.Link(
-                at: record.time, roundTripMicroseconds: Int(trip),
-                jitterMicroseconds: record.detail["jitter_microseconds"]?.integerValue.map { Int($0) },
-                megabytesPerSecond: Int(rate))
-        }
+        return newest.compactMap { NodeReport.Link($0) }
+    }
+}
+
+extension NodeReport.Link {
+    /// From the record of an attach or of a measurement.
+    fileprivate init?(_ record: CaseRecord) {
+        guard let trip = record.detail["rtt_microseconds"]?.integerValue,
+            let rate = record.detail["megabytes_per_second"]?.integerValue
+        else { return nil }
+        at = record.time
+        roundTripMicroseconds = Int(trip)
+        jitterMicroseconds = record.detail["jitter_microseconds"]?.integerValue.map { Int($0) }
+        megabytesPerSecond = Int(rate)
+    }
+}
+
+extension LinkMeasurement {
+    /// What the record of an attach or of a measurement says of the link.
+    var detail: [String: JSON] {
+        [
+            "rtt_microseconds": .integer(Int64(clamping: roundTripNanoseconds / 1000)),
+            "megabytes_per_second": .integer(Int64(clamping: bytesPerSecond / 1_000_000)),
+        ]
     }
 }
 
@@ -114,7 +127,7 @@ extension Gateway {
     /// Keeps new runs off a node; one that has it goes on to its end.
     package func drainNode(_ node: NodeID, by actor: PersonID) throws {
         try require(actor, anyOf: [.operatorRole])
-        try requireNode(node)
+        try nodeStatus(node)
         guard !isDrained(node) else { throw GatewayError(.usage, "\(node) takes no new runs already") }
         try ledger.record(
             Event(.nodeDrained, .done).with {
@@ -128,7 +141,7 @@ extension Gateway {
     /// A run that holds the node is not ended here; cancel it first.
     package func quarantineNode(_ node: NodeID, reason: String, by actor: PersonID) throws {
         try require(actor, anyOf: [.operatorRole, .securityOfficer])
-        try requireNode(node)
+        let status = try nodeStatus(node)
         guard DeviceReason.isWellFormed(reason) else {
             throw GatewayError(
                 .usage, "a reason is a code of small letters, digits and hyphens, such as 'disk-swapped'")
@@ -137,7 +150,7 @@ extension Gateway {
             throw GatewayError(
                 .usage, "\(node) is held by \(holder.run.id); `sekisho run cancel \(holder.run.id)` first")
         }
-        guard try fabric().nodes.first(where: { $0.node.id == node })?.quarantine == nil else {
+        guard status.quarantine == nil else {
             throw GatewayError(.usage, "\(node) is in quarantine already")
         }
         try ledger.record(
@@ -154,7 +167,7 @@ extension Gateway {
     /// Attests a free node and measures the link to it; both are recorded.
     package func measureNode(_ node: NodeID, by actor: PersonID) async throws -> NodeReport.Link {
         try require(actor, anyOf: [.operatorRole])
-        try requireNode(node)
+        try nodeStatus(node)
         let fabric = try fabric()
         let link: LinkMeasurement
         do throws(FabricError) { link = try await fabric.measure(node) } catch {
@@ -165,22 +178,20 @@ extension Gateway {
             Event(.nodeMeasured, .done).with {
                 $0.actor = actor
                 $0.device = node
-                $0.detail = [
-                    "rtt_microseconds": .integer(Int64(clamping: link.roundTripNanoseconds / 1000)),
-                    "jitter_microseconds": .integer(Int64(clamping: link.jitterNanoseconds / 1000)),
-                    "megabytes_per_second": .integer(Int64(clamping: link.bytesPerSecond / 1_000_000)),
-                ]
+                $0.detail = link.detail
+                $0.detail["jitter_microseconds"] = .integer(Int64(clamping: link.jitterNanoseconds / 1000))
             }, in: .gateway, key: ledger.freshKey("measured.\(node)"))
-        return NodeReport.Link(
-            at: record.time, roundTripMicroseconds: Int(clamping: link.roundTripNanoseconds / 1000),
-            jitterMicroseconds: Int(clamping: link.jitterNanoseconds / 1000),
-            megabytesPerSecond: Int(clamping: link.bytesPerSecond / 1_000_000))
+        // The record was just made with what a link needs.
+        return NodeReport.Link(record)!
     }
 
-    private func requireNode(_ node: NodeID) throws {
-        guard hasNodes, try fabric().nodes.contains(where: { $0.node.id == node }) else {
+    /// Where a node is in its life; refuses a name that no node has.
+    @discardableResult
+    private func nodeStatus(_ node: NodeID) throws -> NodeStatus {
+        guard hasNodes, let status = try fabric().nodes.first(where: { $0.node.id == node }) else {
             throw GatewayError(.notFound, "no node has this name")
         }
+        return status
     }
 
     /// Whether an operator keeps new runs off the node.

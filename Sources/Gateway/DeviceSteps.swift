@@ -191,11 +191,9 @@ extension Gateway {
             $0.lease = node.lease
             $0.fence = node.fence
             $0.ofRun = run.id
-            $0.detail = [
-                "wrappingKey": .string(Hex.encode(node.wrappingKey.bytes)), "level": .string(node.level.name),
-                "rtt_microseconds": .integer(Int64(node.link.roundTripNanoseconds / 1000)),
-                "megabytes_per_second": .integer(Int64(node.link.bytesPerSecond / 1_000_000)),
-            ]
+            $0.detail = node.link.detail
+            $0.detail["wrappingKey"] = .string(Hex.encode(node.wrappingKey.bytes))
+            $0.detail["level"] = .string(node.level.name)
         }
     }
 
@@ -290,17 +288,21 @@ extension Gateway {
         }
         let (_, plan, _) = try await trainingPlan(run, session, rates, stage: .plan)
         try ledger.record(
-            Event(.runPlanned, .done).with {
-                $0.detail = [
-                    "plan": .string(plan.digest.hex), "cut": .string(plan.title),
-                    "predicted_microseconds_per_epoch": .integer(Int64(plan.secondsPerEpoch * 1e6)),
-                    "predicted_fetch_per_epoch": .integer(Int64(plan.fetchedBytesPerEpoch)),
-                    "tiers": Self.tiers(of: plan, limit: deviceLimit(run, session)),
-                ]
-                $0.payload = [
-                    "plan": plan.json, "table": .string(plan.table), "rates": rates.json,
-                ]
+            Self.planned(plan, rates).with {
+                $0.detail["tiers"] = Self.tiers(of: plan, limit: deviceLimit(run, session))
             }, in: .run(run.id), key: RunCase.Key.planned)
+    }
+
+    /// What every record of a plan says.
+    private static func planned(_ plan: RunPlan, _ rates: MeasuredRates) -> Event {
+        Event(.runPlanned, .done).with {
+            $0.detail = [
+                "plan": .string(plan.digest.hex), "cut": .string(plan.title),
+                "predicted_microseconds_per_epoch": .integer(Int64(plan.secondsPerEpoch * 1e6)),
+                "predicted_fetch_per_epoch": .integer(Int64(plan.fetchedBytesPerEpoch)),
+            ]
+            $0.payload = ["plan": plan.json, "table": .string(plan.table), "rates": rates.json]
+        }
     }
 
     /// The plan as it was recorded, for people and for scripts.
@@ -428,15 +430,9 @@ extension Gateway {
     private func recordReplanned(_ run: RunID, _ plan: RunPlan, _ session: DeviceSession, budget: MeasuredRates) throws
     {
         try ledger.record(
-            Event(.runPlanned, .done).with {
+            Self.planned(plan, budget).with {
                 $0.ofRun = run
                 $0.fence = session.gpu.fence
-                $0.detail = [
-                    "plan": .string(plan.digest.hex), "cut": .string(plan.title),
-                    "predicted_microseconds_per_epoch": .integer(Int64(plan.secondsPerEpoch * 1e6)),
-                    "predicted_fetch_per_epoch": .integer(Int64(plan.fetchedBytesPerEpoch)),
-                ]
-                $0.payload = ["plan": plan.json, "table": .string(plan.table), "rates": budget.json]
             }, in: .gateway, key: ledger.freshKey("replanned.\(run)"))
     }
 

@@ -96,8 +96,7 @@ package struct FabricInventory: Equatable {
         for (key, value) in try pairs(value, what) {
             let name = try text(key)
             guard known.contains(name) else {
-                let hint = nearest(name, among: known).map { "; did you mean '\($0)'?" } ?? ""
-                throw fault(key, "\(what) has no key '\(shown(name))'\(hint)")
+                throw fault(key, "\(what) has no key '\(shown(name))'" + suggestion(for: name, among: known))
             }
             keys[name] = value
         }

@@ -109,14 +109,16 @@ extension Gateway {
     var hasNodes: Bool { !ledger.records(of: .nodeAdded).isEmpty }
 
     package func nodes() throws -> [NodeSummary] {
-        try fabric().nodes.map { status in
-            let life = status.state == .absent ? "not asked yet" : status.state.rawValue
-            let isHeld = ![.absent, .free].contains(status.state)
-            let drain = isDrained(status.node.id) ? (isHeld ? "draining" : "drained") : nil
-            return NodeSummary(
-                id: status.node.id, pool: status.node.pool, address: "\(status.node.host):\(status.node.port)",
-                state: status.quarantine.map { "quarantined (\($0.code))" } ?? drain ?? life)
-        }
+        try fabric().nodes.map(summary)
+    }
+
+    func summary(of status: NodeStatus) -> NodeSummary {
+        let life = status.state == .absent ? "not asked yet" : status.state.rawValue
+        let isHeld = ![.absent, .free].contains(status.state)
+        let drain = isDrained(status.node.id) ? (isHeld ? "draining" : "drained") : nil
+        return NodeSummary(
+            id: status.node.id, pool: status.node.pool, address: "\(status.node.host):\(status.node.port)",
+            state: status.quarantine.map { "quarantined (\($0.code))" } ?? drain ?? life)
     }
 
     /// Puts a node back into the pool: out of quarantine after an attestation and a scrub, or out of a drain.

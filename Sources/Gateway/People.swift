@@ -21,6 +21,12 @@ package struct PersonRecord: Sendable, Equatable {
 }
 
 extension Gateway {
+    /// Somebody else whose name differs only in letter case.
+    func namesake(of id: PersonID) -> PersonID? {
+        let folded = id.text.lowercased()
+        return people.keys.first { $0 != id && $0.text.lowercased() == folded }
+    }
+
     /// Adds a person, or gives one other roles. The first person of a home is added by its operator.
     package func addPerson(_ id: PersonID, roles: Set<Role>, by actor: PersonID?) throws {
         guard !roles.isEmpty else { throw GatewayError(.usage, "a person needs at least one role") }
@@ -34,8 +40,8 @@ extension Gateway {
             try require(actor, anyOf: [.operatorRole])
         }
         // `Ann` and `ann` would be two voters for one human being.
-        if let other = people.values.first(where: { $0.id != id && $0.id.text.lowercased() == id.text.lowercased() }) {
-            throw GatewayError(.usage, "\(id) differs from \(other.id) only in letter case")
+        if let other = namesake(of: id) {
+            throw GatewayError(.usage, "\(id) differs from \(other) only in letter case")
         }
         let sorted = roles.map(\.rawValue).sorted()
         if people[id]?.roles == roles { return }

@@ -196,8 +196,7 @@ extension Gateway {
         for (number, id) in question.people.enumerated() {
             let place = "people[\(number)]"
             guard let known = directory.person(id) else {
-                let folded = id.text.lowercased()
-                if let other = people.keys.first(where: { $0.text.lowercased() == folded }) {
+                if let other = namesake(of: id) {
                     throw Self.wrong(place, "differs from \(other) only in letter case; write \(other)")
                 }
                 throw Self.wrong(place, "is not known here; an operator adds people")

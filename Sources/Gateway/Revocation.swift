@@ -188,7 +188,7 @@ extension Gateway {
     /// A name that is none, or is one in other letters, must not look like somebody without access.
     private func requireKnown(_ person: PersonID) throws {
         if people[person] != nil { return }
-        let alike = people.keys.first { $0.text.lowercased() == person.text.lowercased() }
+        let alike = namesake(of: person)
         throw GatewayError(
             .notFound, alike.map { "\(person) is not known here; did you mean \($0)?" } ?? "\(person) is not known here"
         )

@@ -184,10 +184,9 @@ private struct Fields {
         for (key, member) in pairs {
             guard case .scalar(let name, _) = key.content, (required + optional).contains(name) else {
                 let name = if case .scalar(let name, _) = key.content { name } else { "" }
-                let hint = nearest(name, among: required + optional)
                 throw TrustError(
                     .unknownKey, key,
-                    "\(what) has no key '\(shown(name))'" + (hint.map { "; did you mean '\($0)'?" } ?? ""))
+                    "\(what) has no key '\(shown(name))'" + suggestion(for: name, among: required + optional))
             }
             values[name] = member
         }

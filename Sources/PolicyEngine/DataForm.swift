@@ -335,7 +335,7 @@ extension PolicyReader {
         case "boolean": own = ([], ["must_be_true"])
         case "document": own = (["document"], [])
         default:
-            let hint = nearest(kindName, among: DataForm.Kind.names).map { "; did you mean '\($0)'?" } ?? ""
+            let hint = suggestion(for: kindName, among: DataForm.Kind.names)
             add(.valueUnknown, kindValue, "unknown kind of field '\(shown(kindName))'\(hint)")
             return nil
         }

@@ -345,7 +345,7 @@ struct PolicyReader {
         for pair in pairs {
             guard let key = pair.key.text else { continue }
             guard required.contains(key) || optional.contains(key) else {
-                let hint = nearest(key, among: required + optional).map { "; did you mean '\($0)'?" } ?? ""
+                let hint = suggestion(for: key, among: required + optional)
                 add(.keyUnknown, pair.key, "unknown key '\(shown(key))' in \(name)\(hint)")
                 continue
             }
@@ -396,7 +396,7 @@ struct PolicyReader {
         for element in elements {
             guard let word = word(element) else { continue }
             if let known, !known.contains(word) {
-                let hint = nearest(word, among: known).map { "; did you mean '\($0)'?" } ?? ""
+                let hint = suggestion(for: word, among: known)
                 add(.valueUnknown, element, "unknown value '\(shown(word))' in '\(name)'\(hint)")
             }
             if all.contains(word) { add(.valueRepeated, element, "'\(shown(word))' is given twice") }

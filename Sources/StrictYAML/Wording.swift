@@ -4,6 +4,11 @@ package func nearest(_ word: String, among known: some Sequence<String>) -> Stri
     return known.map { ($0, distance(word, $0)) }.filter { $0.1 <= limit }.min { $0.1 < $1.1 }?.0
 }
 
+/// What an error about an unknown word ends with: the word that was meant, when one is near enough.
+package func suggestion(for word: String, among known: some Sequence<String>) -> String {
+    nearest(word, among: known).map { "; did you mean '\($0)'?" } ?? ""
+}
+
 /// Levenshtein distance, with words beyond 64 bytes counted as far from everything.
 private func distance(_ left: String, _ right: String) -> Int {
     let left = Array(left.utf8)

@@ -43,9 +43,12 @@ extension Desk {
     }
 
     func json(
-        _ route: Route, _ path: [String: String] = [:], query: [(name: String, value: String)] = [], body: JSON? = nil
+        _ route: Route, _ path: [String: String] = [:], query: [(name: String, value: String)] = [], body: JSON? = nil,
+        once: OnceOption? = nil
     ) async throws -> JSON {
-        try await json(APICall(route, path: path, query: query, body: body))
+        var call = APICall(route, path: path, query: query, body: body)
+        call.onceKey = once?.onceKey
+        return try await json(call)
     }
 
     /// All items of a list, page by page.

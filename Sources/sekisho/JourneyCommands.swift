@@ -26,9 +26,7 @@ struct RequestCommand: AsyncParsableCommand {
         func run() async throws {
             let json = try requestForm(form, documents: document)
             try await options.withDesk(as: actor) { desk in
-                var call = APICall(.apiRequestFile, body: json)
-                call.onceKey = once.onceKey
-                return Answer.request(try await desk.json(call))
+                Answer.request(try await desk.json(.apiRequestFile, body: json, once: once))
             }
         }
     }
@@ -206,9 +204,8 @@ struct RunCommand: AsyncParsableCommand {
             body["device_memory"] = deviceMemory.map { .integer(Int64($0.bytes)) }
             body["hours"] = hours.map { .integer(Int64($0)) }
             try await options.withDesk(as: actor) { desk in
-                var call = APICall(.apiRunStart, body: .object(body))
-                call.onceKey = once.onceKey
-                return try await follow(RunID(try await desk.json(call).text("run")), desk)
+                let run = try await desk.json(.apiRunStart, body: .object(body), once: once).text("run")
+                return try await follow(RunID(run), desk)
             }
         }
     }

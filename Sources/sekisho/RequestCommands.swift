@@ -83,9 +83,8 @@ extension RequestCommand {
         func run() async throws {
             let json = try requestForm(form, documents: document)
             try await options.withDesk(as: actor) { desk in
-                var call = APICall(.apiRequestAmend, path: ["request": request.text], body: json)
-                call.onceKey = once.onceKey
-                return Answer.request(try await desk.json(call))
+                Answer.request(
+                    try await desk.json(.apiRequestAmend, ["request": request.text], body: json, once: once))
             }
         }
     }
@@ -105,9 +104,8 @@ extension RequestCommand {
                 "termMonths": .integer(Int64(months)), "documents": .array(try document.map { try $0.json() }),
             ]
             try await options.withDesk(as: actor) { desk in
-                var call = APICall(.apiRequestRenew, path: ["request": request.text], body: body)
-                call.onceKey = once.onceKey
-                return Answer.request(try await desk.json(call))
+                Answer.request(
+                    try await desk.json(.apiRequestRenew, ["request": request.text], body: body, once: once))
             }
         }
     }
