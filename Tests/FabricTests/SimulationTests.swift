@@ -203,7 +203,7 @@ final class SimulatedWorld {
         // A world in which nothing happens proves nothing.
         if seeds.count > 100 {
             #expect(leases > seeds.count)
-            #expect(relinks > seeds.count / 4)
+            #expect(relinks > seeds.count / 6)
             #expect(tampered > seeds.count / 50)
         }
     }
