@@ -88,7 +88,7 @@ import Vocabulary
         while true {
             do {
                 return try Planner.plan(model: shape, image: image, budget: budget, cut: cut)
-            } catch where error.code == .tooManyCommands { cut.chunkRows *= 2 }
+            } catch  where error.code == .tooManyCommands { cut.chunkRows *= 2 }
         }
     }
 
