@@ -229,6 +229,10 @@ extension Layout {
             }
             return storage
         }
+        if value == graph.result {
+            storage.spilled = produced...analysis.slots - 1
+            return storage
+        }
         guard let last = [gathered.last, rows.last].compactMap({ $0 }).max() else { return storage }
         if decision.sliceWidths[value] > 0 {
             storage.spilled = produced...last

@@ -235,8 +235,8 @@ import Vocabulary
             on: device,
             replan: { current, report in
                 asked.append(report.epoch)
-                let corrected = current.corrected(slow, by: report)
-                #expect(corrected.device.productFlopsPerSecond != slow.device.productFlopsPerSecond)
+                let (made, corrected) = (current.epoch.budget, current.corrected(by: report))
+                #expect(corrected.device.productFlopsPerSecond != made.device.productFlopsPerSecond)
                 return others[current.generation]
             })
         // The first epoch of each plan loads what stays, so it does not count.
