@@ -150,7 +150,7 @@ extension Gateway {
     /// The run's device in this process. A gateway that was restarted takes a device again with a higher fence; the
     /// device scrubs the earlier lease first. That is told in the gateway's own case, so that the run's records are
     /// the same with and without the crash.
-    private func session(for run: RunCase, stage: RunStage) async throws -> DeviceSession {
+    func session(for run: RunCase, stage: RunStage) async throws -> DeviceSession {
         if let session = sessions[run.id], session.gpu.failure == nil { return session }
         if let failure = sessions.removeValue(forKey: run.id)?.gpu.failure {
             throw StageFailure.failed(stage, "device-\(failure.code.rawValue)", failure.publicDescription)
@@ -282,7 +282,7 @@ extension Gateway {
         let session = try await session(for: run, stage: .plan)
         let rates: MeasuredRates
         do {
-            rates = try await MeasuredRates(session.gpu, ssdFolder: home.folder.path)
+            rates = try await measuring(session.gpu, home.folder.path)
         } catch let error as FabricError {
             throw StageFailure.failed(.plan, "device-\(error.code.rawValue)", error.publicDescription)
         }
@@ -292,6 +292,9 @@ extension Gateway {
                 $0.detail["tiers"] = Self.tiers(of: plan, limit: deviceLimit(run, session))
             }, in: .run(run.id), key: RunCase.Key.planned)
     }
+
+    /// Plans with these rates from now on instead of measuring: to look at what follows where they are wrong.
+    package func plan(assuming rates: MeasuredRates) { measuring = { _, _ in rates } }
 
     /// What every record of a plan says.
     private static func planned(_ plan: RunPlan, _ rates: MeasuredRates) -> Event {
@@ -314,12 +317,13 @@ extension Gateway {
     }
 
     /// The same plan for the same run, device and rates: planning is pure, so it is made again, not stored.
-    private func trainingPlan(
+    func trainingPlan(
         _ run: RunCase, _ session: DeviceSession, _ rates: MeasuredRates, stage: RunStage
     ) async throws -> (ModelSpec, RunPlan, RunImage) {
-        guard let specification = RunFacts(run)?.specification else {
+        guard let facts = RunFacts(run) else {
             throw StageFailure.failed(stage, "request-unreadable", "the recorded request cannot be read")
         }
+        let specification = facts.specification
         let image: RunImage
         do {
             image = try await vault.runImage(run.id)
@@ -329,7 +333,11 @@ extension Gateway {
         let budget = rates.budget(
             deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax, ssdBytes: ssdBytesMax)
         do {
-            return (specification, try specification.plan(image: image.shape, budget: budget), image)
+            let plan =
+                facts.model == nil
+                ? try specification.plan(image: image.shape, budget: budget)
+                : try specification.predictionPlan(image: image.shape, budget: budget)
+            return (specification, plan, image)
         } catch let error as PlanError {
             throw StageFailure.refused(stage, [error.code.rawValue], error.publicDescription)
         } catch let error as TrainingError {
@@ -371,6 +379,7 @@ extension Gateway {
     /// after a crash it trains from the first epoch and comes to the same weights.
     func train(_ run: RunCase) async throws {
         typealias Key = RunCase.Key
+        if let model = RunFacts(run)?.model { return try await predict(run, with: model) }
         let session = try await session(for: run, stage: .train)
         // The rates of when it was planned: later ones would make another plan.
         let rates = MeasuredRates(json: run.file[Key.planned]?.payload["rates"] ?? .null)
@@ -415,11 +424,9 @@ extension Gateway {
         _ run: RunCase, _ spec: ModelSpec, _ image: ImageShape, _ current: RunPlan, _ report: EpochReport,
         _ session: DeviceSession, _ rates: MeasuredRates
     ) throws -> RunPlan? {
-        let budget = rates.budget(
-            deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax, ssdBytes: ssdBytesMax)
         guard
             let plan = try? spec.plan(
-                image: image, budget: current.corrected(budget, by: report), generation: current.generation + 1),
+                image: image, budget: current.corrected(by: report), generation: current.generation + 1),
             plan.epoch.cut != current.epoch.cut
         else { return nil }
         try recordReplanned(run.id, plan, session, budget: rates)
@@ -427,8 +434,7 @@ extension Gateway {
     }
 
     /// In the gateway's own case, since it depends on the device and on the hour.
-    private func recordReplanned(_ run: RunID, _ plan: RunPlan, _ session: DeviceSession, budget: MeasuredRates) throws
-    {
+    func recordReplanned(_ run: RunID, _ plan: RunPlan, _ session: DeviceSession, budget: MeasuredRates) throws {
         try ledger.record(
             Self.planned(plan, budget).with {
                 $0.ofRun = run
@@ -437,7 +443,7 @@ extension Gateway {
     }
 
     /// - Parameter isPlanned: whether it is the program of the run's own recorded plan.
-    private func recordLoad(run: RunID, windows: Digest, program: Digest, isPlanned: Bool) throws {
+    func recordLoad(run: RunID, windows: Digest, program: Digest, isPlanned: Bool) throws {
         guard isPlanned else {
             try ledger.record(
                 Event(.programLoaded, .intent).with {
@@ -504,15 +510,13 @@ extension Gateway {
             ], windows: windows)
     }
 
-    private func openResult(
-        _ result: SealedResult, run: RunCase, session: DeviceSession
-    ) async throws -> [UInt8] {
+    func openResult(_ result: SealedResult, run: RunCase, session: DeviceSession) async throws -> [UInt8] {
         let receipt = try ledger.receipt(for: session.lease)
         let fence = session.gpu.fence
         let attempt = session.attempt
         return try await vault.withRunKey(run: run.id, receipt: receipt, trail: settings.trail) { key in
             try ResultWindow(runKey: key, run: run.id, fence: fence, attempt: attempt).open(
-                result.bytes, window: result.window, byteCount: result.byteCount, sealed: result.sealed)
+                result.bytes, result.part, sealed: result.sealed)
         }
     }
 

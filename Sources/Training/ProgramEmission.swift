@@ -16,6 +16,8 @@ extension ModelSpec {
     package static let generationsMax = 3
     /// Windows 53 to 62 are those of checkpoints (`TrainingCheckpoint.Part`).
     package static let resultWindow: UInt16 = 63
+    /// What a trained model answers for every row.
+    package static let predictionsWindow: UInt16 = 52
     /// Slots of the two reports in a completion.
     package static let trainingSlot: UInt8 = 0
     package static let evaluationSlot: UInt8 = 1
@@ -35,6 +37,19 @@ extension ModelSpec {
         emitter.emitEvaluation()
         emitter.emitCheckpoint()
         emitter.emitExport()
+        return emitter.program
+    }
+
+    /// One pass that stores what a trained model answers for every row, chunk by chunk, and makes its figures. Its weights
+    /// are fetched from the window that a resumed run has them in.
+    ///
+    /// - Parameter trainingByClass: as for training.
+    package func predictionProgram(
+        for plan: TrainingPlan, trainingByClass: [Int]? = nil
+    ) throws(TrainingError) -> Program {
+        var emitter = Emitter(spec: self, plan: plan, generation: 0)
+        try emitter.emitStart(trainingByClass: trainingByClass)
+        emitter.emitPrediction()
         return emitter.program
     }
 }
@@ -68,12 +83,27 @@ private struct Emitter {
                         id: ModelSpec.window(of: tier, generation: generation), direction: .both, purpose: .spill,
                         byteCount: plan.spillBytes(tier))
                 }
-                + [
-                    Program.Window(
-                        id: ModelSpec.resultWindow, direction: .write, purpose: .result,
-                        byteCount: plan.model.parameters.count * 4)
-                ] + TrainingCheckpoint.Part.windows(parameters: plan.model.parameters.count))
+                + Self.ownWindows(plan))
         order = CommandOrder(plan)
+    }
+
+    /// What leaves the device, and the state that comes to it.
+    private static func ownWindows(_ plan: TrainingPlan) -> [Program.Window] {
+        let parameters = plan.model.parameters.count
+        if plan.graph.result != nil {
+            let weights = TrainingCheckpoint.Part.parameters
+            return [
+                Program.Window(
+                    id: ModelSpec.predictionsWindow, direction: .write, purpose: .result, byteCount: plan.resultBytes),
+                Program.Window(
+                    id: weights.stateWindow, direction: .read, purpose: .state,
+                    byteCount: weights.byteCount(parameters: parameters)),
+            ]
+        }
+        return [
+            Program.Window(
+                id: ModelSpec.resultWindow, direction: .write, purpose: .result, byteCount: parameters * 4)
+        ] + TrainingCheckpoint.Part.windows(parameters: parameters)
     }
 
     // MARK: Places
@@ -121,12 +151,14 @@ private struct Emitter {
         }
         for load in plan.loads { fetch(load.section, load.bytes, to: Place(buffer: UInt16(load.buffer)), flags) }
         for role in [TrainingPlan.Fixed.gradients, .trainScores, .evaluateScores] + TrainingPlan.Fixed.state {
-            let buffer = Int(fixed[role]!)
+            guard let buffer = fixed[role].map(Int.init) else { continue }
             append(
                 .fill(Fill(place(role), count: plan.buffers[buffer].byteCount / 4)),
                 TrainingPlan.Fixed.state.contains(role) ? .initial : flags, Touched(writes: [buffer]))
         }
-        for (stream, entry) in model.parameters.entries.enumerated() { initialise(entry, stream: UInt32(stream)) }
+        if plan.graph.result == nil {
+            for (stream, entry) in model.parameters.entries.enumerated() { initialise(entry, stream: UInt32(stream)) }
+        }
         if model.weighsClasses { try emitClassWeights(trainingByClass) }
         guard let spans = plan.labelSpans else {
             emitLabels(0..<plan.image.nodes, pass: 0)
@@ -178,6 +210,7 @@ private struct Emitter {
             Touched(
                 reads: buffers([node(.labels, row: rows.lowerBound, pass), split] + (classWeights.map { [$0] } ?? [])),
                 writes: [Int(fixed[.total]!)]))
+        guard fixed[.marks] != nil else { return }
         append(
             .mark(Mark(split: split, rows: rows.count, marks: place(.marks, offset: rows.lowerBound))), .first,
             Touched(reads: [Int(split.buffer)], writes: [Int(fixed[.marks]!)]))
@@ -277,6 +310,13 @@ private struct Emitter {
             .train, Touched(reads: [Int(fixed[.trainScores]!)]))
     }
 
+    mutating func emitPrediction() {
+        let weights = transfer(.parameters, TrainingCheckpoint.Part.parameters.stateWindow)
+        append(.fetch(weights), .first, Touched(writes: [Int(weights.place.buffer)]))
+        emitPasses(.evaluate, .evaluate)
+        emitReport()
+    }
+
     mutating func emitEvaluation() {
         emitPasses(.evaluate, .evaluate)
         append(
@@ -290,6 +330,10 @@ private struct Emitter {
             Touched(
                 reads: buffers([place(.evaluateScores), place(.parameters)]),
                 writes: buffers([place(.best), place(.bestState)])))
+        emitReport()
+    }
+
+    private mutating func emitReport() {
         append(
             .report(
                 Report(scores: place(.evaluateScores), totalRows: plan.image.nodes, slot: ModelSpec.evaluationSlot)),
@@ -733,9 +777,10 @@ private struct Emitter {
         stores: Bool
     ) {
         let (tier, offset) = plan.spill(value, slice: slice, chunk: chunk)
+        let isResult = value == plan.graph.result
         let transfer = Transfer(
-            window: ModelSpec.window(of: tier, generation: generation), windowOffset: offset, byteCount: bytes,
-            place: place)
+            window: isResult ? ModelSpec.predictionsWindow : ModelSpec.window(of: tier, generation: generation),
+            windowOffset: isResult ? plan.resultRange(chunk: chunk).lowerBound : offset, byteCount: bytes, place: place)
         let buffer = Int(place.buffer)
         append(
             stores ? .store(transfer) : .fetch(transfer), flags,

@@ -71,11 +71,18 @@ struct SpillMap {
     private(set) var places: [Spill?]
     private(set) var hostBytes = 0
     private(set) var ssdBytes = 0
+    /// Of a prediction's outputs, which lie in host memory in a window of their own.
+    let resultBytes: Int
+    /// Sealed bytes of host memory in all.
+    var sealedHostBytes: Int { Planner.sealed(hostBytes) + Planner.sealed(resultBytes) }
 
     /// Everything into host memory if it fits; else the values that take longest there move to the SSD.
     init(_ layout: Layout, hostBytesMax: Int) {
         places = Array(repeating: nil, count: layout.values.count)
-        let spilled = layout.values.indices.filter { layout.storage[$0].spilled != nil }
+        let result = layout.graph.result
+        resultBytes = result.map(layout.spillBytes) ?? 0
+        let hostBytesMax = hostBytesMax - Planner.sealed(resultBytes)
+        let spilled = layout.values.indices.filter { layout.storage[$0].spilled != nil && $0 != result }
         var onSSD: Set<ValueIndex> = []
         let bytes = spilled.reduce(into: [:]) { $0[$1] = layout.spillBytes($1) }
         func arena(_ values: [ValueIndex]) -> Arena {
@@ -96,6 +103,8 @@ struct SpillMap {
         for (value, offset) in zip(disk, ssd.offsets) { places[value] = Spill(tier: .ssd, offset: offset) }
         hostBytes = host.peakBytes
         ssdBytes = ssd.peakBytes
+        // Behind the tier's own window, as nothing there shares bytes with it.
+        if let result { places[result] = Spill(tier: .host, offset: hostBytes) }
     }
 }
 

@@ -290,6 +290,10 @@ extension Layout {
             }
             return storage
         }
+        if value == graph.result {
+            storage.spilled = produced...analysis.slots - 1
+            return storage
+        }
         if decision.sliceWidths[value] > 0 {
             guard let last = [analysis.gatheredIn[value].last, rows.last].compactMap({ $0 }).max() else {
                 return storage

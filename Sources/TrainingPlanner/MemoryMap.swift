@@ -85,7 +85,7 @@ struct MemoryMap {
     }
 
     private mutating func addFixed(_ layout: Layout) {
-        for role in TrainingPlan.Fixed.allCases
+        for role in layout.graph.result == nil ? TrainingPlan.Fixed.allCases : TrainingPlan.Fixed.prediction
         where !layout.decision.fetchesNodeSections || role.section(layout.image) == nil {
             let bytes = role.bytes(layout.graph.model, layout.image)
             if bytes > 0 { fixed[role] = add(role.rawValue, bytes, nil) }

@@ -10,6 +10,11 @@ package struct OpGraph: Sendable {
     package let image: ImageShape
     package internal(set) var values: [Value] = []
     package internal(set) var ops: [Op] = []
+    /// The outputs of a prediction: put away chunk by chunk into a window of their own, for the enclave to read.
+    package internal(set) var result: ValueIndex?
+
+    /// What a program is for: epochs of training, or one pass that says what a trained model answers for every row.
+    package enum Purpose: String, Sendable { case training, prediction }
 
     package enum Phase: String, Sendable { case train, evaluate }
 

@@ -323,7 +323,7 @@ struct Search {
             guard candidate.commands <= Planner.commandsMax, seen.insert(cut).inserted else { return }
             // At the least: gaps between buffers would come on top.
             let excess = candidate.leastBytes - budget.deviceBytes
-            let host = Planner.sealed(candidate.spills.hostBytes)
+            let host = candidate.spills.sealedHostBytes
             let ssd = Planner.sealed(candidate.spills.ssdBytes)
             let seconds = candidate.seconds + budget.link.roundTripSeconds
             let rejection =
