@@ -402,20 +402,25 @@ private struct Lowering {
         let ofSources = value("sourceScoreGradient\(layer)", heads)
         let ofTargets = value("targetScoreGradient\(layer)", heads)
         let weighed = value("weighedGradient\(layer)", width)
+        let (atSources, atTargets) = (value("leakedGradient\(layer)", width), value("leakedSource\(layer)", width))
         reach(1)
         otherHops = model.layers - layer
         append(
             .attentionGradient(
                 attention,
                 OpGraph.AttentionGradient(
-                    isOfSources: true, gradient: carried, scoreGradient: ofSources, sourceGradient: weighed)))
+                    isOfSources: true, other: carried, scoreGradient: ofSources, leaked: atSources,
+                    sourceGradient: weighed)))
         reach(0)
         append(
             .attentionGradient(
                 attention,
                 OpGraph.AttentionGradient(
-                    isOfSources: false, gradient: carried, scoreGradient: ofTargets, sourceGradient: nil)))
+                    isOfSources: false, other: attention.source, scoreGradient: ofTargets, leaked: atTargets,
+                    sourceGradient: nil)))
+        append(.headDots(carried, .rows(atTargets), heads: heads, to: all(ofTargets), accumulates: true))
         reach(1)
+        append(.headDots(attention.source, .rows(atSources), heads: heads, to: all(ofSources), accumulates: true))
         let ofSource = parameters[layer, .attentionSource]
         let ofTarget = parameters[layer, .attentionTarget]
         columnSum(attention.source, ofSource, factors: OpGraph.Factors(value: ofSources, heads: heads))

@@ -21,8 +21,12 @@ package enum Planner {
     package static func plan(
         model: ModelShape, image: ImageShape, budget: Budget, cut: Cut, purpose: OpGraph.Purpose = .training
     ) throws(PlanError) -> TrainingPlan {
-        guard cut.chunkRows > 0, cut.chunkRows.isMultiple(of: ImageShape.tileRows) else {
-            throw PlanError(.shapeMismatch, "chunks are multiples of \(ImageShape.tileRows) rows")
+        let tile = ImageShape.tileRows
+        guard cut.chunkRows >= Cut.chunkRowsMin,
+            cut.chunkRows.isMultiple(of: tile) || tile.isMultiple(of: cut.chunkRows)
+        else {
+            throw PlanError(
+                .shapeMismatch, "chunks are multiples of \(tile) rows, or divisors from \(Cut.chunkRowsMin) on")
         }
         try checkShape(model, image, purpose)
         let analysis = Analysis(OpGraph(model: model, image: image, purpose: purpose))

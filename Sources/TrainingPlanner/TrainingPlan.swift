@@ -110,7 +110,8 @@ extension TrainingPlan {
     /// A value, or a gather's bare sum.
     package func value(_ index: ValueIndex) -> OpGraph.Value { layout.values[index] }
     package func columns(_ relation: Int) -> ValueIndex { layout.analysis.columns[relation] }
-    package func bareSum(of op: OpIndex) -> ValueIndex { layout.analysis.bareSum[op] }
+    /// What slices of its source fill.
+    package func sums(of op: OpIndex) -> [ValueIndex] { layout.analysis.sums[op] }
     package func slices(of value: ValueIndex) -> [Range<Int>] { layout.ranges(value) }
     package func groups(of source: ValueIndex, relation: Int) -> [Range<Int>] {
         layout.groups(source, relation: relation)

@@ -52,7 +52,7 @@ import Vocabulary
     /// Any cut at all.
     static func cut(_ choices: [Choice], nodes: Int, _ random: inout SeededRandom) -> Cut {
         var cut = Cut(
-            chunkRows: 1024 * Int.random(in: 1...3, using: &random),
+            chunkRows: [128, 512, 1024, 2048, 3072].randomElement(using: &random)!,
             fetchesNodeSections: Bool.random(using: &random))
         let chunks = (nodes + cut.chunkRows - 1) / cut.chunkRows
         for choice in choices {
@@ -76,12 +76,20 @@ import Vocabulary
         threads: Int = 1, report: (EpochReport) async throws -> Void = { _ in }
     ) async throws -> TrainedModel {
         let shape = spec.shape(for: image.shape)
-        let plan =
-            try cut.map { try Planner.plan(model: shape, image: image.shape, budget: budget, cut: $0) }
-            ?? Planner.plan(model: shape, image: image.shape, budget: budget)
+        let plan = try plan(shape, image.shape, budget, cut)
         let trainer = try Trainer(spec: spec, plan: plan, trainingByClass: image.trainingByClass)
         let device = try LocalDevice(image, memoryBytes: plan.forecast.deviceBytes, runKey: key, threads: threads)
         return try await trainer.train(on: device, report: report)
+    }
+
+    /// The plan for a cut; in larger chunks where these need more commands than a program can hold.
+    static func plan(_ shape: ModelShape, _ image: ImageShape, _ budget: Budget, _ cut: Cut?) throws -> TrainingPlan {
+        guard var cut else { return try Planner.plan(model: shape, image: image, budget: budget) }
+        while true {
+            do {
+                return try Planner.plan(model: shape, image: image, budget: budget, cut: cut)
+            } catch  where error.code == .tooManyCommands { cut.chunkRows *= 2 }
+        }
     }
 
     @Test("the device's programs train as the float64 twin does", arguments: Array(UInt64(1)...8))
