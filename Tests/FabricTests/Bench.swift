@@ -131,6 +131,14 @@ extension LeaseTiming {
         timing.renewMilliseconds = 20
         return timing
     }
+
+    /// Over soon when its node is gone.
+    static var impatient: LeaseTiming {
+        var timing = LeaseTiming()
+        timing.ttlMilliseconds = 2000
+        timing.renewMilliseconds = 100
+        return timing
+    }
 }
 
 extension Timestamp {

@@ -10,14 +10,6 @@ import Vocabulary
 
 /// Processes that die and networks that are cut: the node is the daemon, or the gateway is a process of its own.
 @Suite(.serialized) struct FaultTests {
-    /// A lease's time that a test can wait out.
-    private static var short: LeaseTiming {
-        var timing = LeaseTiming()
-        timing.ttlMilliseconds = 2000
-        timing.renewMilliseconds = 100
-        return timing
-    }
-
     private static var long: LeaseTiming {
         var timing = LeaseTiming()
         timing.ttlMilliseconds = 60_000
@@ -91,7 +83,7 @@ import Vocabulary
             let relay = try Relay(to: daemon.port)
             defer { relay.close() }
             let policy = try NodeDaemon.policy(bench)
-            let fabric = try bench.fabric(enrolment, port: relay.port, policy: policy, timing: Self.short)
+            let fabric = try bench.fabric(enrolment, port: relay.port, policy: policy, timing: .impatient)
             let gpu = try await bench.attach(fabric, enrolment.node, fence: 1)
             let (program, _) = try await Copying.load(bench, on: gpu)
             relay.cut()
@@ -144,7 +136,7 @@ import Vocabulary
             let enrolment = try bench.enrol()
             let policy = try NodeDaemon.policy(bench)
             let first = try NodeDaemon(bench)
-            let fabric = try bench.fabric(enrolment, port: first.port, policy: policy, timing: Self.short)
+            let fabric = try bench.fabric(enrolment, port: first.port, policy: policy, timing: .impatient)
             let (attested, gpu) = try await Self.go(bench, fabric, enrolment.node, fence: 1, to: stage)
             first.kill()
             if stage == .scrubbed {
@@ -162,7 +154,7 @@ import Vocabulary
                 #expect(error != nil && fabric.nodes.map(\.state) == [.quarantined])
             }
             let second = try NodeDaemon(bench)
-            let again = try bench.fabric(enrolment, port: second.port, policy: policy, timing: Self.short)
+            let again = try bench.fabric(enrolment, port: second.port, policy: policy, timing: .impatient)
             if stage != .scrubbed {
                 let certificate = try await again.reinstate(enrolment.node)
                 // A node that never stored the fence was never leased under it.

@@ -31,10 +31,7 @@ import Vocabulary
         _ spec: ModelSpec, _ image: LocalImage, cut: Cut? = nil, budget: Budget = TrainingTests.roomy
     ) throws -> RunPlan {
         let shape = spec.shape(for: image.shape)
-        let plan =
-            try cut.map {
-                try Planner.plan(model: shape, image: image.shape, budget: budget, cut: $0, purpose: .prediction)
-            } ?? Planner.plan(model: shape, image: image.shape, budget: budget, purpose: .prediction)
+        let plan = try TrainingTests.plan(shape, image.shape, budget, cut, purpose: .prediction)
         return try RunPlan(predictingWith: spec, plan, trainingByClass: image.trainingByClass)
     }
 

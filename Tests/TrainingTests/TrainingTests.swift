@@ -83,12 +83,17 @@ import Vocabulary
     }
 
     /// The plan for a cut; in larger chunks where these need more commands than a program can hold.
-    static func plan(_ shape: ModelShape, _ image: ImageShape, _ budget: Budget, _ cut: Cut?) throws -> TrainingPlan {
-        guard var cut else { return try Planner.plan(model: shape, image: image, budget: budget) }
+    static func plan(
+        _ shape: ModelShape, _ image: ImageShape, _ budget: Budget, _ cut: Cut?,
+        purpose: OpGraph.Purpose = .training
+    ) throws -> TrainingPlan {
+        guard var cut else { return try Planner.plan(model: shape, image: image, budget: budget, purpose: purpose) }
         while true {
-            do {
-                return try Planner.plan(model: shape, image: image, budget: budget, cut: cut)
-            } catch  where error.code == .tooManyCommands { cut.chunkRows *= 2 }
+            let made = Result { () throws(PlanError) in
+                try Planner.plan(model: shape, image: image, budget: budget, cut: cut, purpose: purpose)
+            }
+            guard case .failure(let error) = made, error.code == .tooManyCommands else { return try made.get() }
+            cut.chunkRows *= 2
         }
     }
 
