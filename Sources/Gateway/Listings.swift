@@ -159,6 +159,8 @@ package struct RunEntry: Sendable {
     package let reasons: [String]
     package let words: [String]
     package let epochs: (done: Int, of: Int)
+    /// Devices that were lost under it, in order; it went on on others.
+    package let devicesLost: [NodeID]
     package let revision: Revision
 }
 
@@ -474,7 +476,7 @@ extension Gateway {
             asked: run.file.records[0].time, changed: run.file.records.last?.time ?? run.file.records[0].time,
             stage: run.nextStage, end: run.end, missing: reviewsMissing(run), reasons: run.stopReasons,
             words: run.stopWords, epochs: (run.epochsRecorded, facts?.specification.epochs ?? 0),
-            revision: Revision(run.file))
+            devicesLost: run.devicesLost, revision: Revision(run.file))
     }
 
     /// Seconds in each stage that a run has been through.
