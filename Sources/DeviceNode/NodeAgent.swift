@@ -190,24 +190,24 @@ package final class NodeAgent: Sendable {
             case .close(let link): host.connection(link)?.close()
             case .begin(let grant, let fence, let link, let transcript):
                 let isMade = begin(grant, fence, link, transcript)
-                change { $0.began(isMade, now: $1) }
+                change { $0.began(isMade, now: $1, host: host) }
             case .relink(let link, let transcript):
                 guard let connection = host.connection(link) else { continue }
                 state.withLock { $0.lease }?
                     .relink(ActiveLease.Session(connection: connection, transcript: transcript))
-            case .load(let request, let program, let windows):
-                let answer = state.withLock { $0.lease }?.load(program, windows: windows)
-                change { (keeper, _) in keeper.loaded(request, answer ?? .error(Refusal(.noLease))) }
-            case .run(let program, let transaction, let arguments):
+            case .load(let fence, let request, let program, let windows):
+                let answer = lease(fence)?.load(program, windows: windows)
+                change { (keeper, _) in keeper.loaded(fence, request, answer ?? .error(Refusal(.noLease))) }
+            case .run(let fence, let program, let transaction, let arguments):
                 startThread { [self] in
-                    let answer = state.withLock { $0.lease }?.run(program, transaction, arguments)
-                    change { (keeper, _) in keeper.ran(transaction, answer ?? .error(Refusal(.noLease))) }
+                    let answer = lease(fence)?.run(program, transaction, arguments)
+                    change { (keeper, _) in keeper.ran(fence, transaction, answer ?? .error(Refusal(.noLease))) }
                 }
             case .fill(let seed, let fence):
                 startThread { [self] in
                     tearDown()
                     memory.fill(ScrubPattern(seed: seed, fence: fence))
-                    change { $0.filled(now: $1) }
+                    change { $0.filled(now: $1, host: host) }
                 }
             case .prove(let lease, let fence, let seed, let nonce):
                 startThread { [self] in certify(lease, fence: fence, cause: .gateway, seed: seed, nonce: nonce) }
@@ -216,6 +216,11 @@ package final class NodeAgent: Sendable {
             case .refused(let refusal): log(.refused(refusal))
             }
         }
+    }
+
+    /// What works for this fence's lease, while it does: a thread that was held up finds nothing.
+    private func lease(_ fence: Fence) -> ActiveLease? {
+        state.withLock { $0.lease.flatMap { $0.fence == fence ? $0 : nil } }
     }
 
     private func begin(_ grant: LeaseGrant, _ fence: Fence, _ link: UInt64, _ transcript: Digest) -> Bool {

@@ -44,9 +44,9 @@ package struct DeviceKeeper: Sendable {
         /// The lease goes on over another link: the lanes of the one before end.
         case relink(Link, transcript: Digest)
         /// `loaded` answers.
-        case load(request: UInt64, program: [UInt8], windows: [UInt16: Window])
+        case load(Fence, request: UInt64, program: [UInt8], windows: [UInt16: Window])
         /// `ran` answers.
-        case run(program: UInt32, transaction: UInt64, arguments: [UInt8])
+        case run(Fence, program: UInt32, transaction: UInt64, arguments: [UInt8])
         /// Keys erased, nothing of the lease runs any more, memory filled; `filled` answers.
         case fill(seed: [UInt8], Fence)
         /// Filled memory proved and zeroed, a certificate signed; `scrubbed` answers.
@@ -90,9 +90,12 @@ package struct DeviceKeeper: Sendable {
         var seed: [UInt8] = []
         var table: [UInt16: Window] = [:]
         var requestHighest: UInt64 = 0
-        var working: Set<UInt64> = []
+        /// Requests whose answers are still to come, and whether each was asked over the link that the lease has now: a
+        /// link carries one answer to what was asked over it, and nothing else.
+        var working: [UInt64: Bool] = [:]
         var answers: [(request: UInt64, answer: ControlMessage)] = []
-        var ringing: (transaction: UInt64, request: UInt64)?
+        /// `request` is nil until the doorbell is asked again over a new link.
+        var ringing: (transaction: UInt64, request: UInt64?)?
         /// The last doorbell and its answer: exactly once, however often it is asked.
         var answered: (transaction: UInt64, answer: ControlMessage)?
 
@@ -188,7 +191,7 @@ package struct DeviceKeeper: Sendable {
         return taken()
     }
 
-    package mutating func began(_ isMade: Bool, now: UInt64) -> [Output] {
+    package mutating func began(_ isMade: Bool, now: UInt64, host: some KeeperHost) -> [Output] {
         guard stage == .beginning, var lease = held else { return [] }
         let request = lease.awaited
         guard isMade else {
@@ -202,27 +205,32 @@ package struct DeviceKeeper: Sendable {
         lease.deadline = now + lease.ttl
         held = lease
         if lease.isLinked { send(.done, request, lease.link, lease.fence) }
+        // Another may have been granted the device meanwhile.
+        admit(now, host)
         return taken()
     }
 
-    package mutating func loaded(_ request: UInt64, _ answer: ControlMessage) -> [Output] {
+    package mutating func loaded(_ fence: Fence, _ request: UInt64, _ answer: ControlMessage) -> [Output] {
+        guard held?.fence == fence else { return [] }
         finish(request, answer)
         return taken()
     }
 
-    package mutating func ran(_ transaction: UInt64, _ answer: ControlMessage) -> [Output] {
-        guard let ringing = held?.ringing, ringing.transaction == transaction else { return [] }
+    /// Numbers of requests and transactions mean something under one fence only.
+    package mutating func ran(_ fence: Fence, _ transaction: UInt64, _ answer: ControlMessage) -> [Output] {
+        guard held?.fence == fence, let ringing = held?.ringing, ringing.transaction == transaction else { return [] }
         held!.ringing = nil
         held!.answered = (transaction, answer)
-        reply(ringing.request, answer)
+        if let request = ringing.request { reply(request, answer) }
         return taken()
     }
 
-    package mutating func filled(now: UInt64) -> [Output] {
+    package mutating func filled(now: UInt64, host: some KeeperHost) -> [Output] {
         guard stage == .filling, let lease = held else { return [] }
         stage = .filled
         held!.deadline = now + lease.ttl
         finish(lease.awaited, .scrubFilled)
+        admit(now, host)
         return taken()
     }
 
@@ -283,7 +291,7 @@ package struct DeviceKeeper: Sendable {
         case .programLoad(let program):
             return try once(frame, link) { (held) throws(Refusal) in
                 guard held.ringing == nil else { throw Refusal(.busy) }
-                return .load(request: frame.request, program: program, windows: held.table)
+                return .load(held.fence, request: frame.request, program: program, windows: held.table)
             }
         case .doorbell(let program, let transaction, let arguments):
             return try ring(link, frame, program, transaction, arguments)
@@ -366,6 +374,8 @@ package struct DeviceKeeper: Sendable {
         outputs.append(.close(lease.link))
         held!.link = link
         held!.isLinked = true
+        held!.working = lease.working.mapValues { _ in false }
+        held!.ringing?.request = nil
         if stage == .held { held!.deadline = now + lease.ttl }
         outputs.append(.relink(link, transcript: attested.transcript))
     }
@@ -383,7 +393,10 @@ package struct DeviceKeeper: Sendable {
     private mutating func repeated(_ request: UInt64) throws(Refusal) -> ControlMessage?? {
         guard let lease = held else { return nil }
         if let known = lease.answers.first(where: { $0.request == request }) { return .some(known.answer) }
-        if lease.working.contains(request) { return .some(nil) }
+        if lease.working[request] != nil {
+            held!.working[request] = true
+            return .some(nil)
+        }
         guard request > lease.requestHighest else { throw Refusal(.order) }
         held!.requestHighest = request
         return nil
@@ -408,7 +421,7 @@ package struct DeviceKeeper: Sendable {
             remember(frame.request, .done)
             return .done
         }
-        held!.working.insert(frame.request)
+        held!.working[frame.request] = true
         outputs.append(output)
         return nil
     }
@@ -428,7 +441,7 @@ package struct DeviceKeeper: Sendable {
             guard transaction > answered.transaction else { throw Refusal(.transaction) }
         }
         held!.ringing = (transaction, frame.request)
-        outputs.append(.run(program: program, transaction: transaction, arguments: arguments))
+        outputs.append(.run(frame.fence, program: program, transaction: transaction, arguments: arguments))
         return nil
     }
 
@@ -447,7 +460,7 @@ package struct DeviceKeeper: Sendable {
         stage = .filling
         held!.seed = seed
         held!.awaited = frame.request
-        held!.working.insert(frame.request)
+        held!.working[frame.request] = true
         outputs.append(.fill(seed: seed, lease.fence))
         return nil
     }
@@ -455,13 +468,17 @@ package struct DeviceKeeper: Sendable {
     private mutating func challenge(_ link: Link, _ frame: ControlFrame, _ nonce: [UInt8]) throws(Refusal)
         -> ControlMessage?
     {
+        // Proved before it could be asked again over a new link; `welcome` says as much to anyone.
+        if held == nil, let proof = record.lastScrub, proof.fence == frame.fence, proof.nonce == nonce {
+            return .scrubProof(proof)
+        }
         guard stage == .filled || stage == .proving, let lease = held, lease.link == link, lease.fence == frame.fence
         else { throw Refusal(.scrub) }
         if let known = try repeated(frame.request) { return known }
         guard stage == .filled else { throw Refusal(.scrub) }
         stage = .proving
         held!.awaited = frame.request
-        held!.working.insert(frame.request)
+        held!.working[frame.request] = true
         outputs.append(.prove(lease.record, lease.fence, seed: lease.seed, nonce: nonce))
         return nil
     }
@@ -483,9 +500,9 @@ package struct DeviceKeeper: Sendable {
     // MARK: Answers
 
     private mutating func finish(_ request: UInt64, _ answer: ControlMessage) {
-        guard held?.working.remove(request) != nil else { return }
+        guard let isAsked = held?.working.removeValue(forKey: request) else { return }
         remember(request, answer)
-        reply(request, answer)
+        if isAsked { reply(request, answer) }
     }
 
     private mutating func remember(_ request: UInt64, _ answer: ControlMessage) {

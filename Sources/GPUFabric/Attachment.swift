@@ -66,13 +66,14 @@ final class Attachment: Sendable {
 
     /// On a refusal the node is free again; on anything else it is quarantined.
     func lease(_ grant: LeaseGrant) async throws(FabricError) {
-        startThread { [self] in conduct() }
-        startThread { [self] in keepTime() }
-        startThread { [self] in receive(session.connection, link: 0) }
         let answer = await answer { state, answered in
-            // The holder's first number.
+            // The holder's first number. Before any thread: a connection that has ended already ends a lease that was
+            // asked for, and whoever asked is told.
             state.waiting[1] = answered
             state.queue += state.holder.begin(grant, now: clock.nanoseconds())
+            startThread { [self] in conduct() }
+            startThread { [self] in keepTime() }
+            startThread { [self] in receive(session.connection, link: 0) }
         }
         do throws(FabricError) {
             guard case .done = try answer.get() else { throw violation() }

@@ -67,6 +67,8 @@ final class WindowServer: Sendable {
         var stores: [UInt16: any WindowStore] = [:]
         var orders: [Order?]
         var current: [Lane?]
+        /// Those that have begun: the first record of a connection has a meaning of its own.
+        var begun: [Lane?]
         var isEnded = false
     }
 
@@ -92,7 +94,8 @@ final class WindowServer: Sendable {
         state = Monitor(
             State(
                 orders: Array(repeating: nil, count: timing.lanes),
-                current: Array(repeating: nil, count: timing.lanes)))
+                current: Array(repeating: nil, count: timing.lanes),
+                begun: Array(repeating: nil, count: timing.lanes)))
         for lane in 0..<timing.lanes { startThread { [self] in serve(lane) } }
     }
 
@@ -144,7 +147,7 @@ final class WindowServer: Sendable {
         for lane in lanes { lane.close() }
     }
 
-    func probe() { for lane in state.quietly({ $0.current.compactMap { $0 } }) { lane.probe() } }
+    func probe() { for lane in state.quietly({ $0.begun.compactMap { $0 } }) { lane.probe() } }
 
     /// Closes all windows and lanes, for good.
     func close() {
@@ -181,7 +184,10 @@ final class WindowServer: Sendable {
         let lane = try overTransport { () throws(TransportError) in try connect(index, order) }
         defer {
             lane.close()
-            state.withLock { $0.current[index] = nil }
+            state.withLock { state in
+                state.current[index] = nil
+                state.begun[index] = nil
+            }
         }
         let isWanted = state.withLock { state in
             state.current[index] = lane
@@ -191,6 +197,7 @@ final class WindowServer: Sendable {
         guard isWanted else { return }
         try overTransport { () throws(TransportError) in
             try lane.send(responder.opening)
+            state.quietly { $0.begun[index] = lane }
             let answer = try lane.receive(prefix: buffers.prefix, milliseconds: timing.requestSeconds * 1000)
             guard answer.operation == .credit else {
                 throw TransportError(.protocolViolation, "a lane did not begin with a credit")

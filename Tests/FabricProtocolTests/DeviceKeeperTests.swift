@@ -57,7 +57,7 @@ import Vocabulary
         _ = keeper.received(
             Self.frame(1, fence, .attest(nonce: Samples.bytes(32), lease: Samples.lease)), from: 1, now: 0, host: host)
         _ = keeper.received(Self.frame(2, fence, .leaseGrant(Self.grant(fence))), from: 1, now: 0, host: host)
-        #expect(answers(keeper.began(true, now: 0)) == [.done])
+        #expect(answers(keeper.began(true, now: 0, host: host)) == [.done])
         return keeper
     }
 
@@ -145,7 +145,7 @@ import Vocabulary
         #expect(answers(keeper.received(map, from: 1, now: 0, host: host)) == [.done])
         #expect(keeper.received(load, from: 1, now: 0, host: host).count == 1)
         #expect(keeper.received(load, from: 1, now: 0, host: host).isEmpty)
-        #expect(answers(keeper.loaded(11, .programLoaded(3))) == [.programLoaded(3)])
+        #expect(answers(keeper.loaded(Fence(9), 11, .programLoaded(3))) == [.programLoaded(3)])
         #expect(answers(keeper.received(load, from: 1, now: 0, host: host)) == [.programLoaded(3)])
         // A new number is a new request; one that was never seen but is older than others is nobody's.
         let again = Self.frame(12, 9, .windowMap(Samples.table))
@@ -164,9 +164,31 @@ import Vocabulary
         #expect(ring(13, 1).count == 1)
         #expect(ring(13, 1).isEmpty)
         #expect(
-            answers(keeper.ran(1, .complete(transaction: 1, result: [7]))) == [.complete(transaction: 1, result: [7])])
+            answers(keeper.ran(Fence(9), 1, .complete(transaction: 1, result: [7]))) == [
+                .complete(transaction: 1, result: [7])
+            ])
         #expect(answers(ring(13, 1)) == [.complete(transaction: 1, result: [7])])
-        #expect(keeper.ran(1, .complete(transaction: 1, result: [8])).isEmpty)
+        #expect(keeper.ran(Fence(9), 1, .complete(transaction: 1, result: [8])).isEmpty)
+    }
+
+    @Test("work that ends after its lease went over to another link is answered when it is asked for there, once")
+    func answeredWhereAsked() {
+        let host = Host()
+        var keeper = held(9, host)
+        let bell = ControlMessage.doorbell(program: 3, transaction: 1, arguments: [])
+        let done = ControlMessage.complete(transaction: 1, result: [7])
+        _ = keeper.received(Self.frame(10, 9, .programLoad([1])), from: 1, now: 0, host: host)
+        _ = keeper.loaded(Fence(9), 10, .programLoaded(3))
+        #expect(keeper.received(Self.frame(11, 9, bell), from: 1, now: 0, host: host).count == 1)
+        keeper.unlinked(1)
+        let attest = ControlMessage.attest(nonce: Samples.bytes(32), lease: Samples.lease)
+        _ = keeper.received(Self.frame(12, 9, attest), from: 2, now: 0, host: host)
+        let resume = Self.frame(13, 9, .leaseResume(proof: Samples.bytes(32)))
+        #expect(answers(keeper.received(resume, from: 2, now: 0, host: host)) == [.done])
+        // Under another fence it is another lease's work.
+        #expect(keeper.ran(Fence(8), 1, .complete(transaction: 1, result: [6])).isEmpty)
+        #expect(keeper.ran(Fence(9), 1, done).isEmpty)
+        #expect(answers(keeper.received(Self.frame(11, 9, bell), from: 2, now: 0, host: host)) == [done])
     }
 
     @Test("no lease without a durable fence, and no free device without a durable certificate")

@@ -51,7 +51,6 @@ final class SimulatedGateway: HolderHost {
 
     private(set) var leases = 0
     private(set) var failures: [LeaseFailure] = []
-    private(set) var resumptions = 0
 
     private final class Resumption {
         let value: LeaseResumption
@@ -245,7 +244,6 @@ final class SimulatedGateway: HolderHost {
             switch output {
             case .send(let link, let frame): wires[link]?.send(frame, from: .gateway)
             case .connect(let link):
-                resumptions += 1
                 world.connect(to: node) { [self] control in
                     guard life == born, holder != nil else { return control?.wire.close(.gateway) ?? () }
                     guard let control else { return perform(holder!.broke(link, now: world.time.now)) }
@@ -342,6 +340,7 @@ final class SimulatedGateway: HolderHost {
 
     private func end(_ failure: LeaseFailure) {
         failures.append(failure)
+        world.check(failure != .violation || world.tampered > 0, "an honest node answered what was not asked")
         guard let open = disk.open else { return }
         if case .refused(let refusal) = failure, refusal.code == .staleFence { return stop() }
         disk.quarantined[open.node] = open.fence

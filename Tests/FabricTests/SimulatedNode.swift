@@ -222,6 +222,8 @@ final class SimulatedNode: KeeperHost {
     /// Whose bytes are in the device's memory.
     private var dirtyBy: Fence?
     private var ticksAt: UInt64?
+    /// How often a lease went on over another link.
+    private(set) var relinks = 0
 
     var verifyingKey: VerifyingKey { key.verifyingKey }
     var isUp: Bool { keeper != nil }
@@ -369,13 +371,16 @@ final class SimulatedNode: KeeperHost {
                 links.removeValue(forKey: link)?.wire.close(.node)
             case .begin(let grant, let fence, let link, let transcript):
                 world.check(dirtyBy == nil, "a lease began on memory of fence \(dirtyBy?.number ?? 0)")
-                guard let control = links[link] else { return perform(keeper!.began(false, now: world.time.now)) }
+                guard let control = links[link] else {
+                    return perform(keeper!.began(false, now: world.time.now, host: self))
+                }
                 dirtyBy = fence
                 lease = Lease(
                     fence: fence, lanes: Int(grant.lanes), session: (control, transcript))
                 proof = Proof(fence, control.export(LeaseResumption.label, transcript.bytes))
-                perform(keeper!.began(true, now: world.time.now))
+                perform(keeper!.began(true, now: world.time.now, host: self))
             case .relink(let link, let transcript):
+                relinks += 1
                 guard let control = links[link], let lease else { continue }
                 lease.session = (control, transcript)
                 for lane in lease.ends.indices {
@@ -383,13 +388,15 @@ final class SimulatedNode: KeeperHost {
                     lease.ends[lane] = nil
                     lease.requester.broke(lane)
                 }
-            case .load(let request, _, _):
-                later(1_000_000) { [self] in perform(keeper!.loaded(request, .programLoaded(7))) }
-            case .run(_, let transaction, let arguments): run(transaction, arguments)
+            case .load(let fence, let request, _, _):
+                later(world.hesitation()) { [self] in
+                    perform(keeper!.loaded(fence, request, .programLoaded(7)))
+                }
+            case .run(_, _, let transaction, let arguments): run(transaction, arguments)
             case .fill(_, let fence):
                 tearDown()
                 world.check(dirtyBy == fence, "another lease's memory is filled")
-                later(world.duration()) { [self] in perform(keeper!.filled(now: world.time.now)) }
+                later(world.duration()) { [self] in perform(keeper!.filled(now: world.time.now, host: self)) }
             case .prove(let lease, let fence, let seed, let nonce):
                 later(world.duration()) { [self] in certify(lease, fence, .gateway, seed, nonce) }
             case .scrub(let ended, let fence, let cause, let notice):
@@ -514,8 +521,11 @@ final class SimulatedNode: KeeperHost {
         lease.weights = program.result
         var result = WireWriter()
         result.integer(program.result)
-        perform(
-            keeper!.ran(program.transaction, .complete(transaction: program.transaction, result: result.bytes)))
+        let answer = ControlMessage.complete(transaction: program.transaction, result: result.bytes)
+        // The thread that ran it may be held up before it can say so.
+        later(world.hesitation()) { [self] in
+            perform(keeper!.ran(lease.fence, program.transaction, answer))
+        }
     }
 
     // MARK: What the keeper asks
