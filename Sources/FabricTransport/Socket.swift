@@ -66,12 +66,17 @@ package final class Socket: Sendable {
 
     package func close() { shutdown(descriptor, Int32(SHUT_RDWR)) }
 
+    /// Ends by itself when what was sent is not acknowledged for so long; also what was sent before it was closed.
+    func endWhenUnheard(milliseconds: Int) {
+        var limit = UInt32(clamping: milliseconds)
+        setsockopt(
+            descriptor, Int32(IPPROTO_TCP), TCP_USER_TIMEOUT, &limit, socklen_t(MemoryLayout<UInt32>.size))
+    }
+
     /// CUBIC, where the kernel has it: BBR paces, which halves what a local network carries. Ends by itself when what was
     /// sent is not acknowledged for so long.
     func useLaneSettings(unheardMilliseconds: Int) {
-        var limit = UInt32(clamping: unheardMilliseconds)
-        setsockopt(
-            descriptor, Int32(IPPROTO_TCP), TCP_USER_TIMEOUT, &limit, socklen_t(MemoryLayout<UInt32>.size))
+        endWhenUnheard(milliseconds: unheardMilliseconds)
         let algorithm = Array("cubic".utf8)
         setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_CONGESTION, algorithm, socklen_t(algorithm.count))
     }

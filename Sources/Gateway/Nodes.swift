@@ -12,6 +12,23 @@ package struct NodeSummary: Sendable {
     package let pool: String
     package let address: String
     package let state: String
+    /// Who has it, and until when.
+    package let holder: NodeHolder?
+    /// When it answered last, and since when it does not; both `nil` where this process has not asked yet.
+    package let answered: Timestamp?
+    package let silentSince: Timestamp?
+}
+
+/// A run that holds a node.
+package struct NodeHolder: Sendable {
+    package let run: RunID
+    package let since: Timestamp
+    /// When the device is on its own unless the lease is renewed before, as it is every second; `nil` before it begins.
+    package let leaseUntil: Timestamp?
+    /// When it has to be given back: the end of the grant, or of the hours that the run asked for.
+    package let endsBy: Timestamp?
+    /// About when it is given back; `nil` until its first epochs tell.
+    package let secondsLeft: Int?
 }
 
 // MARK: - Certificates
@@ -103,22 +120,51 @@ extension Gateway {
                     "measurements": measured,
                 ]
             }, in: .gateway, key: ledger.freshKey("node.\(node)"))
-        fabricCache = nil
+        // Others may be held: what is known of them stays.
+        fabricCache?.update(fabricNodes())
+        wakeLine()
     }
 
     var hasNodes: Bool { !ledger.records(of: .nodeAdded).isEmpty }
 
     package func nodes() throws -> [NodeSummary] {
-        try fabric().nodes.map(summary)
+        let holders = try deviceHolders()
+        return try fabric().nodes.map { status in
+            try summary(of: status, holder: holders.first { $0.node == status.node.id })
+        }
     }
 
-    func summary(of status: NodeStatus) -> NodeSummary {
+    /// Asks the nodes that nobody holds, every few seconds, whether they are there, until its task is cancelled.
+    package func keepNodes() async {
+        while !Task.isCancelled {
+            if hasNodes, let fabric = try? fabric() { await fabric.askAll() }
+            try? await Task.sleep(for: .seconds(10))
+        }
+    }
+
+    func summary(of status: NodeStatus, holder: DeviceHolder?) throws -> NodeSummary {
         let life = status.state == .absent ? "not asked yet" : status.state.rawValue
         let isHeld = ![.absent, .free].contains(status.state)
         let drain = isDrained(status.node.id) ? (isHeld ? "draining" : "drained") : nil
         return NodeSummary(
             id: status.node.id, pool: status.node.pool, address: "\(status.node.host):\(status.node.port)",
-            state: status.quarantine.map { "quarantined (\($0.code))" } ?? drain ?? life)
+            state: status.quarantine.map { "quarantined (\($0.code))" } ?? drain ?? life,
+            holder: try holder.map(nodeHolder), answered: status.health.answered,
+            silentSince: status.health.silentSince)
+    }
+
+    private func nodeHolder(_ holder: DeviceHolder) throws -> NodeHolder {
+        let leaseLeft = sessions[holder.run.id]?.gpu.leaseLeft.map { $0.components }
+        let asked = holder.run.file[RunCase.Key.requested]?.payload["hours"]?.integerValue
+        let hours = asked.map { holder.since.adding(seconds: $0 * 3600) }
+        let term = try RunFacts(holder.run).map { try grant($0.grant).term }
+        return NodeHolder(
+            run: holder.run.id, since: holder.since,
+            leaseUntil: leaseLeft.map {
+                Timestamp(
+                    milliseconds: clock.now().milliseconds + $0.seconds * 1000 + $0.attoseconds / 1_000_000_000_000_000)
+            },
+            endsBy: [hours, term].compactMap { $0 }.min(), secondsLeft: secondsLeft(of: holder.run))
     }
 
     /// Puts a node back into the pool: out of quarantine after an attestation and a scrub, or out of a drain.
@@ -155,6 +201,20 @@ extension Gateway {
     /// The fabric as the records describe it.
     func fabric() throws -> Fabric {
         if let fabricCache { return fabricCache }
+        let nodes = fabricNodes()
+        guard !nodes.isEmpty else {
+            throw GatewayError(.notFound, "there is no device node yet; add one with `sekisho fabric add`")
+        }
+        do {
+            let fabric = try Fabric(
+                nodes: nodes, identity: GatewayIdentity.load(folder: gatewayIdentityFolder, sealing: fabricKeys),
+                quarantineFile: home.folder.appendingPathComponent("quarantine.json").path, clock: clock)
+            fabricCache = fabric
+            return fabric
+        } catch let error as FabricError { throw GatewayError(fabric: error) }
+    }
+
+    private func fabricNodes() -> [FabricNode] {
         var nodes: [NodeID: FabricNode] = [:]
         for record in ledger.records(of: .nodeAdded) {
             guard let id = record.core["device"]?.stringValue.flatMap({ try? NodeID($0) }),
@@ -169,17 +229,7 @@ extension Gateway {
                 // Each data set's policy asks for its own least level at the run decision.
                 policy: AttestationPolicy(leastLevel: .software, allowed: allowed))
         }
-        guard !nodes.isEmpty else {
-            throw GatewayError(.notFound, "there is no device node yet; add one with `sekisho fabric add`")
-        }
-        do {
-            let fabric = try Fabric(
-                nodes: nodes.values.sorted { $0.id < $1.id },
-                identity: GatewayIdentity.load(folder: gatewayIdentityFolder, sealing: fabricKeys),
-                quarantineFile: home.folder.appendingPathComponent("quarantine.json").path, clock: clock)
-            fabricCache = fabric
-            return fabric
-        } catch let error as FabricError { throw GatewayError(fabric: error) }
+        return nodes.values.sorted { $0.id < $1.id }
     }
 
     static func parse(address: String) throws -> (host: String, port: UInt16) {
