@@ -227,8 +227,7 @@ final class WindowServer: Sendable {
     }
 
     private func connect(_ index: Int, _ order: Order) throws(TransportError) -> Lane {
-        let socket = try Socket.connect(
-            host: node.host, port: node.port, milliseconds: timing.requestSeconds * 1000)
+        let socket = try Socket.connect(node.address, milliseconds: timing.requestSeconds * 1000)
         let token = order.connection.export(
             label: LaneRecord.tokenLabel,
             context: LaneRecord.tokenContext(
