@@ -43,6 +43,8 @@ package struct FabricCounters: Equatable, Sendable {
     /// Control connections and lanes that took the place of one before.
     package var relinks: UInt64 = 0
     package var lanesReopened: UInt64 = 0
+
+    package init() {}
 }
 
 /// Serves the device's reads and writes of mapped windows, on one thread for each lane. Default deny.

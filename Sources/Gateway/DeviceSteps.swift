@@ -31,6 +31,25 @@ struct DeviceSession: Sendable {
     let lease: CaseRecord
     let attempt: UInt32
     let spills: SpillStores
+    let crossed = CrossedSummary()
+}
+
+/// What a device has read and written through its windows since it was last asked: each epoch's record has its own.
+final class CrossedSummary: Sendable {
+    private let last = Mutex(FabricCounters())
+
+    func next(_ now: FabricCounters) -> JSON {
+        last.withLock { last in
+            defer { last = now }
+            func since(_ counter: KeyPath<FabricCounters, UInt64>) -> JSON {
+                .integer(Int64(clamping: now[keyPath: counter] - last[keyPath: counter]))
+            }
+            return [
+                "reads": since(\.reads), "writes": since(\.writes), "bytes_to_device": since(\.bytesToDevice),
+                "bytes_from_device": since(\.bytesFromDevice),
+            ]
+        }
+    }
 }
 
 // MARK: - Choosing and attesting
@@ -412,7 +431,7 @@ extension Gateway {
             } replan: { @Sendable current, report in
                 try await self.replanned(run, specification, image.shape, current, report, session, rates)
             } report: { @Sendable report in
-                try await self.record(report, of: run.id, specification, labelled: image.shape.labelled)
+                try await self.record(report, of: run.id, specification, session, labelled: image.shape.labelled)
             }
         } catch let error as FabricError {
             throw failure(error, of: session, at: .train)
@@ -529,7 +548,9 @@ extension Gateway {
         }
     }
 
-    private func record(_ report: EpochReport, of run: RunID, _ spec: ModelSpec, labelled: [Int]) throws {
+    private func record(
+        _ report: EpochReport, of run: RunID, _ spec: ModelSpec, _ session: DeviceSession, labelled: [Int]
+    ) throws {
         // An epoch that ended while its run was being stopped is none of the run's.
         guard try !runCase(run).stopped else { throw CancellationError() }
         let epochs = spec.epochs
@@ -541,6 +562,7 @@ extension Gateway {
                     "train_ppm": parts(spec.score(of: report.train)),
                     "validation_ppm": parts(spec.score(of: report.validation)),
                     "test_ppm": parts(spec.score(of: report.test)),
+                    "windows": session.crossed.next(session.gpu.counters),
                 ]
             }, in: .run(run), key: RunCase.Key.epoch(report.epoch))
         guard try !stopIfEnded(run) else { throw CancellationError() }
