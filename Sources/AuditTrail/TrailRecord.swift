@@ -58,6 +58,7 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case runDecided = "run.decided"
     case runOpened = "run.opened"
     case deviceLeased = "device.leased"
+    case deviceLost = "device.lost"
     case keyReleased = "key.released"
     case runPlanned = "run.planned"
     case programLoaded = "program.loaded"
@@ -91,7 +92,7 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     package var mayUseReserve: Bool {
         switch self {
         case .trailFull, .trailStopped, .runClosed, .deviceScrubbed, .nodeQuarantined, .accessRevoked,
-            .runStopped:
+            .runStopped, .deviceLost:
             true
         default: false
         }

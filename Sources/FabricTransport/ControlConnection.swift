@@ -18,12 +18,15 @@ package final class ControlConnection: Sendable {
     package let peerCertificate: Digest
 
     /// Connects, shakes hands and checks the peer's certificate against the authority.
+    ///
+    /// - Parameter unheardMilliseconds: the connection ends when what was sent is not acknowledged for so long: what is
+    ///   older never arrives; nil leaves it to the kernel.
     package static func connect(
-        host: String, port: UInt16, tls: TLSContext, milliseconds: Int
+        _ address: NodeAddress, tls: TLSContext, milliseconds: Int, unheardMilliseconds: Int? = nil
     ) throws(TransportError) -> ControlConnection {
-        try ControlConnection(
-            try Socket.connect(host: host, port: port, milliseconds: milliseconds), tls: tls,
-            milliseconds: milliseconds)
+        let socket = try Socket.connect(address, milliseconds: milliseconds)
+        if let unheardMilliseconds { socket.endWhenUnheard(milliseconds: unheardMilliseconds) }
+        return try ControlConnection(socket, tls: tls, milliseconds: milliseconds)
     }
 
     /// Shakes hands over a connected socket. `received` are bytes that were read from it already.

@@ -22,6 +22,8 @@ final class Attachment: Sendable {
         var doorbell: UInt64?
         var isCalledOff = false
         var isStarted = false
+        /// When the node was last known to have renewed the lease.
+        var renewed: ContinuousClock.Instant?
         var failure: FabricError?
         var isOver = false
     }
@@ -176,6 +178,7 @@ final class Attachment: Sendable {
         case .probeLanes: server?.probe()
         case .granted:
             pool.apply(.granted, to: session.node.id)
+            renewed()
             let made = WindowServer(session.node, fence: session.fence, timing: timing, refused: refused) {
                 [weak self] lane, serial, event in self?.laneHappened(lane, serial, event)
             }
@@ -186,7 +189,9 @@ final class Attachment: Sendable {
                 return state.lanesReady.take()
             }
             waiting?(.success(()))
-        case .renewed: server?.count { $0.renewals += 1 }
+        case .renewed:
+            server?.count { $0.renewals += 1 }
+            renewed()
         case .answer(let number, let answer):
             let waiting = state.withLock { $0.waiting.removeValue(forKey: number) }
             // The first cause, where there is one: a lost connection may be our own answer to a violation.
@@ -197,13 +202,26 @@ final class Attachment: Sendable {
         }
     }
 
+    private func renewed() {
+        state.quietly { $0.renewed = .now }
+        pool.heard(session.node.id)
+    }
+
+    /// Until when the lease lives if it is not renewed again.
+    var leaseLeft: Duration? {
+        state.quietly { $0.isOver ? nil : $0.renewed }.map {
+            $0.advanced(by: .milliseconds(timing.ttlMilliseconds)) - .now
+        }
+    }
+
     private func connect(_ link: UInt64) {
         let connected: ControlConnection
         do throws(FabricError) {
             let milliseconds = Int(timing.holder.attempt / 1_000_000)
             connected = try overTransport { () throws(TransportError) in
                 try ControlConnection.connect(
-                    host: session.node.host, port: session.node.port, tls: tls, milliseconds: milliseconds)
+                    session.node.address, tls: tls, milliseconds: milliseconds,
+                    unheardMilliseconds: timing.unheardMilliseconds)
             }
         } catch {
             return change { $0.broke(link, now: $1) }

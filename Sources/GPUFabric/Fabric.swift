@@ -22,6 +22,9 @@ package final class Fabric: Sendable {
         self.timing = timing
     }
 
+    /// Adds nodes, or changes what is known of them, while others are held.
+    package func update(_ nodes: [FabricNode]) { pool.update(nodes) }
+
     /// All nodes and where they are in their lives, by name.
     package var nodes: [NodeStatus] { pool.statuses }
 
@@ -97,10 +100,53 @@ package final class Fabric: Sendable {
         }
     }
 
-    /// Keeps a node out of the pool by an operator's word.
-    package func quarantine(_ id: NodeID, code: String) throws(FabricError) {
+    /// Asks every node that no lease of this gateway keeps in touch with whether it is there: certificate, name, one PING.
+    /// What came of it is in `nodes`.
+    package func askAll() async {
+        await withTaskGroup { group in
+            for status in nodes where [.absent, .free, .quarantined].contains(status.state) {
+                group.addTask { [self] in await onThread { [self] in ask(status.node) } }
+            }
+        }
+    }
+
+    private func ask(_ node: FabricNode) {
+        let milliseconds = Int(timing.ttlMilliseconds)
+        guard
+            let connection = try? ControlConnection.connect(
+                node.address, tls: tls, milliseconds: milliseconds)
+        else { return pool.notHeard(node.id) }
+        defer { connection.close() }
+        do throws(FabricError) {
+            try node.checkCertificate(of: connection)
+            var call = Handshake(connection: connection, milliseconds: milliseconds)
+            guard case .welcome(let welcome) = try call.ask(.hello, fence: Fence(0)), welcome.node == node.id else {
+                return pool.notHeard(node.id)
+            }
+            let start = BootClock().nanoseconds()
+            guard case .pong = try call.ask(.ping([]), fence: welcome.fenceHighest) else {
+                return pool.notHeard(node.id)
+            }
+            pool.heard(node.id, roundTripNanoseconds: BootClock().nanoseconds() - start)
+        } catch {
+            pool.notHeard(node.id)
+        }
+    }
+
+    /// Keeps a node out of the pool: by an operator's word, or because a lease on it was lost.
+    ///
+    /// - Parameter fence: of that lease; the node is back only when it shows a scrub of this fence or a later one.
+    package func quarantine(_ id: NodeID, code: String, fence: Fence? = nil) throws(FabricError) {
         _ = try pool.status(id)
-        pool.quarantine(id, code: code, index: nil, fence: nil)
+        pool.quarantine(id, code: code, index: nil, fence: fence)
+    }
+
+    /// When a lease that was lost on a node is over there for certain, by the node's own clock: what it held runs no more.
+    ///
+    /// A lease of an earlier process counts from this one's start. What was sent before the loss may still be on its way;
+    /// a connection on which nothing is acknowledged for a third of the lease's time ends, so nothing comes later than that.
+    package func leaseOver(on id: NodeID) -> ContinuousClock.Instant {
+        pool.abandoned(id).advanced(by: .milliseconds(timing.settlingMilliseconds))
     }
 
     private static let inspection = try! LeaseID("inspection")
@@ -111,7 +157,9 @@ package final class Fabric: Sendable {
     ) throws(FabricError) -> AttestedSession {
         let milliseconds = timing.requestSeconds * 1000
         let connection = try overTransport { () throws(TransportError) in
-            try ControlConnection.connect(host: node.host, port: node.port, tls: tls, milliseconds: milliseconds)
+            try ControlConnection.connect(
+                node.address, tls: tls, milliseconds: milliseconds,
+                unheardMilliseconds: timing.unheardMilliseconds)
         }
         do throws(FabricError) {
             var call = Handshake(connection: connection, milliseconds: milliseconds)
@@ -182,6 +230,12 @@ package struct LeaseTiming: Sendable {
     package var laneBytesMax = LaneRecord.keyBytesMax
 
     package init() {}
+
+    /// A control connection on which what was sent is not acknowledged for so long ends.
+    var unheardMilliseconds: Int { Int(ttlMilliseconds) / 3 }
+
+    /// From when a lease is given up here until it is over at the node, whatever is still on its way.
+    var settlingMilliseconds: Int { Int(ttlMilliseconds) + 2 * unheardMilliseconds }
 
     var holder: LeaseHolder.Timing {
         LeaseHolder.Timing(

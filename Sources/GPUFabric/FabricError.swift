@@ -60,6 +60,22 @@ package struct FabricError: Error, Equatable, Sendable, CustomStringConvertible 
     }
 
     package var description: String { "\(code.rawValue): \(publicDescription)" }
+
+    /// Whether it says that a leased device is gone: dead, out of reach for as long as its lease lives, or not what it
+    /// was attested as. A run may go on on another one then.
+    ///
+    /// A higher fence at the node is no loss: another gateway has the run. Nor is an access outside a window, which a
+    /// program may have asked for that would do so anywhere.
+    package var isLoss: Bool {
+        switch code {
+        case .lost, .timeout, .unreachable, .untrustedPeer, .evidence, .protocolViolation: true
+        case .refused:
+            [Refusal.Code.noLease, .leaseExpired, .draining, .frame].contains { $0 == refusal?.code }
+        case .unknownNode, .notFree, .quarantined, .notQuarantined, .outsideWindow, .store, .scrubUnproven, .detached,
+            .storage:
+            false
+        }
+    }
 }
 
 /// Runs what fails as the transport does, and tells it as the fabric does.

@@ -22,18 +22,16 @@ package struct NodeEnrolment: Hashable, Codable, Sendable {
 /// A node as the configuration lists it.
 package struct FabricNode: Equatable, Sendable {
     package let enrolment: NodeEnrolment
-    package let host: String
-    package let port: UInt16
+    package let address: NodeAddress
     package let pool: String
     /// What this node's evidence must say.
     package let policy: AttestationPolicy
 
     package var id: NodeID { enrolment.node }
 
-    package init(enrolment: NodeEnrolment, host: String, port: UInt16, pool: String, policy: AttestationPolicy) {
+    package init(enrolment: NodeEnrolment, address: NodeAddress, pool: String, policy: AttestationPolicy) {
         self.enrolment = enrolment
-        self.host = host
-        self.port = port
+        self.address = address
         self.pool = pool
         self.policy = policy
     }
@@ -60,19 +58,39 @@ package struct NodeStatus: Equatable, Sendable {
     package let node: FabricNode
     package let state: NodeLife.State
     package let quarantine: Quarantine?
+    package let health: NodeHealth
+}
+
+/// Whether a node answers: every frame of a lease that is renewed says so, and a PING to one that nobody has.
+package struct NodeHealth: Hashable, Sendable {
+    /// When it answered last, in this process.
+    package fileprivate(set) var answered: Timestamp?
+    /// Of that answer's round trip; nil where it was a lease's renewal.
+    package fileprivate(set) var roundTripNanoseconds: UInt64?
+    /// Since when it does not answer; nil while it does.
+    package fileprivate(set) var silentSince: Timestamp?
 }
 
 /// Who is where in its life. Quarantines are on disk before anyone is told of them.
 final class NodePool: Sendable {
     private struct Entry {
-        let node: FabricNode
+        var node: FabricNode
         var life: NodeLife
         var quarantine: Quarantine?
+        var health = NodeHealth()
+        /// When a lease on it was given up without a scrub, in this process.
+        var abandoned: ContinuousClock.Instant?
+
+        var status: NodeStatus {
+            NodeStatus(node: node, state: life.state, quarantine: quarantine, health: health)
+        }
     }
 
     private let entries: Mutex<[NodeID: Entry]>
     private let path: String
     private let clock: any WallClock
+    /// A process before this one may have renewed leases until here.
+    private let began = ContinuousClock.now
 
     init(nodes: [FabricNode], path: String, clock: any WallClock) throws {
         var quarantines: [String: Quarantine] = [:]
@@ -99,7 +117,7 @@ final class NodePool: Sendable {
 
     var statuses: [NodeStatus] {
         entries.withLock { entries in
-            entries.values.map { NodeStatus(node: $0.node, state: $0.life.state, quarantine: $0.quarantine) }
+            entries.values.map(\.status)
                 .sorted { $0.node.id < $1.node.id }
         }
     }
@@ -108,7 +126,36 @@ final class NodePool: Sendable {
         guard let entry = entries.withLock({ $0[id] }) else {
             throw FabricError(.unknownNode, "no node has this name")
         }
-        return NodeStatus(node: entry.node, state: entry.life.state, quarantine: entry.quarantine)
+        return entry.status
+    }
+
+    /// Makes the list of nodes what `nodes` says; where each is in its life stays, and those that are held keep going.
+    func update(_ nodes: [FabricNode]) {
+        entries.withLock { entries in
+            for node in nodes {
+                if entries[node.id] == nil {
+                    entries[node.id] = Entry(node: node, life: NodeLife(.absent))
+                } else {
+                    entries[node.id]!.node = node
+                }
+            }
+        }
+    }
+
+    /// When the last lease on a node that was not given back was certainly not renewed any more.
+    func abandoned(_ id: NodeID) -> ContinuousClock.Instant { entries.withLock { $0[id]?.abandoned } ?? began }
+
+    /// A node has answered, or has not.
+    func heard(_ id: NodeID, roundTripNanoseconds: UInt64? = nil) {
+        let now = clock.now()
+        entries.withLock {
+            $0[id]?.health = NodeHealth(answered: now, roundTripNanoseconds: roundTripNanoseconds, silentSince: nil)
+        }
+    }
+
+    func notHeard(_ id: NodeID) {
+        let now = clock.now()
+        entries.withLock { if $0[id]?.health.silentSince == nil { $0[id]?.health.silentSince = now } }
     }
 
     /// Takes a node for one attestation; nobody else gets it until the life moves on.
@@ -148,13 +195,23 @@ final class NodePool: Sendable {
     }
 
     /// Keeps a node out of the pool from now on, and over restarts.
+    ///
+    /// - Parameter fence: of the lease that it had and did not give back; its scrub must be certified.
     func quarantine(_ id: NodeID, code: String, index: Int?, fence: Fence?) {
         entries.withLock { entries in
-            guard var entry = entries[id], entry.quarantine == nil else { return }
-            entry.life.apply(.failed)
-            entry.life.apply(.quarantined)
-            entry.quarantine = Quarantine(code: code, index: index, fence: fence, since: clock.now())
+            guard var entry = entries[id] else { return }
+            if fence != nil, entry.abandoned == nil { entry.abandoned = .now }
+            let old = entry.quarantine
+            if old == nil {
+                entry.life.apply(.failed)
+                entry.life.apply(.quarantined)
+            }
+            // The first cause counts; a lease that comes to light later is owed its scrub all the same.
+            entry.quarantine = Quarantine(
+                code: old?.code ?? code, index: old.map(\.index) ?? index, fence: old?.fence ?? fence,
+                since: old?.since ?? clock.now())
             entries[id] = entry
+            guard entry.quarantine != old else { return }
             // When the disk refuses, the quarantine still holds in this process; a lease needs a fresh attestation
             // anyway.
             try? save(entries)
@@ -168,6 +225,7 @@ final class NodePool: Sendable {
             }
             entry.life.apply(.reinstated)
             entry.quarantine = nil
+            entry.abandoned = nil
             var changed = entries
             changed[id] = entry
             do throws(FabricError) {

@@ -97,6 +97,8 @@ package final class RemoteGPU: Sendable {
     package var deviceBytes: Int { Int(attachment.session.evidence.deviceBytes) }
     package var link: LinkMeasurement { attachment.session.link }
     package var counters: FabricCounters { attachment.counters }
+    /// How long the lease still lives if it is not renewed again; nil when it is over.
+    package var leaseLeft: Duration? { attachment.leaseLeft }
     /// Why the attachment has failed, if it has.
     package var failure: FabricError? { attachment.failure }
 

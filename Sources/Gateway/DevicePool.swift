@@ -6,14 +6,6 @@ package import Vocabulary
 
 /// A node with all that an operator asks about it.
 package struct NodeReport: Sendable {
-    /// A run that holds a node.
-    package struct Holder: Sendable {
-        package let run: RunID
-        package let since: Timestamp
-        /// About when it gives the node back; `nil` until its first epochs tell.
-        package let secondsLeft: Int?
-    }
-
     /// Why a node is out of the pool.
     package struct Absence: Sendable {
         package let code: String
@@ -35,7 +27,6 @@ package struct NodeReport: Sendable {
     package static let linksMax = 50
 
     package let summary: NodeSummary
-    package let holder: Holder?
     package let quarantine: Absence?
     /// Newest first.
     package let links: [Link]
@@ -62,10 +53,7 @@ extension Gateway {
         let status = try nodeStatus(id)
         let holder = try deviceHolders().first { $0.node == id }
         return NodeReport(
-            summary: summary(of: status),
-            holder: holder.map {
-                NodeReport.Holder(run: $0.run.id, since: $0.since, secondsLeft: secondsLeft(of: $0.run))
-            },
+            summary: try summary(of: status, holder: holder),
             quarantine: status.quarantine.map { NodeReport.Absence(code: $0.code, index: $0.index, since: $0.since) },
             links: links(of: id),
             measurements: status.node.policy.allowed.compactMapValues(\.first))
@@ -219,18 +207,18 @@ private enum DeviceReason {
 
 extension Gateway {
     /// A run that holds a node, as its records tell it.
-    private struct DeviceHolder {
+    struct DeviceHolder {
         let run: RunCase
         let node: NodeID
         let since: Timestamp
     }
 
-    private func deviceHolders() throws -> [DeviceHolder] {
+    func deviceHolders() throws -> [DeviceHolder] {
         var nodes = attestedNodes.mapValues(\.node)
         for (run, session) in sessions { nodes[run] = session.gpu.node }
         return try nodes.map { id, node in
             let run = try runCase(id)
-            return DeviceHolder(run: run, node: node, since: run.file[RunCase.Key.leasing]?.time ?? clock.now())
+            return DeviceHolder(run: run, node: node, since: newestLease(of: id)?.since ?? clock.now())
         }
     }
 
@@ -297,7 +285,7 @@ extension Gateway {
     }
 
     /// From its own epochs once there are two, before that from its plan.
-    private func secondsLeft(of run: RunCase) -> Int? {
+    func secondsLeft(of run: RunCase) -> Int? {
         guard let facts = RunFacts(run) else { return nil }
         let done = run.epochsRecorded
         let left = max(facts.specification.epochs - done, 0)

@@ -11,6 +11,19 @@ import TrainingPlanner
 import TransparencyLog
 package import Vocabulary
 
+/// A node that was attested and that the data set's policy accepts.
+struct AcceptedNode {
+    let node: AttestedNode
+    let pool: String
+    let evidence: PolicyEngine.Evidence
+    let rttMicroseconds: Int
+
+    /// As the run decision is told of it.
+    var facts: RunQuestion.Device {
+        RunQuestion.Device(node: node.node, pool: pool, evidence: evidence, rttMicroseconds: rttMicroseconds)
+    }
+}
+
 /// The device that a run of this process holds.
 struct DeviceSession: Sendable {
     let gpu: RemoteGPU
@@ -18,6 +31,25 @@ struct DeviceSession: Sendable {
     let lease: CaseRecord
     let attempt: UInt32
     let spills: SpillStores
+    let crossed = CrossedSummary()
+}
+
+/// What a device has read and written through its windows since it was last asked: each epoch's record has its own.
+final class CrossedSummary: Sendable {
+    private let last = Mutex(FabricCounters())
+
+    func next(_ now: FabricCounters) -> JSON {
+        last.withLock { last in
+            defer { last = now }
+            func since(_ counter: KeyPath<FabricCounters, UInt64>) -> JSON {
+                .integer(Int64(clamping: now[keyPath: counter] - last[keyPath: counter]))
+            }
+            return [
+                "reads": since(\.reads), "writes": since(\.writes), "bytes_to_device": since(\.bytesToDevice),
+                "bytes_from_device": since(\.bytesFromDevice),
+            ]
+        }
+    }
 }
 
 // MARK: - Choosing and attesting
@@ -28,21 +60,11 @@ extension Gateway {
     func candidateDevice(for run: RunCase) async throws -> RunQuestion.Device? {
         guard let attested = try await attestFreeNode(for: run) else { return nil }
         attestedNodes[run.id] = attested.node
-        return RunQuestion.Device(
-            node: attested.node.node, pool: attested.pool, evidence: attested.evidence,
-            rttMicroseconds: attested.rttMicroseconds)
-    }
-
-    /// A node that was attested and that the data set's policy accepts.
-    private struct AcceptedNode {
-        let node: AttestedNode
-        let pool: String
-        let evidence: PolicyEngine.Evidence
-        let rttMicroseconds: Int
+        return attested.facts
     }
 
     /// - Parameter only: after a restart, the node that the run leased before: its memory is what must be scrubbed.
-    private func attestFreeNode(for run: RunCase, only: NodeID? = nil) async throws -> AcceptedNode? {
+    func attestFreeNode(for run: RunCase, only: NodeID? = nil) async throws -> AcceptedNode? {
         // Data that no policy speaks of any more have no pool; the decision refuses them with its reason.
         guard let training = try policies().policies[run.dataset]?.training else { return nil }
         let fabric = try fabric()
@@ -51,11 +73,17 @@ extension Gateway {
         if only == nil, hasNode, let busy = try hindrance(of: run, pools: training.pools.value) { throw busy }
         let fence = nextFence()
         let lease = try LeaseID("lease-\(fence)")
+        let held = Set(try deviceHolders().filter { $0.run.id != run.id }.map(\.node))
         var isBusy = false
         for status in fabric.nodes
         where training.pools.value.contains(status.node.pool) && status.quarantine == nil
             && (only.map { $0 == status.node.id } ?? !isDrained(status.node.id))
         {
+            // A higher fence would take the node from the run that has it.
+            guard !held.contains(status.node.id) else {
+                isBusy = true
+                continue
+            }
             do throws(FabricError) {
                 let node = try await fabric.attest(status.node.id, lease: lease, fence: fence)
                 let rtt = Int(clamping: node.link.roundTripNanoseconds / 1000)
@@ -116,21 +144,19 @@ extension Gateway {
             node = kept
         } else {
             kept?.giveUp()
-            node = try await attestAgain(for: run, stage: .attach)
+            node = try await nodeAgain(for: run, stage: .attach)
         }
         // Whoever revoked the access meanwhile need not wait for a lease.
         guard try !stopIfEnded(run.id) else {
             node.giveUp()
             throw CancellationError()
         }
-        // After a crash the run's own intent names a fence that the device may have seen; a new intent, on the
-        // gateway's own case, names a higher one.
-        let intent = leaseIntent(node, run)
-        let record =
-            run.file[Key.leasing] == nil
-            ? try ledger.record(intent, in: .run(run.id), key: Key.leasing)
-            : try ledger.record(intent, in: .gateway, key: "adopted.\(run.id).\(node.fence)")
+        let record = try recordIntent(node, run)
         sessions[run.id] = try await lease(node, run, record, stage: .attach)
+        try recordLeased(node, run, key: Key.leased)
+    }
+
+    private func recordLeased(_ node: AttestedNode, _ run: RunCase, key: String) throws {
         try ledger.record(
             Event(.deviceLeased, .done).with {
                 $0.device = node.node
@@ -138,7 +164,7 @@ extension Gateway {
                 $0.lease = node.lease
                 $0.fence = node.fence
                 $0.detail = ["level": .string(node.level.name), "device_bytes": .integer(Int64(node.deviceBytes))]
-            }, in: .run(run.id), key: Key.leased)
+            }, in: .run(run.id), key: key)
     }
 
     /// Whether the node that the run's decision saw still waits: a node gives up on a silent gateway after two
@@ -151,37 +177,32 @@ extension Gateway {
     /// device scrubs the earlier lease first. That is told in the gateway's own case, so that the run's records are
     /// the same with and without the crash.
     func session(for run: RunCase, stage: RunStage) async throws -> DeviceSession {
-        if let session = sessions[run.id], session.gpu.failure == nil { return session }
-        if let failure = sessions.removeValue(forKey: run.id)?.gpu.failure {
-            throw StageFailure.failed(stage, "device-\(failure.code.rawValue)", failure.publicDescription)
+        if let session = sessions[run.id] {
+            guard let cause = session.gpu.failure else { return session }
+            sessions[run.id] = nil
+            throw failure(cause, of: session, at: stage)
         }
-        let node = try await attestAgain(for: run, stage: stage)
-        let record = try ledger.record(
-            leaseIntent(node, run), in: .gateway, key: "adopted.\(run.id).\(node.fence)")
+        let node = try await nodeAgain(for: run, stage: stage)
+        let record = try recordIntent(node, run)
         let session = try await lease(node, run, record, stage: stage)
         sessions[run.id] = session
+        // A device that takes the place of a lost one is told in the run's own case, once.
+        if let lost = run.file[RunCase.Key.lost(run.losses)], let leased = run.file[RunCase.Key.leased],
+            leased.index < lost.index
+        {
+            try recordLeased(node, run, key: RunCase.Key.leased(run.losses))
+        }
         return session
     }
 
-    /// The node of the run's newest lease intent, its own or one after a restart.
-    private func leasedNode(of run: RunCase) -> NodeID? {
-        let adopted = ledger.file(.gateway).records.last {
-            $0.event == .deviceLeased && $0.core["run"]?.stringValue == run.id.text
-        }
-        let record = adopted ?? run.file[RunCase.Key.leasing]
-        return record?.core["device"]?.stringValue.flatMap { try? NodeID($0) }
-    }
-
-    private func attestAgain(for run: RunCase, stage: RunStage) async throws -> AttestedNode {
-        guard let attested = try await attestFreeNode(for: run, only: leasedNode(of: run)) else {
-            let refusal = deviceRefusals.removeValue(forKey: run.id)
-            if let refusal, refusal.code == .refused || refusal.code == .evidence {
-                throw StageFailure.refused(
-                    stage, [Self.code(of: refusal)], "no device accepts this run: \(refusal.publicDescription)")
-            }
-            throw StageFailure.failed(stage, "no-device", "no device of the policy's pools can be had")
-        }
-        return attested.node
+    /// In the run's own case for its first device and for each that takes the place of a lost one. A device that is taken
+    /// again after a crash may have seen the fence of that intent: another one, in the gateway's own case, names a higher.
+    private func recordIntent(_ node: AttestedNode, _ run: RunCase) throws -> CaseRecord {
+        let own = RunCase.Key.leasing(run.losses)
+        let isFirst = run.file[own] == nil
+        return try ledger.record(
+            leaseIntent(node, run), in: isFirst ? .run(run.id) : .gateway,
+            key: isFirst ? own : "adopted.\(run.id).\(node.fence)")
     }
 
     private func leaseIntent(_ node: AttestedNode, _ run: RunCase) -> Event {
@@ -231,14 +252,17 @@ extension Gateway {
             if error.code == .refused {
                 throw StageFailure.refused(stage, [Self.code(of: error)], error.publicDescription)
             }
-            throw StageFailure.failed(stage, "device-\(error.code.rawValue)", error.publicDescription)
+            // The key may have reached it. A scrub takes no other device's place.
+            if stage != .scrub, error.isLoss, let lease = HeldLease(record) { throw DeviceLoss(lease, error) }
+            throw deviceFailure(error, at: stage)
         }
     }
 
     /// Before the wrapped key leaves for the device. A device that is taken again after a crash gets it anew, which is
     /// told in the gateway's own case.
     private func recordKeyRelease(_ node: AttestedNode, _ run: RunCase) throws {
-        let isFirst = try runCase(run.id).file[RunCase.Key.keyReleased] == nil
+        let own = RunCase.Key.keyReleased(run.losses)
+        let isFirst = try runCase(run.id).file[own] == nil
         try ledger.record(
             Event(.keyReleased, .done).with {
                 $0.ofRun = run.id
@@ -248,7 +272,7 @@ extension Gateway {
                 $0.detail = ["wrappingKey": .string(Hex.encode(node.wrappingKey.bytes))]
                 $0.detail["run_key"] = run.file[RunCase.Key.opened]?.detail["run_key"]
             }, in: isFirst ? .run(run.id) : .gateway,
-            key: isFirst ? RunCase.Key.keyReleased : "key-released.\(run.id).\(node.fence)")
+            key: isFirst ? own : "key-released.\(run.id).\(node.fence)")
     }
 
     static func code(of error: FabricError) -> String {
@@ -284,7 +308,7 @@ extension Gateway {
         do {
             rates = try await measuring(session.gpu, home.folder.path)
         } catch let error as FabricError {
-            throw StageFailure.failed(.plan, "device-\(error.code.rawValue)", error.publicDescription)
+            throw failure(error, of: session, at: .plan)
         }
         let (_, plan, _) = try await trainingPlan(run, session, rates, stage: .plan)
         try ledger.record(
@@ -407,10 +431,10 @@ extension Gateway {
             } replan: { @Sendable current, report in
                 try await self.replanned(run, specification, image.shape, current, report, session, rates)
             } report: { @Sendable report in
-                try await self.record(report, of: run.id, specification, labelled: image.shape.labelled)
+                try await self.record(report, of: run.id, specification, session, labelled: image.shape.labelled)
             }
         } catch let error as FabricError {
-            throw StageFailure.failed(.train, "device-\(error.code.rawValue)", error.publicDescription)
+            throw failure(error, of: session, at: .train)
         } catch let error as TrainingError {
             throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
         } catch let error as VaultError {
@@ -488,12 +512,16 @@ extension Gateway {
             }
             return state
         }
+        // What a crash of this gateway brings about is told in its own case, what a lost device brings about in the run's.
+        let own = RunCase.Key.resumed(run.losses)
+        let isOwn = run.losses > 0 && run.file[own] == nil
         try ledger.record(
             Event(.trainingResumed, .done).with {
                 $0.ofRun = run.id
                 $0.fence = session.gpu.fence
                 $0.detail = ["after_epoch": .integer(Int64(checkpoint.epoch))]
-            }, in: .gateway, key: "resumed.\(run.id).\(session.gpu.fence)")
+            }, in: isOwn ? .run(run.id) : .gateway,
+            key: isOwn ? own : "resumed.\(run.id).\(session.gpu.fence)")
         return (checkpoint, state)
     }
 
@@ -520,7 +548,9 @@ extension Gateway {
         }
     }
 
-    private func record(_ report: EpochReport, of run: RunID, _ spec: ModelSpec, labelled: [Int]) throws {
+    private func record(
+        _ report: EpochReport, of run: RunID, _ spec: ModelSpec, _ session: DeviceSession, labelled: [Int]
+    ) throws {
         // An epoch that ended while its run was being stopped is none of the run's.
         guard try !runCase(run).stopped else { throw CancellationError() }
         let epochs = spec.epochs
@@ -532,6 +562,7 @@ extension Gateway {
                     "train_ppm": parts(spec.score(of: report.train)),
                     "validation_ppm": parts(spec.score(of: report.validation)),
                     "test_ppm": parts(spec.score(of: report.test)),
+                    "windows": session.crossed.next(session.gpu.counters),
                 ]
             }, in: .run(run), key: RunCase.Key.epoch(report.epoch))
         guard try !stopIfEnded(run) else { throw CancellationError() }
@@ -673,19 +704,11 @@ extension Gateway {
     /// The run goes on; the node stays out of the pool until it shows a certificate.
     private func recordUnproven(_ run: RunCase, _ reason: String) throws {
         sessions[run.id] = nil
-        let node = leasedNode(of: run)
-        if let node {
-            try? fabric().quarantine(node, code: "scrub-unproven")
-            try ledger.record(
-                Event(.nodeQuarantined, .done).with {
-                    $0.ofRun = run.id
-                    $0.device = node
-                    $0.reasons = ["scrub-unproven", reason]
-                }, in: .gateway, key: "unproven.\(run.id)")
-        }
+        let lease = newestLease(of: run.id)
+        if let lease { try keepOut(lease, of: run.id, reason) }
         try ledger.record(
             Event(.deviceScrubbed, .failed).with {
-                $0.device = node
+                $0.device = lease?.node
                 $0.reasons = ["scrub-unproven", reason]
             }, in: .run(run.id), key: RunCase.Key.scrubbed)
     }

@@ -52,10 +52,14 @@ struct DeviceHours {
         file[RunCase.Key.requested]?.payload["hours"]?.integerValue.map(Int.init)
     }
 
+    /// Without the time between a device that was lost and the next one.
     private static func used(_ file: CaseFile, _ now: Timestamp) -> Int {
-        guard let from = file[RunCase.Key.leasing]?.time else { return 0 }
-        let to = file[RunCase.Key.scrubbed]?.time ?? now
-        return Int((to.milliseconds - from.milliseconds + 3_599_999) / 3_600_000)
+        let milliseconds = (0...DeviceLoss.most).reduce(Int64(0)) { sum, losses in
+            guard let from = file[RunCase.Key.leasing(losses)]?.time else { return sum }
+            let to = (file[RunCase.Key.lost(losses + 1)] ?? file[RunCase.Key.scrubbed])?.time ?? now
+            return sum + to.milliseconds - from.milliseconds
+        }
+        return Int((milliseconds + 3_599_999) / 3_600_000)
     }
 }
 
@@ -120,25 +124,32 @@ extension Gateway {
                 ([Reason.Code.grantRevoked.rawValue], "the grant was revoked (\($0.reason.rawValue))")
             }
         }
-        guard let input = decided.payload["input"], case .run(var question)? = try? Question(input: input),
-            let held = question.grant
+        guard decided.payload["input"] != nil, var question = try newestQuestion(of: run),
+            let hours = try renew(&question, of: run)
         else { throw GatewayError(.integrity, "the recorded run decision cannot be read") }
-        let grant = try grant(held.id)
-        let now = clock.now()
-        let hours = try deviceHours(of: run, grant, now: now)
         if let asked = hours.asked, hours.used > asked {
             return ([Reason.Code.deviceHours.rawValue], "the run has used the \(asked) device hours that it asked for")
         }
-        question.now = now
-        question.grant = heldGrant(grant, by: run.researcher, isRunning: true)
-        question.hoursUsed = hours.others
-        question.hoursAsked = max(hours.used, 1)
-        question.visas = visas(of: run.researcher, for: run.dataset)
         let (decision, _) = try decide(.run(question))
         guard decision.verdict != .permit else { return nil }
         return (
             decision.reasonCodes, decision.reasons.map { "\($0.text) (\($0.file):\($0.line))" }.joined(separator: "; ")
         )
+    }
+
+    /// Puts the facts of this moment into what a run's decision was told; gives the hours it has used, `nil` where the
+    /// question names no grant.
+    func renew(_ question: inout RunQuestion, of run: RunCase) throws -> DeviceHours? {
+        guard let held = question.grant else { return nil }
+        let grant = try grant(held.id)
+        let now = clock.now()
+        let hours = try deviceHours(of: run, grant, now: now)
+        question.now = now
+        question.grant = heldGrant(grant, by: run.researcher, isRunning: true)
+        question.hoursUsed = hours.others
+        question.hoursAsked = max(hours.used, 1)
+        question.visas = visas(of: run.researcher, for: run.dataset)
+        return hours
     }
 
     /// Recorded first; then whoever waits for the device is told at once, and the device's scrub comes next.

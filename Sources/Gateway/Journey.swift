@@ -48,8 +48,12 @@ extension Gateway {
             if try !wasStopped && runCase(id).stopped, !Task.isCancelled {
                 return .moved(to: try runCase(id).nextStage)
             }
-            guard let failure = StageFailure(error, at: run.nextStage) else { throw error }
-            try recordFailure(failure, of: run)
+            if let loss = error as? DeviceLoss {
+                try record(loss, of: try runCase(id))
+            } else {
+                guard let failure = StageFailure(error, at: run.nextStage) else { throw error }
+                try recordFailure(failure, of: run)
+            }
         }
         return .moved(to: try runCase(id).nextStage)
     }

@@ -161,6 +161,8 @@ package struct RunEntry: Sendable {
     package let epochs: (done: Int, of: Int)
     /// The run whose released model answers; `nil` where one is trained.
     package let model: RunID?
+    /// Devices that were lost under it, in order; it went on on others.
+    package let devicesLost: [NodeID]
     package let revision: Revision
 }
 
@@ -479,7 +481,7 @@ extension Gateway {
             epochs: facts?.model == nil
                 ? (run.epochsRecorded, facts?.specification.epochs ?? 0)
                 : (run.file[RunCase.Key.trained]?.outcome == .done ? 1 : 0, 1),
-            model: facts?.model, revision: Revision(run.file))
+            model: facts?.model, devicesLost: run.devicesLost, revision: Revision(run.file))
     }
 
     /// Seconds in each stage that a run has been through.

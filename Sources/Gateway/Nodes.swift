@@ -12,6 +12,23 @@ package struct NodeSummary: Sendable {
     package let pool: String
     package let address: String
     package let state: String
+    /// Who has it, and until when.
+    package let holder: NodeHolder?
+    /// When it answered last, and since when it does not; both `nil` where this process has not asked yet.
+    package let answered: Timestamp?
+    package let silentSince: Timestamp?
+}
+
+/// A run that holds a node.
+package struct NodeHolder: Sendable {
+    package let run: RunID
+    package let since: Timestamp
+    /// When the device is on its own unless the lease is renewed before, as it is every second; `nil` before it begins.
+    package let leaseUntil: Timestamp?
+    /// When it has to be given back: the end of the grant, or of the hours that the run asked for.
+    package let endsBy: Timestamp?
+    /// About when it is given back; `nil` until its first epochs tell.
+    package let secondsLeft: Int?
 }
 
 // MARK: - Certificates
@@ -90,7 +107,7 @@ extension Gateway {
         guard enrolment(of: node) != nil else {
             throw GatewayError(.notFound, "\(node) has no identity here yet; make it with `sekisho pki node`")
         }
-        let (host, port) = try Self.parse(address: address)
+        let place = try Self.parse(address: address)
         guard let measured = try? JSON(parsing: measurements), let names = measured.objectValue, !names.isEmpty,
             names.values.allSatisfy({ $0.stringValue.flatMap(Digest.init(hex:)) != nil })
         else { throw GatewayError(.usage, "the measurements are not what `sekisho-node --measure` prints") }
@@ -99,26 +116,56 @@ extension Gateway {
                 $0.actor = actor
                 $0.device = node
                 $0.detail = [
-                    "host": .string(host), "port": .integer(Int64(port)), "pool": .string(pool),
+                    "host": .string(place.host), "port": .integer(Int64(place.port)), "pool": .string(pool),
                     "measurements": measured,
                 ]
+                if place.isMultipath { $0.detail["multipath"] = .bool(true) }
             }, in: .gateway, key: ledger.freshKey("node.\(node)"))
-        fabricCache = nil
+        // Others may be held: what is known of them stays.
+        fabricCache?.update(fabricNodes())
+        wakeLine()
     }
 
     var hasNodes: Bool { !ledger.records(of: .nodeAdded).isEmpty }
 
     package func nodes() throws -> [NodeSummary] {
-        try fabric().nodes.map(summary)
+        let holders = try deviceHolders()
+        return try fabric().nodes.map { status in
+            try summary(of: status, holder: holders.first { $0.node == status.node.id })
+        }
     }
 
-    func summary(of status: NodeStatus) -> NodeSummary {
+    /// Asks the nodes that nobody holds, every few seconds, whether they are there, until its task is cancelled.
+    package func keepNodes() async {
+        while !Task.isCancelled {
+            if hasNodes, let fabric = try? fabric() { await fabric.askAll() }
+            try? await Task.sleep(for: .seconds(10))
+        }
+    }
+
+    func summary(of status: NodeStatus, holder: DeviceHolder?) throws -> NodeSummary {
         let life = status.state == .absent ? "not asked yet" : status.state.rawValue
         let isHeld = ![.absent, .free].contains(status.state)
         let drain = isDrained(status.node.id) ? (isHeld ? "draining" : "drained") : nil
         return NodeSummary(
-            id: status.node.id, pool: status.node.pool, address: "\(status.node.host):\(status.node.port)",
-            state: status.quarantine.map { "quarantined (\($0.code))" } ?? drain ?? life)
+            id: status.node.id, pool: status.node.pool, address: status.node.address.text,
+            state: status.quarantine.map { "quarantined (\($0.code))" } ?? drain ?? life,
+            holder: try holder.map(nodeHolder), answered: status.health.answered,
+            silentSince: status.health.silentSince)
+    }
+
+    private func nodeHolder(_ holder: DeviceHolder) throws -> NodeHolder {
+        let leaseLeft = sessions[holder.run.id]?.gpu.leaseLeft.map { $0.components }
+        let asked = holder.run.file[RunCase.Key.requested]?.payload["hours"]?.integerValue
+        let hours = asked.map { holder.since.adding(seconds: $0 * 3600) }
+        let term = try RunFacts(holder.run).map { try grant($0.grant).term }
+        return NodeHolder(
+            run: holder.run.id, since: holder.since,
+            leaseUntil: leaseLeft.map {
+                Timestamp(
+                    milliseconds: clock.now().milliseconds + $0.seconds * 1000 + $0.attoseconds / 1_000_000_000_000_000)
+            },
+            endsBy: [hours, term].compactMap { $0 }.min(), secondsLeft: secondsLeft(of: holder.run))
     }
 
     /// Puts a node back into the pool: out of quarantine after an attestation and a scrub, or out of a drain.
@@ -155,6 +202,20 @@ extension Gateway {
     /// The fabric as the records describe it.
     func fabric() throws -> Fabric {
         if let fabricCache { return fabricCache }
+        let nodes = fabricNodes()
+        guard !nodes.isEmpty else {
+            throw GatewayError(.notFound, "there is no device node yet; add one with `sekisho fabric add`")
+        }
+        do {
+            let fabric = try Fabric(
+                nodes: nodes, identity: GatewayIdentity.load(folder: gatewayIdentityFolder, sealing: fabricKeys),
+                quarantineFile: home.folder.appendingPathComponent("quarantine.json").path, clock: clock)
+            fabricCache = fabric
+            return fabric
+        } catch let error as FabricError { throw GatewayError(fabric: error) }
+    }
+
+    private func fabricNodes() -> [FabricNode] {
         var nodes: [NodeID: FabricNode] = [:]
         for record in ledger.records(of: .nodeAdded) {
             guard let id = record.core["device"]?.stringValue.flatMap({ try? NodeID($0) }),
@@ -165,28 +226,20 @@ extension Gateway {
             else { continue }
             let allowed = measured.compactMapValues { $0.stringValue.flatMap(Digest.init(hex:)).map { Set([$0]) } }
             nodes[id] = FabricNode(
-                enrolment: enrolment, host: host, port: port, pool: pool,
+                enrolment: enrolment,
+                address: NodeAddress(
+                    host: host, port: port, isMultipath: record.detail["multipath"]?.boolValue ?? false), pool: pool,
                 // Each data set's policy asks for its own least level at the run decision.
                 policy: AttestationPolicy(leastLevel: .software, allowed: allowed))
         }
-        guard !nodes.isEmpty else {
-            throw GatewayError(.notFound, "there is no device node yet; add one with `sekisho fabric add`")
-        }
-        do {
-            let fabric = try Fabric(
-                nodes: nodes.values.sorted { $0.id < $1.id },
-                identity: GatewayIdentity.load(folder: gatewayIdentityFolder, sealing: fabricKeys),
-                quarantineFile: home.folder.appendingPathComponent("quarantine.json").path, clock: clock)
-            fabricCache = fabric
-            return fabric
-        } catch let error as FabricError { throw GatewayError(fabric: error) }
+        return nodes.values.sorted { $0.id < $1.id }
     }
 
-    static func parse(address: String) throws -> (host: String, port: UInt16) {
-        guard let colon = address.lastIndex(of: ":"), colon != address.startIndex,
-            let port = UInt16(address[address.index(after: colon)...]), port > 0
-        else { throw GatewayError(.usage, "an address is HOST:PORT") }
-        return (String(address[..<colon]), port)
+    static func parse(address: String) throws -> NodeAddress {
+        guard let place = NodeAddress(address), place.port > 0 else {
+            throw GatewayError(.usage, "an address is HOST:PORT or mptcp://HOST:PORT")
+        }
+        return place
     }
 }
 

@@ -97,10 +97,10 @@ extension Gateway {
             }, in: .run(run.id), key: Key.opened)
     }
 
-    /// Consent that changed since the image was built reaches a run that no device has got yet: somebody may have
-    /// withdrawn who is in it.
-    func requireSameCohort(_ run: RunCase) async throws {
-        guard let opened = run.file[RunCase.Key.opened], run.file[RunCase.Key.leasing] == nil,
+    /// Consent that changed since the image was built reaches a run before a device gets it, its first one or one in the
+    /// place of another that was lost: somebody may have withdrawn who is in it.
+    func requireSameCohort(_ run: RunCase, stage: RunStage = .attach) async throws {
+        guard let opened = run.file[RunCase.Key.opened], run.file[RunCase.Key.leasing(run.losses)] == nil,
             let changed = ledger.records(of: .consentChanged).last(where: {
                 $0.core["dataset"]?.stringValue == run.dataset.text
             }), changed.index > opened.index, let facts = RunFacts(run)
@@ -110,11 +110,11 @@ extension Gateway {
         do {
             cohort = try await vault.cohort(run.dataset, run.version, permits: consents)
         } catch let error as VaultError {
-            throw StageFailure.failed(.attach, error.code.rawValue, error.publicDescription)
+            throw StageFailure.failed(stage, error.code.rawValue, error.publicDescription)
         }
         guard cohort.hash.hex == opened.detail["cohort"]?.stringValue else {
             throw StageFailure.refused(
-                .attach, ["consent.changed"],
+                stage, ["consent.changed"],
                 "consent has changed since the run's image was built; ask for the run again")
         }
     }

@@ -123,8 +123,8 @@ extension Gateway {
         }
         return RunDetails(
             persons: number(Key.opened, "persons"), withheld: number(Key.opened, "withheld"),
-            device: run.file[Key.leased]?.core["device"]?.stringValue,
-            fence: run.file[Key.leased]?.core["fence"]?.integerValue.map(Int.init),
+            device: run.leased?.core["device"]?.stringValue,
+            fence: run.leased?.core["fence"]?.integerValue.map(Int.init),
             bytesToDevice: number(Key.trained, "bytes_to_device"),
             bytesFromDevice: number(Key.trained, "bytes_from_device"),
             cut: run.file[Key.planned]?.detail["cut"]?.stringValue, tiers: run.memoryTiers,

@@ -93,7 +93,7 @@ extension Gateway {
             }
             report = try await predictor.predict(on: device) { counts.add($1) }
         } catch let error as FabricError {
-            throw StageFailure.failed(.train, "device-\(error.code.rawValue)", error.publicDescription)
+            throw failure(error, of: session, at: .train)
         } catch let error as TrainingError {
             throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
         } catch let error as VaultError {

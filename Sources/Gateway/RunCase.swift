@@ -13,7 +13,6 @@ package struct RunCase: Sendable {
         static let opening = "opening"
         static let opened = "opened"
         static let leasing = "leasing"
-        static let keyReleased = "key-released"
         static let leased = "leased"
         static let planned = "planned"
         static let loading = "loading"
@@ -26,6 +25,13 @@ package struct RunCase: Sendable {
         static let closed = "closed"
         static let cancelled = "cancelled"
         static let stopped = "stopped"
+        // A run that loses a device has these once more for each that takes its place: `lost.1`, `leasing.1`, …
+        static func lost(_ number: Int) -> String { "lost.\(number)" }
+        static func redecided(_ losses: Int) -> String { "redecided.\(losses)" }
+        static func leasing(_ losses: Int) -> String { losses == 0 ? leasing : "leasing.\(losses)" }
+        static func keyReleased(_ losses: Int) -> String { losses == 0 ? "key-released" : "key-released.\(losses)" }
+        static func leased(_ losses: Int) -> String { losses == 0 ? leased : "leased.\(losses)" }
+        static func resumed(_ losses: Int) -> String { "resumed.\(losses)" }
         static func epoch(_ number: Int) -> String { "epoch.\(number)" }
         static func reviewed(_ person: PersonID) -> String { "reviewed.\(person)" }
         static func shown(_ figure: String) -> String { "shown.\(figure)" }

@@ -23,6 +23,7 @@ package struct RunDriver: Sendable {
         await withTaskGroup { group in
             group.addTask { await gateway.keepTrail() }
             group.addTask { await gateway.keepTelling() }
+            group.addTask { await gateway.keepNodes() }
             for _ in 0..<runsAtOnce {
                 group.addTask {
                     while let id = await gateway.due.next() {

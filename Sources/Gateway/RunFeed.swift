@@ -8,6 +8,8 @@ package enum RunEvent: Sendable, Equatable {
     case epoch(EpochProgress)
     /// What the run needs (a device, a disk, a node) is away or busy; it is tried again.
     case held(GatewayError)
+    /// Its device is gone: the run goes on from its last checkpoint on another one.
+    case deviceLost(NodeID)
     /// Somebody has to decide first.
     case waiting(for: String)
     case closed(RunEnd)

@@ -47,8 +47,9 @@ struct RunReport {
         add(
             "image",
             figure(Key.opened, "nodes").map { "\($0) nodes, \(figure(Key.opened, "edges") ?? 0) directed edges" })
-        add("device", run.file[Key.leased]?.core["device"]?.stringValue)
-        add("fence", run.file[Key.leased]?.core["fence"]?.integerValue.map(String.init))
+        add("device", run.leased?.core["device"]?.stringValue)
+        add("fence", run.leased?.core["fence"]?.integerValue.map(String.init))
+        add("devices lost", run.losses == 0 ? nil : run.devicesLost.map(\.text).joined(separator: ", "))
         add("plan", run.file[Key.planned]?.detail["cut"]?.stringValue)
         add("epochs", figure(Key.trained, "epochs").map(String.init))
         if figuresAllowed {

@@ -130,7 +130,8 @@ struct FabricCommand: AsyncParsableCommand {
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
         @Argument(help: "The node's name, as in its certificate.") var node: NodeID
-        @Option(help: "HOST:PORT where sekisho-node listens.") var address: String
+        @Option(help: "HOST:PORT where sekisho-node listens, or mptcp://HOST:PORT over several paths.") var address:
+            String
         @Option(help: "The pool it belongs to.") var pool: String
         @Option(help: "The file with what `sekisho-node --measure` printed on the node's host.") var measurements:
             String
@@ -158,7 +159,13 @@ struct FabricCommand: AsyncParsableCommand {
             try await options.withDesk(as: actor) { desk in
                 let nodes = try await desk.items(.apiNodes)
                 let columns = ["node", "pool", "address", "state"]
-                return Answer(.array(nodes), table([columns] + nodes.map { node in columns.map { node.text($0) } }))
+                let rows = nodes.map { node in
+                    columns.map { node.text($0) } + [
+                        node["holder"]?["run"]?.stringValue ?? "", node["holder"]?["ends_by"]?.stringValue ?? "",
+                        health(of: node),
+                    ]
+                }
+                return Answer(.array(nodes), table([columns + ["held by", "until", "answered"]] + rows))
             }
         }
     }
@@ -203,7 +210,10 @@ struct FabricCommand: AsyncParsableCommand {
                 if let holder = report["holder"], let run = holder["run"]?.stringValue {
                     let left = holder["seconds_left"]?.integerValue.map { ", about \($0) s to go" } ?? ""
                     lines.append("held by \(run) since \(holder.text("since"))\(left)")
+                    lines += holder["ends_by"]?.stringValue.map { ["to be given back by \($0)"] } ?? []
+                    lines += holder["lease_until"]?.stringValue.map { ["lease renewed until \($0)"] } ?? []
                 }
+                lines.append("answered  \(health(of: report))")
                 if let quarantine = report["quarantine"], let code = quarantine["code"]?.stringValue {
                     lines.append("in quarantine since \(quarantine.text("since")): \(code)")
                 }
@@ -305,4 +315,10 @@ struct FabricCommand: AsyncParsableCommand {
 /// A member as a table shows it: text or a number; nothing where it is not known.
 private func cell(_ json: JSON, _ name: String) -> String {
     json[name]?.integerValue.map { String($0) } ?? json.text(name)
+}
+
+/// When a node answered last, or since when it does not.
+private func health(of node: JSON) -> String {
+    if let silent = node["silent_since"]?.stringValue { return "not since \(silent)" }
+    return node["answered"]?.stringValue ?? "not asked yet"
 }

@@ -140,7 +140,7 @@ final class HTTPDesk: Desk {
                     case .closed: return
                     // The last word may be older than what the caller just did: the run itself says who has it.
                     case .waiting: break events
-                    case .stage, .epoch, .held: break
+                    case .stage, .epoch, .held, .deviceLost: break
                     }
                 }
             }

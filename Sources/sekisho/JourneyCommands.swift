@@ -437,6 +437,10 @@ private func follow(_ run: RunID, _ desk: any Desk) async throws -> Answer {
         case .held(let error):
             ProgressLine.finish()
             complain("held: \(error)", prefix: "")
+        case .deviceLost(let node):
+            ProgressLine.finish()
+            complain(
+                "device \(node) was lost; the run goes on from its last checkpoint on another one", prefix: "")
         case .waiting, .closed: ProgressLine.finish()
         }
     }
@@ -447,17 +451,20 @@ private func follow(_ run: RunID, _ desk: any Desk) async throws -> Answer {
 extension Answer {
     static func run(_ run: JSON) -> Answer {
         let id = run.text("run")
+        let lost = run.texts("devices_lost")
+        let moves = lost.isEmpty ? [] : ["  lost on the way, and gone on without: \(lost.joined(separator: ", "))"]
         if let end = run["end"]?.stringValue.flatMap(RunEnd.init) {
             let reasons = run.texts("reasons")
             let words = reasons.isEmpty ? "" : " (\(reasons.joined(separator: ", ")))"
             return Answer(
-                run, ["Run \(id) is closed: \(end.rawValue)\(words)."] + run.texts("explanations").map { "  \($0)" },
+                run,
+                ["Run \(id) is closed: \(end.rawValue)\(words)."] + run.texts("explanations").map { "  \($0)" } + moves,
                 failure: end.failure)
         }
         guard let who = run["waiting_for"]?.stringValue else {
-            return Answer(run, ["Run \(id): next is \(run.text("stage"))."])
+            return Answer(run, ["Run \(id): next is \(run.text("stage"))."] + moves)
         }
-        return Answer(run, ["Run \(id) waits for \(who)."])
+        return Answer(run, ["Run \(id) waits for \(who)."] + moves)
     }
 }
 

@@ -229,7 +229,8 @@ import Vocabulary
             let enrolment = try bench.enrol()
             let daemon = try NodeDaemon(bench)
             let silent = try ControlConnection.connect(
-                host: "127.0.0.1", port: daemon.port, tls: try bench.gatewayIdentity(), milliseconds: 10_000)
+                NodeAddress(host: "127.0.0.1", port: daemon.port), tls: try bench.gatewayIdentity(),
+                milliseconds: 10_000)
             defer { silent.close() }
             let flood = ControlFrame(request: 1, fence: Fence(0), message: .hello)
             startThread { while (try? silent.send(flood)) != nil {} }
@@ -280,7 +281,7 @@ import Vocabulary
                 guard let socket = try? listener.accept(),
                     let near = try? ControlConnection(socket, tls: stolen.tls, milliseconds: 10_000),
                     let far = try? ControlConnection.connect(
-                        host: "127.0.0.1", port: port, tls: gateway, milliseconds: 10_000)
+                        NodeAddress(host: "127.0.0.1", port: port), tls: gateway, milliseconds: 10_000)
                 else { return }
                 while let frame = try? near.receive(milliseconds: 10_000), (try? far.send(frame)) != nil,
                     let answer = try? far.receive(milliseconds: 10_000), (try? near.send(answer)) != nil

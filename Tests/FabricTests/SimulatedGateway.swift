@@ -17,6 +17,8 @@ final class SimulatedGateway: HolderHost {
         var open: (node: Int, fence: UInt64)?
         /// Nodes out of the pool and the fence whose scrub they must show.
         var quarantined: [Int: UInt64] = [:]
+        /// The node whose lease was lost last: nothing is leased elsewhere before it is over there.
+        var lost: Int?
         var isStopped = false
     }
 
@@ -43,6 +45,9 @@ final class SimulatedGateway: HolderHost {
     private var wakesAt: UInt64?
     private var seed: [UInt8] = []
     private var scrubNonce: [UInt8] = []
+
+    /// When the lost lease was given up, or this process began, which may be the later one.
+    private var lostAt: UInt64 = 0
 
     private(set) var leases = 0
     private(set) var failures: [LeaseFailure] = []
@@ -82,6 +87,7 @@ final class SimulatedGateway: HolderHost {
     func start() {
         guard !isRunning else { return }
         isRunning = true
+        lostAt = world.time.now
         // As after every crash: the device of the lease that was is taken again, under a higher fence.
         if let open = disk.open { node = open.node }
         begin()
@@ -115,6 +121,11 @@ final class SimulatedGateway: HolderHost {
         let candidates = world.nodes.indices.filter { disk.quarantined[$0] == nil }
         if disk.open == nil || disk.quarantined[node] != nil {
             guard let next = candidates.randomElement(using: &world.network.random) else { return reinstate() }
+            // As `Fabric.leaseOver` has it: by then the lost node is done with the run, by its own clock.
+            let over = lostAt + world.timing.ttl + 2 * (world.timing.ttl / 3)
+            if let lost = disk.lost, lost != next, world.time.now < over {
+                return later(over - world.time.now) { [self] in begin() }
+            }
             node = next
         }
         converse(with: node) { [self] control, welcome in
@@ -334,6 +345,8 @@ final class SimulatedGateway: HolderHost {
         if case .refused(let refusal) = failure, refusal.code == .staleFence { return stop() }
         disk.quarantined[open.node] = open.fence
         disk.open = nil
+        disk.lost = open.node
+        lostAt = world.time.now
         again()
     }
 

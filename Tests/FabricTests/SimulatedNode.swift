@@ -228,6 +228,7 @@ final class SimulatedNode: KeeperHost {
     var verifyingKey: VerifyingKey { key.verifyingKey }
     var isUp: Bool { keeper != nil }
     var isClean: Bool { dirtyBy == nil }
+    var hasLease: Bool { lease != nil }
 
     init(_ name: String, _ world: SimulatedWorld) {
         id = try! NodeID(name)

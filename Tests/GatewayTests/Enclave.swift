@@ -173,6 +173,9 @@ final class Enclave: Sendable {
             node.id, address: "127.0.0.1:\(node.port)", pool: "campus", measurements: measurements, by: operatorPerson)
     }
 
+    /// The measurements that the latest node signs.
+    func latestMeasurements() throws -> String { try String(contentsOf: measurementsFile, encoding: .utf8) }
+
     /// The measurements that the latest node signs, with one of them changed.
     func otherMeasurements() throws -> String {
         let text = try String(contentsOf: measurementsFile, encoding: .utf8)

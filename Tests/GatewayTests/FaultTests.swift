@@ -7,16 +7,6 @@ import Vocabulary
 
 /// Things that break, at every stage, and what they leave behind.
 @Suite struct FaultTests {
-    /// A run whose device is gone: it is closed as failed, and the node stays out of the pool.
-    private func expectLost(
-        _ enclave: Enclave, _ run: RunID, _ expected: [String], sourceLocation: SourceLocation = #_sourceLocation
-    ) async throws {
-        #expect(try await enclave.finish(run) == .closed(.failed), sourceLocation: sourceLocation)
-        #expect(try await enclave.sequence(.run(run)) == expected + ["run.closed done"], sourceLocation: sourceLocation)
-        let states = try await enclave.nodeStates()
-        #expect(states.allSatisfy { $0.hasPrefix("quarantined") }, "\(states)", sourceLocation: sourceLocation)
-    }
-
     @Test("open: a chunk that changed on the disk fails the run, and nothing is attached")
     func changedChunk() async throws {
         try await withEnclave { enclave in
@@ -58,55 +48,6 @@ import Vocabulary
                 try await enclave.sequence(.run(run)) == RefusalTests.opened + [
                     "device.leased failed [no-device]", "run.closed done",
                 ])
-        }
-    }
-
-    @Test("attach: a node that dies between its evidence and its lease fails the run")
-    func nodeDiesBeforeLease() async throws {
-        try await withEnclave(hasNode: false) { enclave in
-            let node = try await enclave.startNode()
-            let run = try await enclave.request(try await enclave.grant())
-            try await enclave.advance(run, to: .attach)
-            node.kill()
-            try await expectLost(
-                enclave, run,
-                RefusalTests.opened + [
-                    "device.leased intent", "key.released done", "device.leased failed [device-lost]",
-                    "device.scrubbed intent",
-                    "device.scrubbed failed [scrub-unproven, no-device]",
-                ])
-        }
-    }
-
-    @Test("train: a node that is killed in the middle fails the run and is quarantined; the next one trains on")
-    func nodeDiesTraining() async throws {
-        try await withEnclave(hasNode: false) { enclave in
-            let node = try await enclave.startNode()
-            let grant = try await enclave.grant()
-            let run = try await enclave.request(grant, specification: Clinic.specification(epochs: 500))
-            let events = try await enclave.gateway.follow(run, by: enclave.researcher)
-            Task {
-                for await case .epoch(let progress) in events where progress.epoch >= 2 { return node.kill() }
-            }
-            #expect(try await enclave.finish(run) == .closed(.failed))
-            let sequence = try await enclave.sequence(.run(run)).filter { $0 != "training.epoch done" }
-            #expect(
-                sequence == RefusalTests.leased + [
-                    "run.planned done", "program.loaded intent", "run.trained failed [device-lost]",
-                    "device.scrubbed intent", "device.scrubbed failed [scrub-unproven, device-lost]", "run.closed done",
-                ])
-            #expect(try await enclave.nodeStates() == ["quarantined (lost)"])
-            // The home goes on with another node; the quarantine outlives the gateway.
-            try await enclave.reopen()
-            try await enclave.startNode("campus-2")
-            let next = try await enclave.request(grant, id: "run-2")
-            #expect(try await enclave.finish(next) == .closed(.released))
-            #expect(try await enclave.nodeStates() == ["quarantined (lost)", "free"])
-            // Its next start scrubs, and that certificate brings it back.
-            try await enclave.startNode()
-            try await enclave.gateway.releaseFromQuarantine(node.id, by: enclave.operatorPerson)
-            #expect(try await enclave.nodeStates() == ["free", "free"])
-            #expect(try await enclave.own(.nodeReinstated).count == 2)
         }
     }
 

@@ -38,7 +38,13 @@ import Vocabulary
             }
             #expect(held?.publicDescription.contains("held by run-1") == true)
             let report = try await enclave.gateway.node(node, by: enclave.operatorPerson)
-            #expect(report.holder?.run == run && report.links.count == 1)
+            let holder = try #require(report.summary.holder)
+            #expect(holder.run == run && report.links.count == 1)
+            // Renewed for less than its whole time ahead; given back by the end of the grant at the latest.
+            let leaseUntil = try #require(holder.leaseUntil)
+            #expect(leaseUntil <= enclave.clock.now().adding(seconds: 3))
+            #expect(try #require(holder.endsBy) > leaseUntil)
+            #expect(report.summary.answered != nil && report.summary.silentSince == nil)
             #expect(try await enclave.finish(run) == .closed(.released))
 
             for reason in ["", "Disk", "a b", "-x", String(repeating: "a", count: 65)] {

@@ -8,7 +8,7 @@ import Vocabulary
 final class TestNode: Sendable {
     let id: NodeID
     let port: UInt16
-    private let process: pid_t
+    let process: pid_t
     private let isRunning = Mutex(true)
 
     /// Starts the daemon and waits until it says its port.
@@ -43,6 +43,14 @@ final class TestNode: Sendable {
             "--identity", identity.path, "--state", state.path, "--device-memory", "16MiB", "--threads", "1",
             "--listen", "127.0.0.1:0",
         ]
+    }
+
+    /// Collects the node as soon as somebody else kills it: what waits for other children must not find it dead.
+    func collectWhenDead() {
+        Thread.detachNewThread { [process, self] in
+            _ = Child.end(of: process)
+            isRunning.withLock { $0 = false }
+        }
     }
 
     /// Takes the node away without a warning.

@@ -225,13 +225,13 @@ struct FHIRAuditEvent {
                 subtype = dcm("110137", "User Security Attributes Changed")
             case "policy.proposed", "policy.signed", "policy.activated", "configuration.stated", "clock.checked",
                 "pki.initialised", "node.enrolled", "node.added", "node.quarantined", "node.reinstated",
-                "window.refused":
+                "window.refused", "device.lost":
                 (type, action) = (dcm("110113", "Security Alert"), event == "window.refused" ? "E" : "U")
                 subtype = dcm("110128", "Network Configuration")
                 if event.hasPrefix("policy.") || event.hasPrefix("c") {
                     subtype = dcm("110129", "Security Configuration")
                 }
-                if event == "window.refused" || event == "node.quarantined" {
+                if ["window.refused", "node.quarantined", "device.lost"].contains(event) {
                     subtype = dcm("110126", "Node Authentication")
                 }
             case "access.decided", "run.decided", "release.decided", "grant.issued", "key.released":

@@ -70,6 +70,7 @@ struct ReportWords {
         "access.decided": ("Access decided", "利用可否の決定"), "grant.issued": ("Grant issued", "利用許可の発行"),
         "run.requested": ("Run requested", "実行の申請"), "run.decided": ("Run decided", "実行可否の決定"),
         "run.opened": ("Run opened", "実行の準備"), "device.leased": ("Device leased", "装置の占有"),
+        "device.lost": ("Device lost", "装置の喪失"),
         "key.released": ("Run key released", "実行鍵の交付"), "run.planned": ("Run planned", "学習計画"),
         "program.loaded": ("Program loaded", "プログラムの読込み"), "training.epoch": ("Training epoch", "学習エポック"),
         "training.resumed": ("Training resumed", "学習の再開"),

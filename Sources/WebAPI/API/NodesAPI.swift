@@ -62,13 +62,6 @@ extension API {
 extension NodeReport {
     fileprivate var json: JSON {
         var members = summary.json.objectValue ?? [:]
-        members["holder"] =
-            holder.map { holder in
-                [
-                    "run": .string(holder.run.text), "since": .string(holder.since.description),
-                    "seconds_left": holder.secondsLeft.map(JSON.count) ?? .null,
-                ]
-            } ?? .null
         members["quarantine"] =
             quarantine.map { quarantine in
                 [

@@ -99,7 +99,8 @@ extension RunEntry {
             "changed": .time(changed), "stage": .string(stage.rawValue), "end": .optional(end?.rawValue),
             "waiting_for": .optional(missing?.words), "missing": missing?.json ?? .null, "reasons": .strings(reasons),
             "explanations": .strings(words), "epochs": ["done": .count(epochs.done), "of": .count(epochs.of)],
-            "model": .optional(model?.text), "revision": .string(revision.text),
+            "model": .optional(model?.text), "devices_lost": .strings(devicesLost.map(\.text)),
+            "revision": .string(revision.text),
         ]
     }
 }
@@ -162,6 +163,17 @@ extension NodeSummary {
     var json: JSON {
         [
             "node": .string(id.text), "pool": .string(pool), "address": .string(address), "state": .string(state),
+            "holder": holder?.json ?? .null, "answered": answered.map(JSON.time) ?? .null,
+            "silent_since": silentSince.map(JSON.time) ?? .null,
+        ]
+    }
+}
+
+extension NodeHolder {
+    fileprivate var json: JSON {
+        [
+            "run": .string(run.text), "since": .time(since), "lease_until": leaseUntil.map(JSON.time) ?? .null,
+            "ends_by": endsBy.map(JSON.time) ?? .null, "seconds_left": secondsLeft.map(JSON.count) ?? .null,
         ]
     }
 }
@@ -200,6 +212,7 @@ extension RunEvent {
                     progress.figures.map { ["name": .string($0.name), "thousandths": .count($0.thousandths)] }),
             ]
         case .held(let error): ["event": "held", "code": .string(error.code.rawValue), "why": .string("\(error)")]
+        case .deviceLost(let node): ["event": "device-lost", "device": .string(node.text)]
         case .waiting(let who): ["event": "waiting", "waiting_for": .string(who)]
         case .closed(let end): ["event": "closed", "end": .string(end.rawValue)]
         }
@@ -232,6 +245,9 @@ extension RunEvent {
                 let why = json["why"]?.stringValue
             else { return nil }
             self = .held(GatewayError(told: code, why))
+        case "device-lost":
+            guard let node = json["device"]?.stringValue.flatMap({ try? NodeID($0) }) else { return nil }
+            self = .deviceLost(node)
         case "waiting": self = .waiting(for: json["waiting_for"]?.stringValue ?? "")
         case "closed":
             guard let end = json["end"]?.stringValue.flatMap(RunEnd.init) else { return nil }

@@ -33,6 +33,7 @@ enum RunLive {
                     "figures": .string(words.list(progress.figures.map { figure(of: $0, words) })),
                 ])
         case .held: EventText.line("state", ["words": .string(words("run.live.held"))])
+        case .deviceLost: EventText.line("state", ["words": .string(words("run.live.device-lost"))])
         case .waiting: EventText.line("moved", ["stage": .string(reviewWaits)])
         case .closed: EventText.line("moved", ["stage": "ended"])
         }
