@@ -42,6 +42,8 @@ final class EpochBench {
         let epochs: Int
         /// Device memory in percent of what everything resident takes.
         var memoryPercent: Int?
+        /// Rows of a chunk, with everything resident.
+        var chunkRows: Int?
         /// Figures after each epoch, too, as a run has them.
         var evaluates = false
         /// Trains that many epochs from the start and tells the digest of the weights.
@@ -57,6 +59,7 @@ final class EpochBench {
                 let parts = word.split(separator: "=")
                 switch (parts.first, parts.count == 2 ? Int(parts[1]) : nil) {
                 case ("memory", let value?): memoryPercent = value
+                case ("rows", let value?): chunkRows = value
                 case ("evaluate", nil): evaluates = true
                 case ("weights", nil): wantsWeights = true
                 default: throw BenchError(reason: "unknown option \(word)")
@@ -64,7 +67,7 @@ final class EpochBench {
             }
         }
 
-        var name: String { "\(model) \(memoryPercent ?? 100)" }
+        var name: String { "\(model) \(memoryPercent ?? 100) \(chunkRows ?? 0)" }
     }
 
     func serve() async throws {
@@ -120,11 +123,13 @@ final class EpochBench {
         // The windows are memory of this process, so the link is as fast as copying.
         let device = try measuredRates(image)
         func plan(_ deviceBytes: Int) throws -> RunPlan {
-            try spec.plan(
-                image: image.shape,
-                budget: Budget(
-                    deviceBytes: deviceBytes, hostBytes: 1 << 40, device: device,
-                    link: LinkRates(bytesPerSecond: 8e9, roundTripSeconds: 1e-6)))
+            let budget = Budget(
+                deviceBytes: deviceBytes, hostBytes: 1 << 40, device: device,
+                link: LinkRates(bytesPerSecond: 8e9, roundTripSeconds: 1e-6))
+            guard let rows = question.chunkRows else { return try spec.plan(image: image.shape, budget: budget) }
+            let plan = try Planner.plan(
+                model: spec.shape(for: image.shape), image: image.shape, budget: budget, cut: Cut(chunkRows: rows))
+            return try RunPlan(spec, plan, trainingByClass: image.trainingByClass)
         }
         let whole = try plan(1 << 40)
         guard let percent = question.memoryPercent else { return (spec, image, whole, 0) }

@@ -150,10 +150,12 @@ final class CPUBackend {
     func copy(_ copy: Copy, in program: Program) {
         let source = floats(copy.source, in: program)
         let target = floats(copy.target, in: program)
-        pool.onPieces(pool.cuts(count: copy.rows, least: 1 + (1 << 16) / copy.columns)) { piece, _ in
-            for row in piece {
-                (target + row * copy.target.stride).update(
-                    from: source + row * copy.source.stride, count: copy.columns)
+        pool.onPieces(pool.cuts(count: copy.rows, least: 1 + (1 << 16) / (copy.columns * copy.pieces))) { rows, _ in
+            for row in rows {
+                let (from, to) = (source + row * copy.source.stride, target + row * copy.target.stride)
+                for piece in 0..<copy.pieces {
+                    (to + piece * copy.targetStep).update(from: from + piece * copy.sourceStep, count: copy.columns)
+                }
             }
         }
     }

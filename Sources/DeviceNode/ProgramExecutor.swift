@@ -287,9 +287,13 @@ private final class Replay {
         let active = command.active
         switch command.operation {
         case .fetch(let transfer):
-            let crossed = try windows.fetch(transfer, into: address(transfer.place), staging: staging.base)
-            note { $0.work.fetchedBytes += UInt64(crossed) }
-        case .store(let transfer): try store(transfer)
+            for number in 0..<transfer.pieces {
+                let piece = transfer.piece(number)
+                let crossed = try windows.fetch(piece, into: address(piece.place), staging: staging.base)
+                note { $0.work.fetchedBytes += UInt64(crossed) }
+            }
+        case .store(let transfer):
+            for number in 0..<transfer.pieces { try store(transfer.piece(number)) }
         case .fill(let fill): backend.fill(fill, in: program)
         case .copy(let copy): backend.copy(copy, in: program)
         case .map(let map): backend.map(map, active, arguments, in: program)

@@ -139,9 +139,10 @@ package enum Operation: Hashable, Sendable {
     case copy(Copy)
     case map(RowMap)
     case aggregate(Aggregate)
-    case attentionScale(AttentionScale)
-    case attend(Attend)
-    case attentionGradient(AttentionGradient)
+    // Far larger than the others, of which a program has thousands.
+    indirect case attentionScale(AttentionScale)
+    indirect case attend(Attend)
+    indirect case attentionGradient(AttentionGradient)
     case headDots(HeadDots)
     case product(Product)
     case tileProduct(TileProduct)
@@ -169,18 +170,35 @@ package enum Operation: Hashable, Sendable {
 }
 
 /// Moves bytes between a window and device memory. `fetch`: any byte range of the window's plaintext. `store`: whole
-/// blocks, so `windowOffset` is a multiple of `Limits.blockBytes` and the end is one too or the window's end.
+/// blocks, so `windowOffset` is a multiple of `Limits.blockBytes` and the end is one too or the window's end. Several
+/// pieces are equally long, `windowStride` bytes apart in the window, and one behind the other in memory.
 package struct Transfer: Hashable, Sendable {
     package var window: UInt16 = 0
     package var windowOffset = 0
+    /// Of one piece.
     package var byteCount = 0
     package var place = Place(buffer: 0)
+    package var pieces = 1
+    package var windowStride = 0
 
-    package init(window: UInt16, windowOffset: Int, byteCount: Int, place: Place) {
+    package static let piecesMax = 4096
+
+    package init(
+        window: UInt16, windowOffset: Int, byteCount: Int, place: Place, pieces: Int = 1, windowStride: Int = 0
+    ) {
         self.window = window
         self.windowOffset = windowOffset
         self.byteCount = byteCount
         self.place = place
+        self.pieces = pieces
+        self.windowStride = windowStride
+    }
+
+    /// One of its pieces, as a transfer of its own.
+    package func piece(_ number: Int) -> Transfer {
+        Transfer(
+            window: window, windowOffset: windowOffset + number * windowStride, byteCount: byteCount,
+            place: Place(buffer: place.buffer, offset: place.offset + number * byteCount))
     }
 }
 
@@ -197,14 +215,22 @@ package struct Fill: Hashable, Sendable {
     }
 }
 
-/// [rows, columns] elements of 4 bytes, from one matrix to another that shares none of its bytes.
+/// [rows, columns] elements of 4 bytes, from one matrix to another that shares none of its bytes. Several pieces begin
+/// `sourceStep` and `targetStep` elements apart: slices of columns become matrices of their own, or the other way round.
 package struct Copy: Hashable, Sendable {
     package var source: Matrix
     package var target: Matrix
     package var rows: Int
     package var columns: Int
+    package var pieces: Int
+    package var sourceStep: Int
+    package var targetStep: Int
 
-    package init(source: Matrix, target: Matrix, rows: Int, columns: Int) {
+    package init(
+        source: Matrix, target: Matrix, rows: Int, columns: Int, pieces: Int = 1, sourceStep: Int = 0,
+        targetStep: Int = 0
+    ) {
+        (self.pieces, self.sourceStep, self.targetStep) = (pieces, sourceStep, targetStep)
         self.source = source
         self.target = target
         self.rows = rows

@@ -108,8 +108,11 @@ extension Program {
             try list.count(fill.count)
             try list.write(fill.place, bytes: fill.count * 4)
         case .copy(let copy):
-            try list.read(copy.source, copy.rows, copy.columns)
-            try list.write(copy.target, copy.rows, copy.columns)
+            guard copy.pieces > 0, copy.pieces <= Limits.featuresMax else {
+                throw ProgramError(.invalid, "a copy of \(copy.pieces) pieces")
+            }
+            try list.touch(copy.source, copy.rows, copy.columns, copy.pieces, step: copy.sourceStep, writes: false)
+            try list.touch(copy.target, copy.rows, copy.columns, copy.pieces, step: copy.targetStep, writes: true)
         case .map(let map):
             if map.source != map.target { try list.read(map.source, map.rows, map.columns) }
             try list.write(map.target, map.rows, map.columns)
@@ -256,6 +259,23 @@ private struct AccessList {
 
     mutating func write(_ matrix: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
         try touch(matrix, rows, columns, writes: true)
+    }
+
+    /// Everything from the first of several pieces, `step` elements apart, to the end of the last.
+    mutating func touch(
+        _ matrix: Matrix, _ rows: Int, _ columns: Int, _ pieces: Int, step: Int, writes: Bool
+    ) throws(ProgramError) {
+        guard pieces > 1 else { return try touch(matrix, rows, columns, writes: writes) }
+        let (bytes, overflow) = (pieces - 1).multipliedReportingOverflow(by: step * 4)
+        let extent = try extent(matrix, rows, columns)
+        // Side by side in the same rows, or one behind the other.
+        guard step * 4 >= extent || step >= columns && bytes / 4 + columns <= matrix.stride else {
+            throw ProgramError(.invalid, "pieces of a copy that lie on each other")
+        }
+        guard !overflow, bytes <= Int.max - extent else {
+            throw ProgramError(.outOfBounds, "a matrix larger than memory can be")
+        }
+        try touch(matrix.place, bytes: bytes + extent, alignment: 4, writes: writes)
     }
 
     private mutating func touch(_ matrix: Matrix, _ rows: Int, _ columns: Int, writes: Bool) throws(ProgramError) {
@@ -420,20 +440,27 @@ private struct AccessList {
         guard window.direction == needed || window.direction == .both else {
             throw ProgramError(.invalid, "window \(transfer.window) cannot be used in this direction")
         }
+        guard transfer.pieces > 0, transfer.pieces <= Transfer.piecesMax,
+            transfer.pieces == 1 || transfer.windowStride >= transfer.byteCount
+        else { throw ProgramError(.invalid, "a transfer of pieces that are none, too many or on each other") }
+        // From the first piece's start to the last one's end: at most 2^12 · 2^47 bytes.
+        let span = (transfer.pieces - 1) * transfer.windowStride + transfer.byteCount
         guard transfer.windowOffset >= 0, transfer.byteCount > 0, transfer.windowOffset <= window.byteCount,
-            transfer.byteCount <= window.byteCount - transfer.windowOffset
+            span <= window.byteCount - transfer.windowOffset
         else {
             throw ProgramError(
-                .outOfBounds,
-                "\(transfer.byteCount) bytes at \(transfer.windowOffset) do not fit window \(transfer.window)")
+                .outOfBounds, "\(span) bytes at \(transfer.windowOffset) do not fit window \(transfer.window)")
         }
-        let end = transfer.windowOffset + transfer.byteCount
+        let end = transfer.windowOffset + span
         if stores {
             guard transfer.windowOffset.isMultiple(of: Limits.blockBytes),
+                transfer.pieces == 1
+                    || transfer.windowStride.isMultiple(of: Limits.blockBytes)
+                        && transfer.byteCount.isMultiple(of: Limits.blockBytes),
                 end == window.byteCount || end.isMultiple(of: Limits.blockBytes)
             else { throw ProgramError(.invalid, "a store that does not cover whole blocks") }
         }
-        try touch(transfer.place, bytes: transfer.byteCount, alignment: 1, writes: !stores)
+        try touch(transfer.place, bytes: transfer.pieces * transfer.byteCount, alignment: 1, writes: !stores)
         // The covering blocks, since a fetch opens whole blocks and a store replaces them.
         let lower = transfer.windowOffset / Limits.blockBytes * Limits.blockBytes
         let upper = (end + Limits.blockBytes - 1) / Limits.blockBytes * Limits.blockBytes

@@ -546,6 +546,8 @@ extension Transfer: ProgramField {
         try coder.size(&windowOffset)
         try coder.size(&byteCount)
         try place.code(&coder)
+        try coder.dimension(&pieces)
+        try coder.size(&windowStride)
     }
 }
 
@@ -565,6 +567,9 @@ extension Copy: ProgramField {
         try target.code(&coder)
         try coder.dimension(&rows)
         try coder.dimension(&columns)
+        try coder.dimension(&pieces)
+        try coder.size(&sourceStep)
+        try coder.size(&targetStep)
     }
 }
 

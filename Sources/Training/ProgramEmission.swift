@@ -181,16 +181,10 @@ private struct Emitter {
             for relation in 0..<plan.image.topologies {
                 guard let visit = plan.visit(relation) else { continue }
                 for (turn, group) in visit.groups.enumerated() {
-                    let columns = plan.columns(relation)
-                    let (location, isResident) =
+                    let neighbours =
                         visit.isSliced
-                        ? plan.sliceColumns(group, relation: relation, turn: turn, pass: visit.pass)
-                        : (
-                            plan.location(columns, chunk: group.lowerBound, pass: visit.pass),
-                            group.lowerBound < plan.residentChunks(of: columns)
-                        )
-                    let neighbours = neighbours(
-                        relation, chunks: group, location, pass: visit.pass, isResident: isResident, .first)
+                        ? neighbours(relation, chunks: group, turn, pass: visit.pass, .first)
+                        : neighbours(relation, chunk: group.lowerBound, pass: visit.pass)
                     append(
                         .reach(Reach(neighbours: neighbours, hop: UInt8(hop), marks: place(.marks))), .first,
                         Touched(reads: buffers(neighbours), writes: [Int(fixed[.marks]!)]))
@@ -413,18 +407,14 @@ private struct Emitter {
         switch step {
         case .fetch(let value): emitTransfer(value, chunk, stores: false)
         case .store(let value): emitTransfer(value, chunk, stores: true)
-        case .fetchPart(let value, let slice): emitPart(value, slice, chunk, stores: false)
-        case .storePart(let value, let slice): emitPart(value, slice, chunk, stores: true)
+        case .fetchParts(let value): emitParts(value, chunk, stores: false)
+        case .storeParts(let value): emitParts(value, chunk, stores: true)
         case .run(let op): emit(op, chunk)
         case .finishSum(let op):
             active = rows(op, hops: plan.graph.ops[op].hops, from: chunk.rows.lowerBound)
             defer { active = nil }
-            switch plan.graph.ops[op].kind {
-            case .gather(_, _, let to, let steps): emitMap(all(plan.sums(of: op)[0]), all(to), steps, chunk)
-            case .attentionGradient(let attention, let gradient):
-                emitAttentionGradient(op, attention, gradient, sums: false, chunk)
-            default: preconditionFailure("no other operation has slices")
-            }
+            guard case .gather(_, _, let to, let steps) = plan.graph.ops[op].kind else { return }
+            emitMap(all(plan.sums(of: op)[0]), all(to), steps, chunk)
         }
     }
 
@@ -445,11 +435,10 @@ private struct Emitter {
                         accumulates: accumulates, firstRow: rows.lowerBound, steps: resolve(steps, chunk))),
                 chunk.flags, touched([a], writes: [to], steps, chunk, parameters: true))
         case .gather(let from, let relation, let to, let steps): emitGather(from, relation, to, steps, chunk)
-        case .attentionScale(let attention, let scores, let highest, let inverse):
-            emitAttentionScale(attention, scores, highest, inverse, chunk)
+        case .attentionScale(let attention, let scores): emitAttentionScale(attention, scores, chunk)
         case .attend(let attention, let to): emitAttend(attention, to, chunk)
         case .attentionGradient(let attention, let gradient):
-            emitAttentionGradient(op, attention, gradient, sums: true, chunk)
+            emitAttentionGradient(op, attention, gradient, chunk)
         case .headDots(let value, let other, let heads, let to, let accumulates):
             emitHeadDots(value, other, heads, to, accumulates: accumulates, chunk)
         case .weightGradient(let a, let b, let entry):
@@ -542,40 +531,46 @@ private struct Emitter {
     }
 
     private func neighbours(_ relation: Int, _ chunk: Chunk) -> Neighbours {
-        let columns = plan.columns(relation)
-        let location = plan.location(columns, chunk: chunk.number, pass: chunk.pass)
-        return neighbours(
-            relation, chunks: chunk.number..<chunk.number + 1, location, pass: chunk.pass,
-            isResident: chunk.number < plan.residentChunks(of: columns))
+        let location = plan.location(plan.columns(relation), chunk: chunk.number, pass: chunk.pass)
+        return neighbours(relation, chunks: chunk.number..<chunk.number + 1, location, pass: chunk.pass)
     }
 
-    /// Neighbours that stay are those of the topology from its start, fetched ones those of the chunks.
+    /// `location` is where those of the first of the chunks' tiles lie.
     private func neighbours(
-        _ relation: Int, chunks: Range<Int>, _ location: TrainingPlan.Location, pass: Int, isResident: Bool
+        _ relation: Int, chunks: Range<Int>, _ location: TrainingPlan.Location, pass: Int
     ) -> Neighbours {
         let edges = plan.edges(ofChunks: chunks, relation: relation)
-        let first = plan.edges(ofChunks: 0..<1, relation: relation).lowerBound
         let rows =
             plan.rows(ofChunk: chunks.lowerBound).lowerBound..<plan.rows(ofChunk: chunks.upperBound - 1).upperBound
         return Neighbours(
-            rowPointers: node(.rowPointers, relation, row: rows.lowerBound, pass),
-            columns: place(location, offset: isResident ? (edges.lowerBound - first) * 4 : 0),
+            rowPointers: node(.rowPointers, relation, row: rows.lowerBound, pass), columns: place(location),
             edgeBase: edges.lowerBound, edges: edges.count, firstRow: rows.lowerBound, rows: rows.count,
             nodes: plan.image.nodes)
     }
 
-    /// The same, after fetching what does not stay.
+    /// The neighbours of a group of chunks in a pass over slices, after fetching what does not stay.
     private mutating func neighbours(
-        _ relation: Int, chunks: Range<Int>, _ location: TrainingPlan.Location, pass: Int, isResident: Bool,
-        _ flags: DoorbellFlags
+        _ relation: Int, chunks: Range<Int>, _ turn: Int, pass: Int, _ flags: DoorbellFlags
     ) -> Neighbours {
+        let (location, isResident) = plan.sliceColumns(chunks, relation: relation, turn: turn, pass: pass)
         if !isResident {
-            let edges = plan.edges(ofChunks: chunks, relation: relation)
-            fetch(.columns, edges.lowerBound * 4..<edges.upperBound * 4, to: place(location), flags)
+            fetch(.columns, plan.sectionBytes(plan.columns(relation), chunks: chunks), to: place(location), flags)
         }
-        for fetch in plan.nodeFetches(pass: pass, chunk: chunks.lowerBound)
+        emitPointers(relation, chunk: chunks.lowerBound, pass, flags)
+        return neighbours(relation, chunks: chunks, location, pass: pass)
+    }
+
+    /// The neighbours of one chunk outside of any pass over rows, likewise.
+    private mutating func neighbours(_ relation: Int, chunk: Int, pass: Int) -> Neighbours {
+        let chunk = Chunk(pass: pass, number: chunk, rows: plan.rows(ofChunk: chunk), flags: .first)
+        emitTransfer(plan.columns(relation), chunk, stores: false)
+        emitPointers(relation, chunk: chunk.number, pass, .first)
+        return neighbours(relation, chunk)
+    }
+
+    private mutating func emitPointers(_ relation: Int, chunk: Int, _ pass: Int, _ flags: DoorbellFlags) {
+        for fetch in plan.nodeFetches(pass: pass, chunk: chunk)
         where fetch.section == NodeSection(role: .rowPointers, relation: relation) { emitNodes(fetch, flags) }
-        return neighbours(relation, chunks: chunks, location, pass: pass, isResident: isResident)
     }
 
     private func buffers(_ neighbours: Neighbours) -> [Int] {
@@ -597,23 +592,17 @@ private struct Emitter {
         AttentionTargets(scores: ends, highest: ends.from(column: heads), inverse: ends.from(column: 2 * heads))
     }
 
-    private mutating func emitAttentionScale(
-        _ graph: OpGraph.Attention, _ scores: ValueIndex, _ highest: ValueIndex, _ inverse: ValueIndex, _ chunk: Chunk
-    ) {
+    private mutating func emitAttentionScale(_ graph: OpGraph.Attention, _ scores: ValueIndex, _ chunk: Chunk) {
         let neighbours = neighbours(0, chunk)
         let sourceScores = whole(graph.sourceScores, chunk)
+        var targets = self.targets(matrix(graph.targets, chunk), heads: graph.heads)
+        targets.scores = matrix(scores, chunk)
         append(
             .attentionScale(
                 AttentionScale(
-                    attention: attention(graph), neighbours: neighbours,
-                    targets: AttentionTargets(
-                        scores: matrix(scores, chunk), highest: matrix(highest, chunk),
-                        inverse: matrix(inverse, chunk)),
-                    sourceScores: sourceScores)),
+                    attention: attention(graph), neighbours: neighbours, targets: targets, sourceScores: sourceScores)),
             chunk.flags,
-            touched(
-                [scores], writes: [highest, inverse], [], chunk,
-                also: buffers(neighbours) + [Int(sourceScores.place.buffer)]))
+            touched([scores], writes: [graph.targets], [], chunk, also: buffers(neighbours) + buffers([sourceScores])))
     }
 
     private mutating func emitAttend(_ graph: OpGraph.Attention, _ to: ValueIndex, _ chunk: Chunk) {
@@ -630,15 +619,14 @@ private struct Emitter {
             touched([], writes: [to], [], chunk, also: buffers(neighbours) + buffers([ends, sourceScores, source])))
     }
 
-    /// The scores' part of a gradient and, where slices do not make them, the sums.
     private mutating func emitAttentionGradient(
-        _ op: OpIndex, _ graph: OpGraph.Attention, _ gradient: OpGraph.AttentionGradient, sums: Bool, _ chunk: Chunk
+        _ op: OpIndex, _ graph: OpGraph.Attention, _ gradient: OpGraph.AttentionGradient, _ chunk: Chunk
     ) {
         let neighbours = neighbours(0, chunk)
         let ofSources = gradient.isOfSources
         let ends = ofSources ? whole(graph.targets, chunk) : matrix(graph.targets, chunk)
         let sourceScores = ofSources ? matrix(graph.sourceScores, chunk) : whole(graph.sourceScores, chunk)
-        let other = sums ? whole(gradient.other, chunk) : nil
+        let other = whole(gradient.other, chunk)
         append(
             .attentionGradient(
                 AttentionGradient(
@@ -647,20 +635,25 @@ private struct Emitter {
                     sourceScores: sourceScores,
                     scores: AttentionGradient.Scores(
                         dots: ends.from(column: 3 * graph.heads), gradient: matrix(gradient.scoreGradient, chunk)),
-                    sums: other.map {
-                        AttentionGradient.Sums(
-                            other: $0, leaked: matrix(gradient.leaked, chunk),
-                            weighed: gradient.sourceGradient.map { matrix($0, chunk) })
-                    }, accumulates: false, others: rows(op, hops: plan.graph.ops[op].otherHops, from: 0))),
+                    sums: AttentionGradient.Sums(
+                        other: other, leaked: matrix(gradient.leaked, chunk),
+                        weighed: gradient.sourceGradient.map { matrix($0, chunk) }), accumulates: false,
+                    others: rows(op, hops: plan.graph.ops[op].otherHops, from: 0))),
             chunk.flags,
             touched(
                 [],
-                writes: [gradient.scoreGradient]
-                    + (sums ? [gradient.leaked] + (gradient.sourceGradient.map { [$0] } ?? []) : []), [], chunk,
-                also: buffers(neighbours) + buffers([ends, sourceScores] + (other.map { [$0] } ?? []))))
+                writes: [gradient.scoreGradient, gradient.leaked] + (gradient.sourceGradient.map { [$0] } ?? []), [],
+                chunk, also: buffers(neighbours) + buffers([ends, sourceScores, other])))
     }
 
-    /// An attention's sums over one slice of its source, for the rows of `neighbours`: whole heads, or a part of one.
+    /// The numbers of one end of an attention that all of its rows, or those from a row on, have from a head on.
+    private func end(_ value: ValueIndex, head: Int, from row: Int, pass: Int) -> Matrix {
+        let width = plan.value(value).width
+        return Matrix(place(plan.whole(value, pass: pass), offset: (row * width + head) * 4), stride: width)
+    }
+
+    /// The sums over one slice of a source for the rows of `neighbours`, and what else is read. An attention's slice is
+    /// of whole heads, or a part of one.
     private func slice(
         of op: OpIndex, _ columns: Range<Int>, source: Matrix, into sums: [Matrix], _ neighbours: Neighbours, pass: Int
     ) -> (FabricProtocol.Operation, reads: [Matrix]) {
@@ -672,17 +665,11 @@ private struct Emitter {
             attention.dropout?.firstColumn = first
             return (attention, first)
         }
-        /// The numbers of one end, from one of its rows on.
-        func end(_ value: ValueIndex, _ head: Int, isRows: Bool) -> Matrix {
-            let width = plan.value(value).width
-            let first = isRows ? neighbours.firstRow * width : 0
-            return Matrix(place(plan.whole(value, pass: pass), offset: (first + head) * 4), stride: width)
-        }
         switch plan.graph.ops[op].kind {
         case .attend(let graph, _):
             let (attention, head) = slice(graph)
-            let ends = end(graph.targets, head, isRows: true)
-            let scores = end(graph.sourceScores, head, isRows: false)
+            let ends = end(graph.targets, head: head, from: neighbours.firstRow, pass: pass)
+            let scores = end(graph.sourceScores, head: head, from: 0, pass: pass)
             return (
                 .attend(
                     Attend(
@@ -693,19 +680,9 @@ private struct Emitter {
             )
         case .attentionGradient(let graph, let gradient):
             let (attention, head) = slice(graph)
-            let ends = end(graph.targets, head, isRows: !gradient.isOfSources)
-            let scores = end(graph.sourceScores, head, isRows: gradient.isOfSources)
-            return (
-                .attentionGradient(
-                    AttentionGradient(
-                        attention: attention, rowsAre: gradient.isOfSources ? .sources : .targets,
-                        neighbours: neighbours, otherFirstRow: 0, otherRows: plan.image.nodes,
-                        targets: targets(ends, heads: graph.heads), sourceScores: scores, scores: nil,
-                        sums: AttentionGradient.Sums(
-                            other: source, leaked: sums[0], weighed: sums.count > 1 ? sums[1] : nil),
-                        accumulates: false, others: rows(op, hops: plan.graph.ops[op].otherHops, from: 0))),
-                [ends, scores]
-            )
+            let sums = AttentionGradient.Sums(
+                other: source, leaked: sums[0], weighed: gradient.isOfSources ? sums[1] : nil)
+            return self.gradient(op, graph, gradient, attention, head, nil, sums, neighbours, pass)
         default:
             return (
                 .aggregate(
@@ -715,6 +692,37 @@ private struct Emitter {
                 []
             )
         }
+    }
+
+    /// The part of a gradient for the rows of `neighbours` that has nothing to do with columns, and what it reads.
+    private func scores(
+        of op: OpIndex, into target: Matrix, _ neighbours: Neighbours, pass: Int
+    ) -> (FabricProtocol.Operation, reads: [Matrix])? {
+        guard case .attentionGradient(let graph, let gradient) = plan.graph.ops[op].kind else { return nil }
+        let dots = end(
+            graph.targets, head: 3 * graph.heads, from: gradient.isOfSources ? 0 : neighbours.firstRow, pass: pass)
+        return self.gradient(
+            op, graph, gradient, attention(graph), 0, AttentionGradient.Scores(dots: dots, gradient: target), nil,
+            neighbours, pass)
+    }
+
+    private func gradient(
+        _ op: OpIndex, _ graph: OpGraph.Attention, _ gradient: OpGraph.AttentionGradient, _ attention: Attention,
+        _ head: Int, _ scores: AttentionGradient.Scores?, _ sums: AttentionGradient.Sums?, _ neighbours: Neighbours,
+        _ pass: Int
+    ) -> (FabricProtocol.Operation, reads: [Matrix]) {
+        let isOfSources = gradient.isOfSources
+        let ends = end(graph.targets, head: head, from: isOfSources ? 0 : neighbours.firstRow, pass: pass)
+        let sourceScores = end(graph.sourceScores, head: head, from: isOfSources ? neighbours.firstRow : 0, pass: pass)
+        return (
+            .attentionGradient(
+                AttentionGradient(
+                    attention: attention, rowsAre: isOfSources ? .sources : .targets, neighbours: neighbours,
+                    otherFirstRow: 0, otherRows: plan.image.nodes, targets: targets(ends, heads: graph.heads),
+                    sourceScores: sourceScores, scores: scores, sums: sums, accumulates: false,
+                    others: rows(op, hops: plan.graph.ops[op].otherHops, from: 0))),
+            [ends, sourceScores]
+        )
     }
 
     private mutating func emitHeadDots(
@@ -739,25 +747,24 @@ private struct Emitter {
 
     // MARK: Moving
 
+    /// Moves the span of a value that begins, or where it is stored ends, with a chunk.
     private mutating func emitTransfer(_ value: ValueIndex, _ chunk: Chunk, stores: Bool) {
-        guard chunk.number >= plan.residentChunks(of: value) else { return }
-        let place = place(plan.location(value, chunk: chunk.number, pass: chunk.pass))
+        let resident = plan.residentChunks(of: value)
+        let span = plan.span(value)
+        let first = max(chunk.number / span * span, resident)
+        let end = min((chunk.number / span + 1) * span, plan.chunks)
+        guard chunk.number >= resident, chunk.number == (stores ? end - 1 : first) else { return }
         guard let section = plan.value(value).section else {
+            let start = chunk.number / span * span
+            // Those of its chunks that stay were never there, and are not read.
             move(
-                value, chunk: chunk.number, bytes: plan.stride(width: plan.value(value).width), at: place,
-                chunk.flags, stores: stores)
+                value, chunk: start, bytes: plan.stride(value),
+                at: place(plan.slot(value, chunk: chunk.number, pass: chunk.pass)), chunk.flags, stores: stores)
             return
         }
-        let range: Range<Int>
-        if section == .columns {
-            let edges = plan.edges(
-                ofChunks: chunk.number..<chunk.number + 1, relation: plan.value(value).relation)
-            range = edges.lowerBound * 4..<edges.upperBound * 4
-        } else {
-            let bytes = plan.value(value).width * 4
-            range = chunk.rows.lowerBound * bytes..<chunk.rows.upperBound * bytes
-        }
-        fetch(section, range, to: place, chunk.flags)
+        fetch(
+            section, plan.sectionBytes(value, chunks: first..<end),
+            to: place(plan.location(value, chunk: first, pass: chunk.pass)), chunk.flags)
     }
 
     private mutating func fetch(_ section: ImageSection, _ range: Range<Int>, to place: Place, _ flags: DoorbellFlags) {
@@ -773,14 +780,15 @@ private struct Emitter {
 
     /// Moves bytes of a value that is put away, from the start of one of its pieces.
     private mutating func move(
-        _ value: ValueIndex, slice: Int = 0, chunk: Int, bytes: Int, at place: Place, _ flags: DoorbellFlags,
-        stores: Bool
+        _ value: ValueIndex, slice: Int = 0, chunk: Int, bytes: Int, at place: Place, pieces: Int = 1,
+        apart windowStride: Int = 0, _ flags: DoorbellFlags, stores: Bool
     ) {
         let (tier, offset) = plan.spill(value, slice: slice, chunk: chunk)
         let isResult = value == plan.graph.result
         let transfer = Transfer(
             window: isResult ? ModelSpec.predictionsWindow : ModelSpec.window(of: tier, generation: generation),
-            windowOffset: isResult ? plan.resultRange(chunk: chunk).lowerBound : offset, byteCount: bytes, place: place)
+            windowOffset: isResult ? plan.resultRange(chunk: chunk).lowerBound : offset, byteCount: bytes, place: place,
+            pieces: pieces, windowStride: windowStride)
         let buffer = Int(place.buffer)
         append(
             stores ? .store(transfer) : .fetch(transfer), flags,
@@ -789,62 +797,63 @@ private struct Emitter {
     }
 
     private mutating func emitReload(_ value: ValueIndex, _ pass: Int, _ flags: DoorbellFlags) {
-        let width = plan.value(value).width
-        let whole = plan.whole(value, pass: pass)
-        for (number, rows) in plan.chunkRanges.enumerated() {
-            move(
-                value, chunk: number, bytes: rows.count * width * 4,
-                at: place(whole, offset: rows.lowerBound * width * 4), flags, stores: false)
-        }
+        move(
+            value, chunk: 0, bytes: plan.image.nodes * plan.value(value).width * 4,
+            at: place(plan.whole(value, pass: pass)), flags, stores: false)
     }
 
-    /// One slice of a chunk: between its window and its columns of the chunk.
-    private mutating func emitPart(_ value: ValueIndex, _ slice: Int, _ chunk: Chunk, stores: Bool) {
+    /// The slices of a chunk: between their window and their columns of the chunk. A span of chunks crosses at once.
+    private mutating func emitParts(_ value: ValueIndex, _ chunk: Chunk, stores: Bool) {
+        let span = plan.span(value)
+        let first = chunk.number / span * span
+        let isLast = chunk.number == min(first + span, plan.chunks) - 1
+        let parts = place(plan.part(value, turn: chunk.number / span, pass: chunk.pass))
         let ranges = plan.slices(of: value)
-        let range = ranges[slice]
-        let part = place(plan.part(value, turn: chunk.number * ranges.count + slice, pass: chunk.pass))
-        let narrow = Matrix(part, stride: range.count)
-        var wide = matrix(value, chunk)
-        wide.place.offset += range.lowerBound * 4
-        let bytes = plan.stride(width: range.count)
-        if !stores {
-            move(value, slice: slice, chunk: chunk.number, bytes: bytes, at: part, chunk.flags, stores: false)
-        }
-        append(
-            .copy(
-                Copy(
-                    source: stores ? wide : narrow, target: stores ? narrow : wide, rows: chunk.rows.count,
-                    columns: range.count)),
-            chunk.flags,
-            Touched(
-                reads: [Int(stores ? wide.place.buffer : part.buffer)],
-                writes: [Int(stores ? part.buffer : wide.place.buffer)]))
-        if stores {
-            move(value, slice: slice, chunk: chunk.number, bytes: bytes, at: part, chunk.flags, stores: true)
+        let rows = plan.spanRows(value)
+        var offset = 0
+        for alike in plan.alikeSlices(value) {
+            let range = ranges[alike.lowerBound]
+            let held = plan.heldWidth(value, range)
+            let bytes = rows * held * 4
+            let place = Place(buffer: parts.buffer, offset: parts.offset + offset)
+            offset += bytes * alike.count
+            func cross(_ emitter: inout Emitter) {
+                let apart = emitter.plan.sliceBytes(value, range)
+                emitter.move(
+                    value, slice: alike.lowerBound, chunk: first, bytes: bytes, at: place, pieces: alike.count,
+                    apart: alike.count > 1 ? apart : 0, chunk.flags, stores: stores)
+            }
+            if !stores, chunk.number == first { cross(&self) }
+            let wide = matrix(value, chunk).from(column: range.lowerBound)
+            let narrow = Matrix(
+                Place(
+                    buffer: place.buffer,
+                    offset: place.offset + (chunk.number - first) * plan.cut.chunkRows * held * 4), stride: held)
+            let (wideStep, narrowStep) = alike.count > 1 ? (range.count, rows * held) : (0, 0)
+            append(
+                .copy(
+                    Copy(
+                        source: stores ? wide : narrow, target: stores ? narrow : wide, rows: chunk.rows.count,
+                        columns: range.count, pieces: alike.count, sourceStep: stores ? wideStep : narrowStep,
+                        targetStep: stores ? narrowStep : wideStep)),
+                chunk.flags,
+                Touched(
+                    reads: buffers([stores ? wide : narrow]), writes: buffers([stores ? narrow : wide])))
+            if stores, isLast { cross(&self) }
         }
     }
 
-    /// The bare sums over one source, slice by slice: each slice of the source is fetched whole, its sums are stored.
+    /// The sums over one source, slice by slice: each slice of the source is fetched whole, its sums are stored.
     private mutating func emitSlices(of source: ValueIndex, _ ops: [OpIndex], _ pass: Int, _ flags: DoorbellFlags) {
         var turn = 0
         for (slice, range) in plan.slices(of: source).enumerated() {
-            let width = range.count
             let whole = place(plan.part(source, turn: slice, pass: pass))
-            if plan.isGapless(width: width) {
-                let bytes = plan.chunks * plan.stride(width: width)
-                move(source, slice: slice, chunk: 0, bytes: bytes, at: whole, flags, stores: false)
-            } else {
-                for (number, rows) in plan.chunkRanges.enumerated() {
-                    var part = whole
-                    part.offset += rows.lowerBound * width * 4
-                    move(
-                        source, slice: slice, chunk: number, bytes: rows.count * width * 4, at: part, flags,
-                        stores: false)
-                }
-            }
+            move(
+                source, slice: slice, chunk: 0, bytes: plan.sliceBytes(source, range), at: whole, flags, stores: false)
+            let matrix = Matrix(whole, stride: plan.heldWidth(source, range))
             for op in ops {
-                for group in plan.groups(of: source, relation: plan.graph.ops[op].relation!) {
-                    emitSliceSums(op, slice, range, group, source: Matrix(whole, stride: width), turn, pass, flags)
+                for group in plan.groups(of: op) {
+                    emitSliceSums(op, slice, range, group, source: matrix, turn, pass, flags)
                     turn += 1
                 }
             }
@@ -855,22 +864,32 @@ private struct Emitter {
         _ op: OpIndex, _ slice: Int, _ columns: Range<Int>, _ group: Range<Int>, source: Matrix, _ turn: Int,
         _ pass: Int, _ flags: DoorbellFlags
     ) {
-        let relation = plan.graph.ops[op].relation!
-        let (location, isResident) = plan.sliceColumns(group, relation: relation, turn: turn, pass: pass)
-        let neighbours = neighbours(relation, chunks: group, location, pass: pass, isResident: isResident, flags)
-        let sums = plan.sums(of: op)
-        let targets = sums.map { Matrix(place(plan.part($0, turn: turn, pass: pass)), stride: columns.count) }
-        let (operation, reads) = self.slice(
-            of: op, columns, source: source, into: targets, neighbours, pass: pass)
+        let neighbours = neighbours(plan.graph.ops[op].relation!, chunks: group, turn, pass: pass, flags)
+        let made = plan.made(op, bySlice: slice).map { made in
+            let target = place(plan.part(made.value, turn: turn, pass: pass))
+            return (made, Matrix(target, stride: plan.heldWidth(made.value, made.columns)))
+        }
+        let score = plan.graph.ops[op].scoreSum
+        let targets = made.filter { $0.0.value != score }.map(\.1)
+        var parts = [
+            (self.slice(of: op, columns, source: source, into: targets, neighbours, pass: pass), targets)
+        ]
+        if let last = made.last, last.0.value == score,
+            let part = scores(of: op, into: last.1, neighbours, pass: pass)
+        {
+            parts.append((part, [last.1]))
+        }
         active = rows(op, hops: plan.graph.ops[op].hops, from: neighbours.firstRow)
-        append(
-            operation, flags,
-            Touched(reads: buffers(neighbours) + buffers(reads + [source]), writes: buffers(targets)))
+        for (part, targets) in parts {
+            append(
+                part.0, flags,
+                Touched(reads: buffers(neighbours) + buffers(part.reads + [source]), writes: buffers(targets)))
+        }
         active = nil
-        for (sum, target) in zip(sums, targets) {
+        for (made, target) in made {
             move(
-                sum, slice: slice, chunk: group.lowerBound, bytes: group.count * plan.stride(width: columns.count),
-                at: target.place, flags, stores: true)
+                made.value, slice: made.slice, chunk: group.lowerBound,
+                bytes: plan.groupBytes(made.value, made.columns, group), at: target.place, flags, stores: true)
         }
     }
 

@@ -17,10 +17,16 @@ package struct PassCost: Hashable, Sendable {
     package internal(set) var hostBytes = 0
     package internal(set) var ssdBytes = 0
 
-    init(title: String) { self.title = title }
+    /// Whether moving and computing take turns.
+    let takesTurns: Bool
+
+    init(title: String, takesTurns: Bool) {
+        self.title = title
+        self.takesTurns = takesTurns
+    }
 
     var untitled: PassCost {
-        var cost = PassCost(title: "")
+        var cost = PassCost(title: "", takesTurns: takesTurns)
         cost.computeSeconds = computeSeconds
         (cost.fetchedBytes, cost.storedBytes) = (fetchedBytes, storedBytes)
         (cost.ssdReadBytes, cost.ssdWrittenBytes) = (ssdReadBytes, ssdWrittenBytes)
@@ -37,7 +43,7 @@ package struct PassCost: Hashable, Sendable {
         ssdWrittenBytes -= bytes.stored
     }
 
-    /// Seconds of each resource, and of the pass: resources overlap, so the slowest one counts.
+    /// Seconds of each resource, and of the pass: resources overlap where they do not take turns, so the slowest counts.
     package func seconds(_ budget: Budget) -> PassSeconds {
         let sealing = Double(fetchedBytes + storedBytes) / budget.link.sealBytesPerSecond
         let compute =
@@ -49,9 +55,13 @@ package struct PassCost: Hashable, Sendable {
         let ssdWrite = Double(ssdWrittenBytes) / budget.ssd.writeBytesPerSecond
         // Filling and draining the queues: a round trip and the first block at each end.
         let ends = fetchedBytes + storedBytes > 0 ? 2 * budget.link.roundTripSeconds : 0
+        let pass =
+            takesTurns
+            ? compute + max(fetch, ssdRead) + max(store, ssdWrite)
+            : max(compute, fetch, store, ssdRead, ssdWrite, sealing)
         return PassSeconds(
             compute: compute, fetch: fetch, store: store, ssdRead: ssdRead, ssdWrite: ssdWrite, sealing: sealing,
-            pass: max(compute, fetch, store, ssdRead, ssdWrite, sealing) + ends)
+            pass: pass + ends)
     }
 }
 
@@ -117,13 +127,14 @@ package struct Spill: Hashable, Sendable {
 }
 
 extension Layout {
-    /// What each pass asks of each resource.
-    func costs(_ spills: SpillMap, _ budget: Budget) -> [PassCost] {
+    /// What each pass asks of each resource; `opSeconds` are those of `OpGraph.seconds`.
+    func costs(_ spills: SpillMap, _ budget: Budget, _ opSeconds: [Double]) -> [PassCost] {
         passes.enumerated().map { number, pass in
-            var cost = PassCost(title: pass.title)
+            var cost = PassCost(title: pass.title, takesTurns: decision.takesTurns)
             for value in pass.reloads { addReload(value, spills, &cost) }
             addSlices(pass, spills, budget, &cost)
-            for step in pass.steps { add(step, number, spills, budget, &cost) }
+            for step in pass.steps { add(step, spills, budget, opSeconds, &cost) }
+            cost.computeSeconds += spilling(pass, budget)
             if decision.fetchesNodeSections { addNodes(pass, &cost) }
             return cost
         }
@@ -143,42 +154,34 @@ extension Layout {
     }
 
     private func addReload(_ value: ValueIndex, _ spills: SpillMap, _ cost: inout PassCost) {
-        move(
-            value, chunks * Planner.sealed(stride(width: values[value].width)), stores: false, spills, &cost)
-        cost.commands += chunks
+        let blocks = Self.wholeBlocks(image.nodes * rowBytes(value)) / Limits.blockBytes
+        move(value, blocks * Limits.sealedBlockBytes, stores: false, spills, &cost)
+        cost.commands += 1
     }
 
     private func add(
-        _ step: PassStep, _ pass: Int, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost
+        _ step: PassStep, _ spills: SpillMap, _ budget: Budget, _ opSeconds: [Double], _ cost: inout PassCost
     ) {
         switch step {
         case .fetch(let value), .store(let value):
             let stores = if case .store = step { true } else { false }
-            let moved = chunks - storage[value].residentChunks
-            cost.commands += moved
+            cost.commands += spans(value)
             let bytes =
                 storage[value].spilled == nil
-                ? table.fetchedBytes(value, chunks: storage[value].residentChunks..<chunks)
-                : moved * Planner.sealed(stride(width: values[value].width))
+                ? table.fetchedBytes(value, from: storage[value].residentChunks)
+                : spans(value) * Planner.sealed(stride(value))
             move(value, bytes, stores: stores, spills, &cost)
-        case .fetchPart(let value, let slice), .storePart(let value, let slice):
-            let stores = if case .storePart = step { true } else { false }
-            let width = ranges(value)[slice].count
-            move(value, chunks * Planner.sealed(stride(width: width)), stores: stores, spills, &cost)
-            cost.commands += 2 * chunks
-            cost.computeSeconds += stream(elements: 2 * width, budget)
+        case .fetchParts(let value), .storeParts(let value):
+            let stores = if case .storeParts = step { true } else { false }
+            move(value, Planner.sealed(spillBytes(value)), stores: stores, spills, &cost)
+            cost.commands += (chunks + spans(value)) * alikeSlices(value).count
+            cost.computeSeconds += graph.stream(elements: 2 * values[value].width, budget)
         case .run(let op):
             cost.commands += chunks
-            cost.computeSeconds += seconds(graph.ops[op], budget)
+            cost.computeSeconds += opSeconds[op]
         case .finishSum(let op):
             cost.commands += chunks
-            guard case .attentionGradient(let attention, _) = graph.ops[op].kind else {
-                cost.computeSeconds += stream(elements: 2 * values[graph.ops[op].source!].width, budget)
-                return
-            }
-            cost.computeSeconds +=
-                image.share(graph.ops[op].phase, hops: graph.ops[op].hops)
-                * gather(width: attention.heads * Self.edgeElements, 0, budget)
+            cost.computeSeconds += graph.stream(elements: 2 * values[analysis.facts[op].source!].width, budget)
         }
     }
 
@@ -199,72 +202,78 @@ extension Layout {
 
     private func addSlices(_ pass: Pass, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost) {
         for (source, ops) in pass.sliced {
-            for range in ranges(source) {
-                let bytes = chunks * Planner.sealed(stride(width: range.count))
-                move(source, sliceBytes(width: range.count), stores: false, spills, &cost)
-                cost.commands += isGapless(width: range.count) ? 1 : chunks
-                for op in ops {
-                    let relation = graph.ops[op].relation!
-                    let groups = groups(source, relation: relation)
-                    let sums = analysis.sums[op]
-                    for sum in sums { move(sum, bytes, stores: true, spills, &cost) }
-                    cost.commands += (1 + sums.count) * groups.count
-                    let op = graph.ops[op]
-                    let heads = op.headWidth > 0 ? max(range.count / op.headWidth, 1) : 0
-                    let width = sums.count * range.count + heads * Self.edgeElements
-                    cost.computeSeconds +=
-                        image.share(op.phase, hops: op.hops) * gather(width: width, relation, budget)
-                    let columns = analysis.columns[relation]
-                    for group in groups where group.lowerBound >= storage[columns].residentChunks {
-                        cost.fetchedBytes += fetchedBytes(columns, chunks: group)
-                        cost.commands += 1
+            let ranges = ranges(source)
+            for range in ranges {
+                move(source, Planner.sealed(sliceBytes(source, range)), stores: false, spills, &cost)
+                cost.commands += 1
+            }
+            for index in ops {
+                let op = graph.ops[index]
+                let relation = op.relation!
+                let groups = groups(index)
+                let columns = analysis.columns[relation]
+                for group in groups where group.upperBound > storage[columns].residentChunks {
+                    cost.fetchedBytes += ranges.count * fetchedBytes(columns, chunks: group)
+                    cost.commands += ranges.count
+                }
+                let share = image.share(op.phase, hops: op.hops)
+                for (slice, range) in ranges.enumerated() {
+                    let made = made(index, bySlice: slice)
+                    for sum in made {
+                        move(sum.value, Planner.sealed(sliceBytes(sum.value, sum.columns)), stores: true, spills, &cost)
                     }
+                    let sums = made.count { $0.value != op.scoreSum }
+                    cost.commands += (1 + made.count + (made.count - sums)) * groups.count
+                    let heads = op.headWidth > 0 ? max(range.count / op.headWidth, 1) : 0
+                    let scores = sums < made.count ? values[op.scoreSum!].width : 0
+                    let width = sums * range.count + (heads + scores) * OpGraph.edgeElements
+                    cost.computeSeconds += share * graph.gather(width: width, relation, budget)
                 }
             }
         }
     }
 
-    /// Sealed bytes of a whole slice as it is fetched; where chunks have gaps, only what rows there are.
-    private func sliceBytes(width: Int) -> Int {
-        guard !isGapless(width: width) else { return chunks * Planner.sealed(stride(width: width)) }
-        return (0..<chunks).reduce(0) { total, chunk in
-            let blocks = (rows(chunk).count * width * 4 + Limits.blockBytes - 1) / Limits.blockBytes
-            return total + blocks * Limits.sealedBlockBytes
-        }
-    }
-
     /// Sealed bytes that fetching these chunks of an image section at once takes.
     func fetchedBytes(_ value: ValueIndex, chunks: Range<Int>) -> Int {
-        let section = values[value].section!
-        let range: Range<Int>
-        if section == .columns {
-            let edges = edges(chunks, relation: values[value].relation)
-            range = edges.lowerBound * 4..<edges.upperBound * 4
-        } else {
-            let bytes = rowBytes(value)
-            range = rows(chunks.lowerBound).lowerBound * bytes..<rows(chunks.upperBound - 1).upperBound * bytes
-        }
-        return ChunkTable.crossing(range, of: image.byteCount(section))
+        ChunkTable.crossing(table.range(value, chunks: chunks), of: image.byteCount(values[value].section!))
     }
 
-    private func stream(elements: Int, _ budget: Budget) -> Double {
+    /// What rows that a pass works on more than once take again, where a chunk of them is more than the cache holds.
+    private func spilling(_ pass: Pass, _ budget: Budget) -> Double {
+        var seen = Set<ValueIndex>()
+        var (once, again) = (0, 0)
+        for case .run(let op) in pass.steps {
+            for value in analysis.facts[op].inputs + analysis.facts[op].outputs {
+                let width = values[value].width
+                if seen.insert(value).inserted { once += width } else { again += width }
+            }
+        }
+        let bytes = Double(min(decision.chunkRows, image.nodes) * once * 4)
+        let cache = Double(budget.device.cacheBytes)
+        return bytes > cache ? graph.stream(elements: again, budget) * (1 - cache / bytes) : 0
+    }
+}
+
+extension OpGraph {
+    fileprivate func stream(elements: Int, _ budget: Budget) -> Double {
         Double(image.nodes * elements * 4) / budget.device.streamBytesPerSecond
     }
 
-    private func gather(width: Int, _ relation: Int, _ budget: Budget) -> Double {
+    fileprivate func gather(width: Int, _ relation: Int, _ budget: Budget) -> Double {
         Double(image.relations.isEmpty ? image.edges : image.relations[relation].edges)
             * (Double(width * 4 + 4) / budget.device.gatherBytesPerSecond + budget.device.secondsPerEdge)
     }
 
-    private func seconds(_ op: OpGraph.Op, _ budget: Budget) -> Double {
+    /// What an operation takes, with the rows that matter to it.
+    func seconds(_ op: Op, _ budget: Budget) -> Double {
         image.share(op.phase, hops: op.hops) * wholeSeconds(op, budget)
     }
 
     /// What an edge's weight costs in each head, as if so many columns were gathered.
-    private static let edgeElements = 8
+    fileprivate static let edgeElements = 8
 
     /// With all rows.
-    private func wholeSeconds(_ op: OpGraph.Op, _ budget: Budget) -> Double {
+    private func wholeSeconds(_ op: Op, _ budget: Budget) -> Double {
         let rows = Double(image.nodes)
         // What a step reads beside the chain itself.
         let steps = op.steps.compactMap(\.value).reduce(0) { $0 + values[$1].width }
@@ -277,14 +286,14 @@ extension Layout {
         case .weightGradient(_, _, let entry):
             return 2 * rows * Double(entry.count) / budget.device.productFlopsPerSecond
         case .gather(let from, let relation, _, _): return gather(width: values[from].width, relation, budget)
-        case .attentionScale(let attention, _, _, _):
+        case .attentionScale(let attention, _):
             // Two passes over the scores, an exponential for each edge and head.
             return 2 * gather(width: attention.heads * 4, 0, budget)
         case .attend(let attention, _):
-            return gather(width: attention.heads * (attention.headWidth + Self.edgeElements), 0, budget)
+            return gather(width: attention.heads * (attention.headWidth + OpGraph.edgeElements), 0, budget)
         case .attentionGradient(let attention, let gradient):
             let sums = gradient.isOfSources ? 2 : 1
-            return gather(width: attention.heads * (attention.headWidth * sums + Self.edgeElements), 0, budget)
+            return gather(width: attention.heads * (attention.headWidth * sums + OpGraph.edgeElements), 0, budget)
         case .headDots(let value, _, _, _, _): return stream(elements: 2 * values[value].width, budget)
         case .columnSum(let a, let factors, _):
             return stream(elements: values[a].width + (factors.map { values[$0.value].width } ?? 0), budget)

@@ -22,12 +22,17 @@ package struct Cut: Hashable, Sendable {
     /// Whether the image's numbers for each node (row pointers, scale, targets, split) are fetched where they are needed
     /// instead of staying in device memory.
     package var fetchesNodeSections: Bool
+    /// Whether what moves has one buffer, not two, so that moving and computing take turns; and whether what sums over
+    /// neighbours need whole is put away as it is made, and fetched whole for these.
+    package var takesTurns: Bool
 
     package static let chunkRowsMin = 64
 
     package init(
-        chunkRows: Int, ways: [String: Way] = [:], sliceWidths: [String: Int] = [:], fetchesNodeSections: Bool = false
+        chunkRows: Int, ways: [String: Way] = [:], sliceWidths: [String: Int] = [:], fetchesNodeSections: Bool = false,
+        takesTurns: Bool = false
     ) {
+        self.takesTurns = takesTurns
         self.chunkRows = chunkRows
         self.ways = ways
         self.sliceWidths = sliceWidths
@@ -55,6 +60,7 @@ struct Decision: Hashable {
     /// 0 for values that are not sliced.
     var sliceWidths: [Int]
     var fetchesNodeSections = false
+    var takesTurns = false
 
     init(chunkRows: Int, values: Int) {
         self.chunkRows = chunkRows
@@ -65,6 +71,7 @@ struct Decision: Hashable {
     init(_ cut: Cut, _ analysis: Analysis) {
         self.init(chunkRows: cut.chunkRows, values: analysis.values.count)
         fetchesNodeSections = cut.fetchesNodeSections
+        takesTurns = cut.takesTurns
         for (index, value) in analysis.values.enumerated() {
             if let way = cut.ways[value.name] { ways[index] = way }
             if let width = cut.sliceWidths[value.name], width < value.width { sliceWidths[index] = width }
@@ -73,11 +80,11 @@ struct Decision: Hashable {
 
     /// Whether an operation's sums are made slice by slice.
     func slices(_ op: OpIndex, _ analysis: Analysis) -> Bool {
-        analysis.graph.ops[op].source.map { sliceWidths[$0] > 0 } ?? false
+        analysis.facts[op].source.map { sliceWidths[$0] > 0 } ?? false
     }
 
     func cut(_ analysis: Analysis) -> Cut {
-        var cut = Cut(chunkRows: chunkRows, fetchesNodeSections: fetchesNodeSections)
+        var cut = Cut(chunkRows: chunkRows, fetchesNodeSections: fetchesNodeSections, takesTurns: takesTurns)
         for (index, value) in analysis.values.enumerated() {
             if ways[index] != .device { cut.ways[value.name] = ways[index] }
             if sliceWidths[index] > 0 { cut.sliceWidths[value.name] = sliceWidths[index] }
@@ -101,6 +108,7 @@ extension Cut {
             parts.append("\(name) in slices of \(width)")
         }
         if fetchesNodeSections { parts.append("numbers of nodes fetched") }
+        if takesTurns { parts.append("moving and computing in turns") }
         let rows = "\(chunks) row chunk\(chunks == 1 ? "" : "s") of \(chunkRows)"
         return parts.isEmpty ? "all resident, \(rows)" : parts.joined(separator: ", ") + ", \(rows)"
     }

@@ -6,6 +6,12 @@ package import Vocabulary
 /// Pass p of the operations is number 2p + 1 here; 2p is kept for the slices of its sums, where a cut makes any.
 struct Analysis {
     let graph: OpGraph
+    /// What each operation reads and makes: asked for again and again.
+    let facts: [OpFacts]
+    /// What lives for the whole run, and its bytes.
+    let fixedBytes: [(role: TrainingPlan.Fixed, bytes: Int)]
+    /// By pass: what it is about, as slices and as rows.
+    private(set) var titles: [(slices: String, rows: String)] = []
     /// The graph's values and, behind them, the bare sums of gathers that a cut may slice.
     private(set) var values: [OpGraph.Value]
     /// Operations of each pass.
@@ -31,10 +37,16 @@ struct Analysis {
         self.init(empty: graph)
         for index in graph.ops.indices { place(index) }
         for value in producers.indices { recomputable.append(isLocal(producers[value])) }
+        titles = passes.map { ops in
+            ("slices of layer \(graph.ops[ops[0]].layer)'s sources", title(ops))
+        }
     }
 
     private init(empty graph: OpGraph) {
         self.graph = graph
+        facts = graph.ops.map(OpFacts.init)
+        let roles = graph.result == nil ? TrainingPlan.Fixed.allCases : TrainingPlan.Fixed.prediction
+        fixedBytes = roles.map { ($0, $0.bytes(graph.model, graph.image)) }.filter { $0.1 > 0 }
         values = graph.values
         sums = Array(repeating: [], count: graph.ops.count)
         summedBy = Array(repeating: -1, count: graph.values.count)
@@ -77,6 +89,10 @@ struct Analysis {
             sums[op] = known
             for value in known { summedBy[value] = op }
             for value in known + [source] { headWidths[value] = graph.ops[op].headWidth }
+            if let score = graph.ops[op].scoreSum {
+                sums[op].append(score)
+                summedBy[score] = op
+            }
             return
         }
         sums[op] = [values.count]
@@ -99,9 +115,20 @@ struct Analysis {
     var phases: [OpGraph.Phase] { passes.map { graph.ops[$0[0]].phase } }
     func isBare(_ value: ValueIndex) -> Bool { value >= graph.values.count }
 
-    /// Whether neighbours are gone over once more, row by row, where slices of its source made its sums.
-    func hasRowPart(_ op: OpIndex) -> Bool {
-        if case .attentionGradient = graph.ops[op].kind { true } else { false }
+    private func title(_ ops: [OpIndex]) -> String {
+        let first = graph.ops[ops[0]]
+        var read: [String] = []
+        for op in ops { for whole in graph.ops[op].wholes { read.append(bareName(whole)) } }
+        let names = Array(Set(read)).sorted()
+        let what = names.isEmpty ? "features" : "sums of \(names.joined(separator: ", "))"
+        return "\(first.phase.rawValue): \(what)"
+    }
+
+    /// Its name without the phase.
+    private func bareName(_ value: ValueIndex) -> String {
+        let prefix = "evaluate."
+        let name = values[value].name
+        return name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : name
     }
 
     /// What a cut may say. Values that only ever live inside a pass are not here.
@@ -117,6 +144,25 @@ struct Analysis {
                 recomputes: recomputable[value] && !uses[value].isEmpty,
                 slices: isSource && sliceable[value] && values[value].width > 1)
         }
+    }
+}
+
+/// What an operation reads and makes.
+struct OpFacts {
+    let inputs: [ValueIndex]
+    let outputs: [ValueIndex]
+    let wholes: [ValueIndex]
+    let source: ValueIndex?
+    let relation: Int?
+    let scoreSum: ValueIndex?
+
+    init(_ op: OpGraph.Op) {
+        inputs = op.inputs
+        outputs = op.outputs
+        wholes = op.wholes
+        source = op.source
+        relation = op.relation
+        scoreSum = op.scoreSum
     }
 }
 
@@ -146,7 +192,11 @@ struct Layout {
         gathered = Self.gathered(analysis, decision)
         passes = []
         storage = []
-        storage = values.indices.map(keep)
+        storage = values.indices.map { value in
+            var storage = keep(value)
+            storage.span = span(value, storage)
+            return storage
+        }
         passes.reserveCapacity(analysis.slots)
         for pass in analysis.passes.indices {
             passes.append(slices(2 * pass, analysis.passes[pass]))
@@ -171,12 +221,12 @@ package enum PassStep: Hashable, Sendable {
     /// Fetches a chunk of rows, where it does not stay in device memory.
     case fetch(ValueIndex)
     case store(ValueIndex)
-    /// Fetches one slice of a chunk, and puts it in its columns of the chunk.
-    case fetchPart(ValueIndex, slice: Int)
-    /// Takes columns of the chunk, and stores them as one slice.
-    case storePart(ValueIndex, slice: Int)
+    /// Fetches the slices of a chunk, and puts them in their columns of it.
+    case fetchParts(ValueIndex)
+    /// Takes the chunk's columns apart, and stores them as slices.
+    case storeParts(ValueIndex)
     case run(OpIndex)
-    /// What is left to do where slices made the sums: the steps of a gather, the scores of an attention's gradient.
+    /// The steps of a gather whose bare sum was made by slices.
     case finishSum(OpIndex)
 }
 
@@ -191,6 +241,8 @@ package struct Storage: Hashable, Sendable {
     package internal(set) var spilled: ClosedRange<Int>?
     /// 0 where rows are stored whole.
     package internal(set) var sliceWidth = 0
+    /// Chunks that cross together: few rows are less than a sealed block.
+    package internal(set) var span = 1
 
     func isWhole(in pass: Int) -> Bool { whole.contains { $0.contains(pass) } }
 }
@@ -208,15 +260,15 @@ extension Layout {
                 seenIn[value] = pass
                 if decision.ways[value] == .recompute, analysis.producedIn[value] < pass {
                     for op in analysis.producers[value] {
-                        for input in analysis.graph.ops[op].inputs where input != value { need(input) }
+                        for input in analysis.facts[op].inputs where input != value { need(input) }
                     }
                 } else if analysis.producedIn[value] < pass {
                     uses[value].append(pass)
                 }
             }
             for op in ops {
-                let outputs = analysis.graph.ops[op].outputs
-                for input in analysis.graph.ops[op].inputs
+                let outputs = analysis.facts[op].outputs
+                for input in analysis.facts[op].inputs
                 where !outputs.contains(input) || analysis.producedIn[input] < pass { need(input) }
                 let isSliced = decision.slices(op, analysis)
                 if isSliced {
@@ -225,9 +277,7 @@ extension Layout {
                         uses[sum].append(pass)
                     }
                 }
-                if let relation = analysis.graph.ops[op].relation, !isSliced || analysis.hasRowPart(op) {
-                    need(analysis.columns[relation])
-                }
+                if !isSliced, let relation = analysis.facts[op].relation { need(analysis.columns[relation]) }
                 for output in outputs { seenIn[output] = pass }
             }
         }
@@ -242,15 +292,14 @@ extension Layout {
             let pass = 2 * index + 1
             for op in ops {
                 let isSliced = decision.slices(op, analysis)
-                let source = analysis.graph.ops[op].source
-                for whole in analysis.graph.ops[op].wholes where !isSliced || whole != source {
-                    let from = isSliced ? pass - 1 : pass
-                    let to = isSliced && !analysis.hasRowPart(op) ? pass - 1 : pass
-                    if let last = gathered[whole].last, last.upperBound >= from - 1 {
+                let source = analysis.facts[op].source
+                for whole in analysis.facts[op].wholes where !isSliced || whole != source {
+                    let at = isSliced ? pass - 1 : pass
+                    if let last = gathered[whole].last, last.upperBound >= at - 1 {
                         gathered[whole][gathered[whole].count - 1] =
-                            min(last.lowerBound, from)...max(last.upperBound, to)
+                            min(last.lowerBound, at)...max(last.upperBound, at)
                     } else {
-                        gathered[whole].append(from...to)
+                        gathered[whole].append(at...at)
                     }
                 }
             }
@@ -276,7 +325,10 @@ extension Layout {
             // Made by slices, read by rows.
             guard let last = rows.last else { return storage }
             storage.spilled = produced...last
-            storage.sliceWidth = decision.sliceWidths[graph.ops[summedBy].source!]
+            // Scores have no columns of the source's: all of them are made with its first slice.
+            storage.sliceWidth =
+                analysis.facts[summedBy].scoreSum == value
+                ? values[value].width : decision.sliceWidths[analysis.facts[summedBy].source!]
             return storage
         }
         if values[value].section != nil {
@@ -314,8 +366,12 @@ extension Layout {
             }
             return storage
         }
-        // Chunks are stored from where they lie, so they have to be whole blocks.
-        guard case .moved = way, last > first, isGapless(width: values[value].width) else {
+        if decision.takesTurns {
+            storage.whole = gathered
+            storage.spilled = produced...last
+            return storage
+        }
+        guard case .moved = way, last > first else {
             storage.whole = [produced...last]
             return storage
         }
@@ -336,16 +392,21 @@ extension Layout {
                 $0..<min($0 + step, columns.upperBound)
             }
         }
-        guard head > 0 else { return cut(0..<width, step) }
-        guard step < head else { return cut(0..<width, step / head * head) }
+        guard head > step else { return cut(0..<width, sliceStep(value, step)) }
         return cut(0..<width, head).flatMap { cut($0, step) }
+    }
+
+    /// Columns of a slice but for the last: of whole heads, where there are that many.
+    private func sliceStep(_ value: ValueIndex, _ width: Int) -> Int {
+        let head = analysis.headWidths[value]
+        return head > 0 && width >= head ? width / head * head : width
     }
 
     private func slices(_ pass: Int, _ ops: [OpIndex]) -> Pass {
         var result = Pass(
-            phase: graph.ops[ops[0]].phase, title: "slices of layer \(graph.ops[ops[0]].layer)'s sources")
+            phase: graph.ops[ops[0]].phase, title: analysis.titles[pass / 2].slices)
         for op in ops {
-            guard let source = graph.ops[op].source, storage[source].sliceWidth > 0 else { continue }
+            guard let source = analysis.facts[op].source, storage[source].sliceWidth > 0 else { continue }
             if let known = result.sliced.firstIndex(where: { $0.source == source }) {
                 result.sliced[known].ops.append(op)
             } else {
@@ -357,43 +418,49 @@ extension Layout {
     }
 
     private func rows(_ pass: Int, _ ops: [OpIndex]) -> Pass {
-        let first = graph.ops[ops[0]]
-        var result = Pass(phase: first.phase, title: title(ops))
+        var result = Pass(phase: graph.ops[ops[0]].phase, title: analysis.titles[pass / 2].rows)
         var present = Set<ValueIndex>()
         func need(_ value: ValueIndex) {
             guard present.insert(value).inserted else { return }
             if decision.ways[value] == .recompute, analysis.producedIn[value] < pass, !storage[value].isWhole(in: pass)
             {
                 for op in analysis.producers[value] {
-                    for input in graph.ops[op].inputs where input != value { need(input) }
+                    for input in analysis.facts[op].inputs where input != value { need(input) }
                     result.steps.append(.run(op))
                 }
                 return
             }
             if storage[value].isWhole(in: pass) { return }
             if storage[value].sliceWidth > 0 {
-                for slice in ranges(value).indices { result.steps.append(.fetchPart(value, slice: slice)) }
+                result.steps.append(.fetchParts(value))
             } else if storage[value].residentChunks < chunks {
                 result.steps.append(.fetch(value))
             }
         }
         for op in ops {
-            let outputs = graph.ops[op].outputs
-            for input in graph.ops[op].inputs
+            let outputs = analysis.facts[op].outputs
+            for input in analysis.facts[op].inputs
             where !outputs.contains(input) || analysis.producedIn[input] < pass { need(input) }
             let isSliced = decision.slices(op, analysis)
             let sums = isSliced ? analysis.sums[op] : []
             for sum in sums { need(sum) }
-            let hasPart = !isSliced || analysis.hasRowPart(op)
-            if hasPart, let relation = graph.ops[op].relation { need(analysis.columns[relation]) }
-            if hasPart || sums.contains(where: analysis.isBare) {
-                result.steps.append(isSliced ? .finishSum(op) : .run(op))
+            if !isSliced {
+                if let relation = analysis.facts[op].relation { need(analysis.columns[relation]) }
+                result.steps.append(.run(op))
+            } else if sums.contains(where: analysis.isBare) {
+                result.steps.append(.finishSum(op))
             }
             for output in outputs where !sums.contains(output) {
                 present.insert(output)
-                guard op == analysis.producers[output].last, storage[output].spilled != nil else { continue }
+                guard op == analysis.producers[output].last, let spilled = storage[output].spilled else { continue }
+                // What slices began may be finished here, and is stored again only for a later pass.
+                if analysis.summedBy[output] >= 0, decision.slices(analysis.summedBy[output], analysis),
+                    spilled.upperBound == pass
+                {
+                    continue
+                }
                 if storage[output].sliceWidth > 0 {
-                    for slice in ranges(output).indices { result.steps.append(.storePart(output, slice: slice)) }
+                    result.steps.append(.storeParts(output))
                 } else {
                     result.steps.append(.store(output))
                 }
@@ -404,23 +471,9 @@ extension Layout {
     }
 
     private func reloads(_ pass: Int) -> [ValueIndex] {
-        values.indices.filter { value in storage[value].whole.dropFirst().contains { $0.lowerBound == pass } }
-    }
-
-    private func title(_ ops: [OpIndex]) -> String {
-        let first = graph.ops[ops[0]]
-        var read: [String] = []
-        for op in ops { for whole in graph.ops[op].wholes { read.append(bareName(whole)) } }
-        let names = Array(Set(read)).sorted()
-        let what = names.isEmpty ? "features" : "sums of \(names.joined(separator: ", "))"
-        return "\(first.phase.rawValue): \(what)"
-    }
-
-    /// Its name without the phase.
-    private func bareName(_ value: ValueIndex) -> String {
-        let prefix = "evaluate."
-        let name = values[value].name
-        return name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : name
+        values.indices.filter { value in
+            produced(value) < pass && storage[value].whole.contains { $0.lowerBound == pass }
+        }
     }
 }
 
@@ -444,8 +497,7 @@ extension Layout {
 
     /// Bytes of all rows of a source; where it is put away too, of whole blocks.
     func wholeBytes(_ value: ValueIndex) -> Int {
-        storage[value].spilled == nil
-            ? image.nodes * rowBytes(value) : chunks * stride(width: values[value].width)
+        storage[value].spilled == nil ? image.nodes * rowBytes(value) : spans(value) * stride(value)
     }
 
     /// Bytes of a value's first chunks.
@@ -456,50 +508,117 @@ extension Layout {
         return min(count * decision.chunkRows, image.nodes) * rowBytes(value)
     }
 
-    /// Bytes of the largest chunk as it lies in a slot.
+    /// Bytes of the largest span as it lies in a slot.
     func slotBytes(_ value: ValueIndex) -> Int {
         if values[value].section == .columns { return table.mostEdges[values[value].relation] * 4 }
-        return storage[value].spilled == nil
-            ? min(decision.chunkRows, image.nodes) * rowBytes(value) : stride(width: values[value].width)
+        return storage[value].spilled == nil ? bytes(value, chunks: storage[value].span) : stride(value)
     }
 
-    /// Bytes from one stored chunk of that many columns to the next: whole blocks, because a store seals whole blocks.
-    func stride(width: Int) -> Int {
-        (decision.chunkRows * width * 4 + Limits.blockBytes - 1) / Limits.blockBytes * Limits.blockBytes
-    }
-
-    /// Plaintext bytes of a value that is put away: its chunks one after the other, slice after slice.
-    func spillBytes(_ value: ValueIndex) -> Int {
-        guard storage[value].sliceWidth > 0 else {
-            return (chunks - storage[value].residentChunks) * stride(width: values[value].width)
+    /// How many chunks of a value cross together. What is put away crosses in whole blocks, so its spans are about whole
+    /// blocks; where slices or spans are parts of one matrix, exactly.
+    private func span(_ value: ValueIndex, _ storage: Storage) -> Int {
+        if values[value].section != nil { return table.sectionSpans[value] }
+        // A prediction's outputs are read chunk by chunk.
+        guard storage.spilled != nil, value != graph.result else { return 1 }
+        let words = Limits.blockBytes / 4
+        if storage.sliceWidth > 0 {
+            // A third more columns at most, so that fewer rows are whole blocks.
+            let columns = sliceStep(value, storage.sliceWidth)
+            let most = words / divisor(words, decision.chunkRows)
+            var unit = 1
+            while unit < most, (columns + 2 * unit - 1) / (2 * unit) * (2 * unit) * 3 <= columns * 4 { unit *= 2 }
+            return most / unit
         }
-        return ranges(value).reduce(0) { $0 + chunks * stride(width: $1.count) }
+        let exact = words / divisor(words, decision.chunkRows * values[value].width)
+        guard storage.whole.isEmpty else { return exact }
+        var span = 1
+        while span < exact {
+            let bytes = span * decision.chunkRows * values[value].width * 4
+            if Self.wholeBlocks(bytes) * 6 <= bytes * 7 { break }
+            span *= 2
+        }
+        return span
     }
 
-    /// Where a stored piece begins in its value's bytes.
+    private func divisor(_ one: Int, _ other: Int) -> Int { other == 0 ? one : divisor(other, one % other) }
+
+    static func wholeBlocks(_ bytes: Int) -> Int {
+        (bytes + Limits.blockBytes - 1) / Limits.blockBytes * Limits.blockBytes
+    }
+
+    /// Spans of a value, with one that is in part of chunks that stay.
+    func spans(_ value: ValueIndex) -> Int {
+        let span = storage[value].span
+        return (chunks + span - 1) / span - storage[value].residentChunks / span
+    }
+
+    /// Bytes from one stored span of whole rows to the next: whole blocks, because a store seals whole blocks.
+    func stride(_ value: ValueIndex) -> Int {
+        Self.wholeBlocks(storage[value].span * decision.chunkRows * rowBytes(value))
+    }
+
+    /// Rows of a span.
+    func spanRows(_ value: ValueIndex) -> Int { storage[value].span * decision.chunkRows }
+
+    /// Columns of a slice as it lies, with some that are not used, so that spans of it are whole blocks.
+    func heldWidth(_ value: ValueIndex, _ slice: Range<Int>) -> Int {
+        let words = Limits.blockBytes / 4
+        let unit = words / divisor(words, spanRows(value))
+        return (slice.count + unit - 1) / unit * unit
+    }
+
+    /// Bytes of a whole slice.
+    func sliceBytes(_ value: ValueIndex, _ slice: Range<Int>) -> Int {
+        spans(value) * spanRows(value) * heldWidth(value, slice) * 4
+    }
+
+    /// Bytes of one span of all slices, one behind the other.
+    func partsBytes(_ value: ValueIndex) -> Int {
+        ranges(value).reduce(0) { $0 + spanRows(value) * heldWidth(value, $1) * 4 }
+    }
+
+    /// Slices that are equally wide, one after the other.
+    func alikeSlices(_ value: ValueIndex) -> [Range<Int>] {
+        let ranges = ranges(value)
+        var alike: [Range<Int>] = []
+        for (index, range) in ranges.enumerated() {
+            if let last = alike.last, ranges[last.lowerBound].count == range.count {
+                alike[alike.count - 1] = last.lowerBound..<index + 1
+            } else {
+                alike.append(index..<index + 1)
+            }
+        }
+        return alike
+    }
+
+    /// Plaintext bytes of a value that is put away: its spans one after the other, slice after slice.
+    func spillBytes(_ value: ValueIndex) -> Int {
+        guard storage[value].sliceWidth > 0 else { return spans(value) * stride(value) }
+        return ranges(value).reduce(0) { $0 + sliceBytes(value, $1) }
+    }
+
+    /// Where a stored span begins in its value's bytes.
     func spillOffset(_ value: ValueIndex, slice: Int, chunk: Int) -> Int {
         let storage = storage[value]
         guard storage.sliceWidth > 0 else {
-            return (chunk - storage.residentChunks) * stride(width: values[value].width)
+            return (chunk / storage.span - storage.residentChunks / storage.span) * stride(value)
         }
         let ranges = ranges(value)
-        return ranges[..<slice].reduce(0) { $0 + chunks * stride(width: $1.count) }
-            + chunk * stride(width: ranges[slice].count)
+        return ranges[..<slice].reduce(0) { $0 + sliceBytes(value, $1) }
+            + chunk * decision.chunkRows * heldWidth(value, ranges[slice]) * 4
     }
 
-    /// Whether consecutive chunks of a slice lie next to each other without gaps, so that many are one matrix.
-    func isGapless(width: Int) -> Bool { stride(width: width) == decision.chunkRows * width * 4 }
-
-    /// Chunks that one command of a slice's sum covers. The neighbours that stay in device memory end at a chunk of
-    /// their own, and where stored chunks have gaps each is on its own.
-    func groups(_ source: ValueIndex, relation: Int) -> [Range<Int>] {
-        let columns = storage[analysis.columns[relation]]
-        let width = storage[source].sliceWidth
-        let isGapless = ranges(source).allSatisfy { self.isGapless(width: $0.count) } && width > 0
-        let size = isGapless ? max(1, chunks / 16) : 1
-        let split = columns.residentChunks
+    /// Chunks that one command of a slice's sum covers: whole spans of it. Those whose neighbours all stay in device
+    /// memory are on their own.
+    func groups(_ op: OpIndex) -> [Range<Int>] {
+        let span = (analysis.sums[op] + [analysis.facts[op].source!]).reduce(1) { max($0, storage[$1].span) }
+        let relation = analysis.facts[op].relation!
+        // A power of two, as spans are, so that none of these is cut in two.
+        var size = span
+        while size * 2 <= chunks / (decision.takesTurns ? 16 : 8) { size *= 2 }
         // Numbers of nodes that are fetched are there for one span at a time.
         let most = decision.fetchesNodeSections ? min(size, spanChunks) : size
+        let split = storage[analysis.columns[relation]].residentChunks / span * span
         func cut(_ range: Range<Int>) -> [Range<Int>] {
             var groups: [Range<Int>] = []
             var lower = range.lowerBound
@@ -513,9 +632,19 @@ extension Layout {
         return cut(0..<split) + cut(split..<chunks)
     }
 
-    /// Bytes of a whole slice as it lies in device memory: chunks with gaps are fetched one by one, so without them.
-    func heldSliceBytes(width: Int) -> Int {
-        isGapless(width: width) ? chunks * stride(width: width) : image.nodes * width * 4
+    /// What one slice of its source makes of an operation: values, and which slices of these.
+    func made(_ op: OpIndex, bySlice slice: Int) -> [(value: ValueIndex, slice: Int, columns: Range<Int>)] {
+        let columns = ranges(analysis.facts[op].source!)[slice]
+        return analysis.sums[op].compactMap { sum in
+            guard sum == analysis.facts[op].scoreSum else { return (sum, slice, columns) }
+            return slice == 0 ? (sum, 0, 0..<values[sum].width) : nil
+        }
+    }
+
+    /// Bytes of one slice's sums over a group.
+    func groupBytes(_ value: ValueIndex, _ slice: Range<Int>, _ group: Range<Int>) -> Int {
+        let span = storage[value].span
+        return (group.count + span - 1) / span * spanRows(value) * heldWidth(value, slice) * 4
     }
 
     /// Whether rows of `value` are read or written in `pass` through a slot or a buffer of their own.
@@ -529,44 +658,85 @@ extension Layout {
 struct ChunkTable {
     let chunkRows: Int
     let chunks: Int
-    /// Neighbours of the chunk that has most, by topology; at least 1.
+    /// By value of the image: chunks that cross together.
+    private(set) var sectionSpans: [Int]
+    /// Neighbours of the span that has most, by topology; at least 1.
     private(set) var mostEdges: [Int]
-    /// By value of the image: sealed bytes that fetching the first chunks takes, one by one.
+    /// By value of the image: sealed bytes that fetching the first spans takes, one by one.
     private var fetched: [[Int]]
+    private let graph: OpGraph
 
     init(_ graph: OpGraph, chunkRows: Int) {
         let image = graph.image
         self.chunkRows = chunkRows
+        self.graph = graph
         chunks = (image.nodes + chunkRows - 1) / chunkRows
         mostEdges = Array(repeating: 1, count: image.topologies)
+        sectionSpans = []
         fetched = []
         for value in graph.values {
-            guard let section = value.section else { break }
-            fetched.append(sums(section, value, image))
+            guard value.section != nil else { break }
+            sectionSpans.append(span(value))
+            fetched.append(sums(value))
         }
     }
 
-    private mutating func sums(_ section: ImageSection, _ value: OpGraph.Value, _ image: ImageShape) -> [Int] {
+    /// So many that no more than a third of what crosses is the rest of blocks, and whole tiles of neighbours, since
+    /// only the neighbours of tiles have known places.
+    private func span(_ value: OpGraph.Value) -> Int {
+        let image = graph.image
+        let enough = 3 * Limits.blockBytes
+        var span = 1
+        if value.section == .columns {
+            let rows = max(ImageShape.tileRows, chunkRows)
+            span = rows / chunkRows
+            let edges = image.relations.isEmpty ? image.edges : image.relations[value.relation].edges
+            while span < chunks, edges / max(chunks / span, 1) * 4 < enough { span *= 2 }
+        } else {
+            func bytes() -> Int { span * chunkRows * value.width * 4 }
+            while span < chunks, !bytes().isMultiple(of: Limits.blockBytes), bytes() < enough { span *= 2 }
+        }
+        return span
+    }
+
+    /// Bytes of these chunks in their section.
+    func range(_ index: ValueIndex, chunks range: Range<Int>) -> Range<Int> {
+        let value = graph.values[index]
+        let rows = range.lowerBound * chunkRows..<min(range.upperBound * chunkRows, graph.image.nodes)
+        guard value.section == .columns else {
+            return rows.lowerBound * value.width * 4..<rows.upperBound * value.width * 4
+        }
+        let edges = graph.image.edges(ofRows: rows, value.relation)
+        return edges.lowerBound * 4..<edges.upperBound * 4
+    }
+
+    private mutating func sums(_ value: OpGraph.Value) -> [Int] {
+        let index = fetched.count
+        let all = graph.image.byteCount(value.section!)
+        let span = sectionSpans[index]
         var sum = [0]
-        sum.reserveCapacity(chunks + 1)
-        for chunk in 0..<chunks {
-            let range: Range<Int>
-            if section == .columns {
-                let edges = image.edges(ofRows: chunk * chunkRows..<(chunk + 1) * chunkRows, value.relation)
-                mostEdges[value.relation] = max(mostEdges[value.relation], edges.count)
-                range = edges.lowerBound * 4..<edges.upperBound * 4
-            } else {
-                let bytes = value.width * 4
-                range = chunk * chunkRows * bytes..<min((chunk + 1) * chunkRows, image.nodes) * bytes
+        sum.reserveCapacity(chunks / span + 2)
+        for first in stride(from: 0, to: chunks, by: span) {
+            let bytes = range(index, chunks: first..<min(first + span, chunks))
+            if value.section == .columns {
+                mostEdges[value.relation] = max(mostEdges[value.relation], bytes.count / 4)
             }
-            sum.append(sum[chunk] + Self.crossing(range, of: image.byteCount(section)))
+            sum.append(sum.last! + Self.crossing(bytes, of: all))
         }
         return sum
     }
 
-    /// Sealed bytes that fetching these chunks of a section, one by one, takes.
-    func fetchedBytes(_ value: ValueIndex, chunks: Range<Int>) -> Int {
-        fetched[value][chunks.upperBound] - fetched[value][chunks.lowerBound]
+    /// Sealed bytes that fetching a section from a chunk on, span by span, takes.
+    func fetchedBytes(_ value: ValueIndex, from chunk: Int) -> Int {
+        guard chunk < chunks else { return 0 }
+        let span = sectionSpans[value]
+        let whole = (chunk + span - 1) / span
+        let all = fetched[value].last! - fetched[value][whole]
+        guard !chunk.isMultiple(of: span) else { return all }
+        return all
+            + Self.crossing(
+                range(value, chunks: chunk..<min(whole * span, chunks)),
+                of: graph.image.byteCount(graph.values[value].section!))
     }
 
     /// Sealed bytes that a range of a window's plaintext takes: whole blocks cross.
@@ -607,8 +777,12 @@ package struct NodeSection: Hashable, Sendable {
 }
 
 extension Layout {
-    /// Chunks whose numbers of nodes are fetched at once: sealed blocks are larger than what one chunk has of them.
-    var spanChunks: Int { max(1, 16 * ImageShape.tileRows / decision.chunkRows) }
+    /// Chunks whose numbers of nodes are fetched at once: sealed blocks are larger than what one chunk has of them. Whole
+    /// spans of every value.
+    var spanChunks: Int {
+        let words = Limits.blockBytes / 4
+        return words / divisor(words, decision.chunkRows)
+    }
     var spans: Int { (chunks + spanChunks - 1) / spanChunks }
 
     func rows(ofSpan span: Int) -> Range<Int> {
@@ -623,17 +797,15 @@ extension Layout {
             let section = NodeSection(role: role, relation: relation)
             if !sections.contains(section) { sections.append(section) }
         }
-        for (_, ops) in pass.sliced { for op in ops { add(.rowPointers, graph.ops[op].relation!) } }
+        for (_, ops) in pass.sliced { for op in ops { add(.rowPointers, analysis.facts[op].relation!) } }
         for step in pass.steps {
             let op: OpGraph.Op
             switch step {
             case .run(let index):
                 op = graph.ops[index]
                 if let relation = op.relation { add(.rowPointers, relation) }
-            case .finishSum(let index):
-                op = graph.ops[index]
-                if analysis.hasRowPart(index), let relation = op.relation { add(.rowPointers, relation) }
-            case .fetch, .store, .fetchPart, .storePart: continue
+            case .finishSum(let index): op = graph.ops[index]
+            case .fetch, .store, .fetchParts, .storeParts: continue
             }
             for case .scaleRows(let relation) in op.steps { add(.scale, relation) }
             if case .loss = op.kind {
@@ -663,13 +835,33 @@ extension Layout {
         let hops = graph.ops.reduce(0) { max($0, $1.hops ?? 0) }
         return hops
             * (0..<image.topologies).reduce(0) { total, relation in
+                guard let visit = visit(relation) else { return total }
                 let columns = analysis.columns[relation]
-                let moved = table.fetchedBytes(columns, chunks: storage[columns].residentChunks..<chunks)
+                let resident = storage[columns].residentChunks
+                let moved =
+                    visit.source == nil
+                    ? table.fetchedBytes(columns, from: resident)
+                    : visit.groups.reduce(0) { $0 + ($1.upperBound > resident ? fetchedBytes(columns, chunks: $1) : 0) }
                 let pointers =
                     decision.fetchesNodeSections
                     ? fetchedBytes(NodeSection(role: .rowPointers, relation: relation)) : 0
                 return total + moved + pointers
             }
+    }
+
+    /// A pass that goes over a topology, the groups of chunks in which it does, and whose slices where these do.
+    func visit(_ relation: Int) -> (pass: Int, groups: [Range<Int>], source: ValueIndex?)? {
+        for (number, pass) in passes.enumerated() {
+            for (source, ops) in pass.sliced {
+                if let op = ops.first(where: { analysis.facts[$0].relation == relation }) {
+                    return (number, groups(op), source)
+                }
+            }
+            for case .run(let op) in pass.steps where analysis.facts[op].relation == relation {
+                return (number, (0..<chunks).map { $0..<$0 + 1 }, nil)
+            }
+        }
+        return nil
     }
 
     /// Sealed bytes that fetching all of a section, span by span, takes.

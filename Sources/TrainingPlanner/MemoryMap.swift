@@ -11,15 +11,21 @@ struct MemoryMap {
         let passes: ClosedRange<Int>?
     }
 
+    struct Slots {
+        let buffers: [Int]
+        /// Chunks in each.
+        let span: Int
+    }
+
     private(set) var items: [Item] = []
     private(set) var fixed: [TrainingPlan.Fixed: Int] = [:]
     /// By value: a buffer for each time that it lies in device memory whole.
     private(set) var whole: [[Int]]
     /// By value: the buffer of the chunks that stay; −1 where none do.
     private(set) var resident: [Int]
-    /// By pass, then by value: one buffer, or two that are filled and drained in turn.
-    private(set) var local: [[ValueIndex: [Int]]]
-    /// By pass, then by value: buffers of single slices.
+    /// By pass, then by value: a buffer for a chunk, or two that spans are fetched to and stored from in turn.
+    private(set) var local: [[ValueIndex: Slots]]
+    /// By pass, then by value: buffers of slices.
     private(set) var parts: [[ValueIndex: [Int]]]
     /// By pass, then by topology's neighbours: their buffers where sums go slice by slice.
     private(set) var sliceColumns: [[ValueIndex: [Int]]]
@@ -29,6 +35,8 @@ struct MemoryMap {
     private(set) var stacks: [[Int: Int]]
 
     private var bases: [Int]
+    /// Buffers of each that moves: one is filled or drained while the other is worked on.
+    private let turns: Int
 
     init(_ layout: Layout) {
         let values = layout.values.count
@@ -41,7 +49,9 @@ struct MemoryMap {
         nodes = Array(repeating: [:], count: passes)
         stacks = Array(repeating: [:], count: passes)
         bases = [0]
-        for pass in layout.passes { bases.append(bases.last! + pass.steps.count + 1) }
+        turns = layout.decision.takesTurns ? 1 : 2
+        // The sources of a pass over slices come one after the other.
+        for pass in layout.passes { bases.append(bases.last! + max(pass.steps.count, pass.sliced.count) + 1) }
         addFixed(layout)
         for value in layout.values.indices { addKept(value, layout) }
         for pass in layout.passes.indices where !layout.passes[pass].isEmpty {
@@ -84,11 +94,19 @@ struct MemoryMap {
         return items.count - 1
     }
 
+    /// For some steps of a pass.
+    private mutating func add(_ name: String, _ bytes: Int, _ steps: ClosedRange<Int>, of pass: Int) -> Int {
+        items.append(
+            Item(
+                name: name, bytes: bytes, lifetime: bases[pass] + steps.lowerBound...bases[pass] + steps.upperBound,
+                passes: pass...pass))
+        return items.count - 1
+    }
+
     private mutating func addFixed(_ layout: Layout) {
-        for role in layout.graph.result == nil ? TrainingPlan.Fixed.allCases : TrainingPlan.Fixed.prediction
+        for (role, bytes) in layout.analysis.fixedBytes
         where !layout.decision.fetchesNodeSections || role.section(layout.image) == nil {
-            let bytes = role.bytes(layout.graph.model, layout.image)
-            if bytes > 0 { fixed[role] = add(role.rawValue, bytes, nil) }
+            fixed[role] = add(role.rawValue, bytes, nil)
         }
     }
 
@@ -107,49 +125,43 @@ struct MemoryMap {
 
     private mutating func addRows(_ pass: Int, _ layout: Layout) {
         let steps = layout.passes[pass].steps
-        let slots = min(2, layout.chunks)
-        var first: [ValueIndex: Int] = [:]
-        var last: [ValueIndex: Int] = [:]
-        var queued: Set<ValueIndex> = []
+        var first = Array(repeating: -1, count: layout.values.count)
+        var last = first
+        var queued = Array(repeating: false, count: layout.values.count)
         var ops: [OpIndex] = []
         for (index, step) in steps.enumerated() {
             let touched: [ValueIndex]
             switch step {
             case .fetch(let value), .store(let value):
-                queued.insert(value)
+                queued[value] = true
                 touched = [value]
-            case .fetchPart(let value, let slice), .storePart(let value, let slice):
-                if slice == 0 {
-                    let bytes = layout.stride(width: layout.storage[value].sliceWidth)
-                    parts[pass][value] = (0..<slots).map { slot in
-                        add("\(layout.values[value].name) slice \(slot)", bytes, pass...pass)
-                    }
+            case .fetchParts(let value), .storeParts(let value):
+                parts[pass][value] = (0..<min(turns, layout.spans(value))).map { slot in
+                    add("\(layout.values[value].name) slices \(slot)", layout.partsBytes(value), pass...pass)
                 }
                 touched = [value]
             case .run(let op):
                 ops.append(op)
-                touched = layout.graph.ops[op].inputs + layout.graph.ops[op].outputs
+                touched = layout.analysis.facts[op].inputs + layout.analysis.facts[op].outputs
             case .finishSum(let op):
-                touched = layout.graph.ops[op].inputs + layout.analysis.sums[op] + layout.graph.ops[op].outputs
+                touched =
+                    layout.analysis.facts[op].inputs + layout.analysis.sums[op] + layout.analysis.facts[op].outputs
             }
             for value in touched {
-                if first[value] == nil { first[value] = index }
+                if first[value] < 0 { first[value] = index }
                 last[value] = index
             }
         }
-        for (value, from) in first.sorted(by: { $0.key < $1.key }) where layout.isLocal(value, in: pass) {
+        for (value, from) in first.enumerated() where from >= 0 && layout.isLocal(value, in: pass) {
             let name = layout.values[value].name
-            if queued.contains(value) {
-                local[pass][value] = (0..<slots).map { slot in
-                    add("\(name) chunk \(slot)", layout.slotBytes(value), pass...pass)
-                }
+            if queued[value] {
+                local[pass][value] = Slots(
+                    buffers: (0..<min(turns, layout.spans(value))).map { slot in
+                        add("\(name) chunk \(slot)", layout.slotBytes(value), pass...pass)
+                    }, span: layout.storage[value].span)
             } else {
                 let bytes = min(layout.decision.chunkRows, layout.image.nodes) * layout.rowBytes(value)
-                items.append(
-                    Item(
-                        name: name, bytes: bytes, lifetime: bases[pass] + from...bases[pass] + last[value]!,
-                        passes: pass...pass))
-                local[pass][value] = [items.count - 1]
+                local[pass][value] = Slots(buffers: [add(name, bytes, from...last[value], of: pass)], span: 1)
             }
         }
         let tiles = (layout.image.nodes + ImageShape.tileRows - 1) / ImageShape.tileRows
@@ -163,35 +175,37 @@ struct MemoryMap {
     private mutating func addNodes(_ pass: Int, _ layout: Layout) {
         for section in layout.nodeSections(layout.passes[pass]) {
             let bytes = layout.bytes(section, rows: layout.rows(ofSpan: 0)).count
-            nodes[pass][section] = (0..<min(2, layout.spans)).map { slot in
+            nodes[pass][section] = (0..<min(turns, layout.spans)).map { slot in
                 add("\(section.role.rawValue) of nodes \(slot)", bytes, pass...pass)
             }
         }
     }
 
     private mutating func addSlices(_ pass: Int, _ layout: Layout) {
-        for (source, ops) in layout.passes[pass].sliced {
-            let width = layout.storage[source].sliceWidth
+        for (number, (source, ops)) in layout.passes[pass].sliced.enumerated() {
+            let steps = number...number
+            let widest = layout.ranges(source).max { $0.count < $1.count }!
             let name = layout.values[source].name
             let slices = layout.ranges(source).count
-            parts[pass][source] = (0..<min(2, slices)).map { slot in
-                add("\(name) slice \(slot)", layout.heldSliceBytes(width: width), pass...pass)
+            parts[pass][source] = (0..<min(turns, slices)).map { slot in
+                add("\(name) slice \(slot)", layout.sliceBytes(source, widest), steps, of: pass)
             }
             for op in ops {
-                let relation = layout.graph.ops[op].relation!
-                let groups = layout.groups(source, relation: relation)
-                let rows = groups.map(\.count).max()! * layout.stride(width: width)
+                let relation = layout.analysis.facts[op].relation!
+                let groups = layout.groups(op)
                 for sum in layout.analysis.sums[op] {
-                    parts[pass][sum] = (0..<2).map { slot in
-                        add("\(layout.values[sum].name) slice \(slot)", rows, pass...pass)
+                    let columns = layout.ranges(sum).max { $0.count < $1.count }!
+                    let bytes = groups.map { layout.groupBytes(sum, columns, $0) }.max()!
+                    parts[pass][sum] = (0..<turns).map { slot in
+                        add("\(layout.values[sum].name) slice \(slot)", bytes, steps, of: pass)
                     }
                 }
                 let columns = layout.analysis.columns[relation]
                 let kept = layout.storage[columns].residentChunks
-                let moved = groups.filter { $0.lowerBound >= kept }
+                let moved = groups.filter { $0.upperBound > kept }
                     .map { layout.edges($0, relation: relation).count * 4 }.max()
                 guard let moved, sliceColumns[pass][columns] == nil else { continue }
-                sliceColumns[pass][columns] = (0..<2).map { slot in
+                sliceColumns[pass][columns] = (0..<turns).map { slot in
                     add("neighbours \(slot)", max(moved, 4), pass...pass)
                 }
             }

@@ -55,8 +55,9 @@ package struct OpGraph: Sendable {
             ValueIndex, ParameterLayout.Entry, transposed: Bool, to: ValueIndex, accumulates: Bool, [ValueStep])
         /// Sum of `from`'s rows over the neighbours of one topology.
         case gather(from: ValueIndex, relation: Int, to: ValueIndex, [ValueStep])
-        /// The highest score and the inverse of the softmax's denominator of each row and head, from its own scores.
-        case attentionScale(Attention, scores: ValueIndex, highest: ValueIndex, inverse: ValueIndex)
+        /// The highest score and the inverse of the softmax's denominator of each row and head, from its own scores: the
+        /// targets' columns behind those of the scores.
+        case attentionScale(Attention, scores: ValueIndex)
         /// The neighbours' rows, weighed.
         case attend(Attention, to: ValueIndex)
         case attentionGradient(Attention, AttentionGradient)
@@ -168,7 +169,7 @@ extension OpGraph.Op {
         case .product(let a, _, _, let to, let accumulates, let steps):
             return [a] + (accumulates ? [to] : []) + steps.compactMap(\.value)
         case .gather(_, _, _, let steps): return steps.compactMap(\.value)
-        case .attentionScale(_, let scores, _, _): return [scores]
+        case .attentionScale(_, let scores): return [scores]
         case .attend, .attentionGradient: return []
         case .headDots(let value, let other, _, let to, let accumulates):
             let others: [ValueIndex] = if case .rows(let rows) = other { [rows] } else { [] }
@@ -185,7 +186,7 @@ extension OpGraph.Op {
     package var wholes: [ValueIndex] {
         switch kind {
         case .gather(let from, _, _, _): [from]
-        case .attentionScale(let attention, _, _, _): [attention.sourceScores]
+        case .attentionScale(let attention, _): [attention.sourceScores]
         case .attend(let attention, _): [attention.targets, attention.sourceScores, attention.source]
         case .attentionGradient(let attention, let gradient):
             [attention.targets, attention.sourceScores, gradient.other]
@@ -214,6 +215,12 @@ extension OpGraph.Op {
         }
     }
 
+    /// The sums of an attention that have nothing to do with the columns of its source.
+    @inline(never)
+    package var scoreSum: ValueIndex? {
+        if case .attentionGradient(_, let gradient) = kind { gradient.scoreGradient } else { nil }
+    }
+
     /// The columns of each head in what it sums; 0 where there are none.
     @inline(never)
     var headWidth: Int {
@@ -238,7 +245,7 @@ extension OpGraph.Op {
         switch kind {
         case .map(_, let to, _), .product(_, _, _, let to, _, _), .gather(_, _, let to, _), .attend(_, let to): [to]
         case .part(_, let to, _), .headDots(_, _, _, let to, _): [to.value]
-        case .attentionScale(_, _, let highest, let inverse): [highest, inverse]
+        case .attentionScale(let attention, _): [attention.targets]
         case .attentionGradient(_, let gradient):
             [gradient.scoreGradient, gradient.leaked] + (gradient.sourceGradient.map { [$0] } ?? [])
         case .loss(_, let gradient): gradient.map { [$0] } ?? []
@@ -325,8 +332,9 @@ extension OpGraph: CustomStringConvertible {
                         + chain(steps)
                 case .gather(let from, let relation, let to, let steps):
                     "\(name(to)) = Σ neighbours\(relation > 0 ? " \(relation)" : "") of \(name(from))\(chain(steps))"
-                case .attentionScale(let attention, _, let highest, let inverse):
-                    "\(name(highest)), \(name(inverse)) = softmax's scale over \(name(attention.sourceScores))"
+                case .attentionScale(let attention, _):
+                    "\(name(attention.targets))[\(attention.heads)..<\(3 * attention.heads)] = softmax's scale over "
+                        + name(attention.sourceScores)
                 case .attend(let attention, let to):
                     "\(name(to)) = Σ α · neighbours of \(name(attention.source)), \(attention.heads) heads"
                 case .attentionGradient(_, let gradient):

@@ -256,12 +256,9 @@ private struct Lowering {
         append(.headDots(source, .vector(parameters[layer, .attentionTarget]), heads: heads, to: all(scores)))
         reach(0)
         let attention = attention(layer, targets: value("targets\(layer)", 3 * heads))
-        let (highest, inverse) = (value("highest\(layer)", heads), value("inverse\(layer)", heads))
-        append(.attentionScale(attention, scores: scores, highest: highest, inverse: inverse))
         // Behind each other, they cost one access for each edge.
-        for (number, part) in [scores, highest, inverse].enumerated() {
-            append(.part(all(part), to: columns(attention.targets, number * heads, heads), []))
-        }
+        append(.attentionScale(attention, scores: scores))
+        append(.part(all(scores), to: columns(attention.targets, 0, heads), []))
         let attended = value("attended\(layer)", model.attendedWidth(layer))
         append(.attend(attention, to: attended))
         let (target, steps) = result(layer)

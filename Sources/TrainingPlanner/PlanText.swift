@@ -19,7 +19,7 @@ extension TrainingPlan {
                     }
                 }),
             "sliceWidths": .object(cut.sliceWidths.mapValues(integer)),
-            "fetchesNodeSections": .bool(cut.fetchesNodeSections),
+            "fetchesNodeSections": .bool(cut.fetchesNodeSections), "takesTurns": .bool(cut.takesTurns),
             "buffers": .array(
                 buffers.map { buffer in
                     [

@@ -4,7 +4,7 @@ package import Vocabulary
 package enum Planner {
     package static let alignment = 64
     /// Commands that a program may hold, with room for what is not in passes.
-    static let commandsMax = 5_000
+    static let commandsMax = 15_000
 
     /// The cheapest plan that fits, or why none does.
     package static func plan(
@@ -12,7 +12,8 @@ package enum Planner {
     ) throws(PlanError) -> TrainingPlan {
         try checkShape(model, image, purpose)
         var search = Search(Analysis(OpGraph(model: model, image: image, purpose: purpose)), budget)
-        guard let chosen = search.best() else { throw refusal(search.least(), budget) }
+        guard var chosen = search.best() else { throw refusal(search.least(), budget) }
+        chosen.evaluations = search.evaluations
         return chosen
     }
 

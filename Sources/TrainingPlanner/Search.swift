@@ -9,7 +9,11 @@ struct Search {
     let analysis: Analysis
     let budget: Budget
     private let tables: [Int: ChunkTable]
-    private var evaluations = 0
+    private let movable: [ValueIndex]
+    private let recomputable: [ValueIndex]
+    /// By operation: what it takes with all rows.
+    private let opSeconds: [Double]
+    private(set) var evaluations = 0
     /// The last decision that was worked out for each number of rows, for the reasons.
     private var looked: [Int: Decision] = [:]
     /// Bounds planning time, since each trial's grows with the values and the passes; the order of trials puts the
@@ -20,6 +24,10 @@ struct Search {
         self.analysis = analysis
         self.budget = budget
         evaluationsMax = min(max(25_000 / (analysis.values.count * analysis.slots), 40), 150)
+        let choices = analysis.choicesByIndex
+        movable = choices.filter(\.1.moves).map(\.0)
+        recomputable = choices.filter(\.1.recomputes).map(\.0)
+        opSeconds = analysis.graph.ops.map { analysis.graph.seconds($0, budget) }
         tables = Dictionary(
             uniqueKeysWithValues: Self.chunkRows(analysis.graph.image).map {
                 ($0, ChunkTable(analysis.graph, chunkRows: $0))
@@ -43,7 +51,7 @@ struct Search {
         let layout = Layout(analysis, decision, table)
         let memory = MemoryMap(layout)
         let spills = SpillMap(layout, hostBytesMax: budget.hostBytes)
-        let costs = layout.costs(spills, budget)
+        let costs = layout.costs(spills, budget, opSeconds)
         return Candidate(
             layout: layout, memory: memory, spills: spills, costs: costs,
             seconds: costs.reduce(0) { $0 + $1.seconds(budget).pass }, leastBytes: memory.leastBytes)
@@ -62,8 +70,11 @@ struct Search {
 
     mutating func best() -> TrainingPlan? {
         var best: Candidate?
-        for rows in chunkRows where rows >= ImageShape.tileRows || best == nil {
-            if let start = start(rows, below: best?.seconds ?? .infinity) { best = start }
+        // What takes so little as numbers of nodes is fetched, and buffers are halved, only where nothing else is left.
+        for tightness in 0...2 where best == nil {
+            for rows in chunkRows where rows >= ImageShape.tileRows || best == nil {
+                if let start = start(rows, tightness, below: best?.seconds ?? .infinity) { best = start }
+            }
         }
         guard var chosen = best else {
             // What the search has no room for may still fit as the least plan of all.
@@ -99,8 +110,6 @@ struct Search {
 
     private var chunkRows: [Int] { Self.chunkRows(analysis.graph.image) }
 
-    private var movable: [ValueIndex] { analysis.choicesByIndex.filter(\.1.moves).map(\.0) }
-
     /// Everything that may move moves; sources are whole.
     private func emptiest(_ rows: Int) -> Decision {
         var decision = Decision(chunkRows: rows, values: analysis.values.count)
@@ -111,17 +120,16 @@ struct Search {
         return decision
     }
 
-    private mutating func start(_ rows: Int, below limit: Double) -> Candidate? {
+    private mutating func start(_ rows: Int, _ tightness: Int, below limit: Double) -> Candidate? {
         var best: Candidate?
-        let few = (analysis.graph.image.nodes + rows - 1) / rows <= 4
+        let few = (analysis.graph.image.nodes + rows - 1) / rows <= 16
         // With few chunks, what moves takes hardly less room in its slots than all of it would.
         for moves in few ? [true, false] : [true] {
-            for (recomputes, fetches) in [(false, false), (true, false), (false, true), (true, true)] {
-                // What takes so little is fetched only where nothing else is left.
-                if fetches, best != nil || limit < .infinity { continue }
+            for recomputes in [false, true] {
                 var decision =
                     moves ? emptiest(rows) : Decision(chunkRows: rows, values: analysis.values.count)
-                decision.fetchesNodeSections = fetches
+                decision.fetchesNodeSections = tightness > 0
+                decision.takesTurns = tightness > 1
                 if recomputes { for value in recomputable { decision.ways[value] = .recompute } }
                 guard let cut = sliced(decision, to: budget.deviceBytes),
                     let filled = fill(cut, below: best?.seconds ?? limit)
@@ -131,8 +139,6 @@ struct Search {
         }
         return best
     }
-
-    private var recomputable: [ValueIndex] { analysis.choicesByIndex.filter(\.1.recomputes).map(\.0) }
 
     /// Narrows sources until the least fits; `nil` if it never does.
     private mutating func sliced(_ decision: Decision, to bytes: Int) -> Decision? {
@@ -190,7 +196,7 @@ struct Search {
     private func neighbours(_ decision: Decision) -> [Decision] {
         var empty = emptiest(decision.chunkRows)
         empty.sliceWidths = decision.sliceWidths
-        empty.fetchesNodeSections = decision.fetchesNodeSections
+        (empty.fetchesNodeSections, empty.takesTurns) = (decision.fetchesNodeSections, decision.takesTurns)
         for value in recomputable where decision.ways[value] == .recompute { empty.ways[value] = .recompute }
         var result: [Decision] = []
         for value in recomputable {
@@ -273,7 +279,7 @@ struct Search {
         for rows in chunkRows {
             for recomputes in [false, true] {
                 var decision = emptiest(rows)
-                decision.fetchesNodeSections = true
+                (decision.fetchesNodeSections, decision.takesTurns) = (true, true)
                 if recomputes { for value in recomputable { decision.ways[value] = .recompute } }
                 while true {
                     let candidate = candidate(decision)
@@ -545,11 +551,11 @@ private struct Knapsack {
         let section = layout.values[value].section
         let storage = layout.storage[value]
         guard section != nil || (storage.spilled != nil && storage.sliceWidth == 0) else { return nil }
+        if layout.decision.takesTurns, !storage.whole.isEmpty { return nil }
         var saved: [Saving] = []
         let moved =
             section == nil
-            ? layout.chunks * Planner.sealed(layout.stride(width: layout.values[value].width))
-            : layout.table.fetchedBytes(value, chunks: 0..<layout.chunks)
+            ? layout.spans(value) * Planner.sealed(layout.stride(value)) : layout.table.fetchedBytes(value, from: 0)
         for (number, pass) in layout.passes.enumerated() {
             var fetched = 0
             var stored = 0
@@ -561,17 +567,15 @@ private struct Knapsack {
             if section == .columns {
                 let relation = layout.values[value].relation
                 for (source, ops) in pass.sliced {
-                    let count = ops.count { layout.graph.ops[$0].relation == relation }
-                    guard count > 0 else { continue }
-                    let once = layout.groups(source, relation: relation).reduce(0) {
-                        $0 + layout.fetchedBytes(value, chunks: $1)
+                    for op in ops where layout.analysis.facts[op].relation == relation {
+                        let once = layout.groups(op).reduce(0) { $0 + layout.fetchedBytes(value, chunks: $1) }
+                        fetched += once * layout.ranges(source).count
                     }
-                    fetched += once * count * layout.ranges(source).count
                 }
             }
             guard fetched + stored > 0 else { continue }
             let slots =
-                (memory.local[number][value] ?? [])
+                (memory.local[number][value]?.buffers ?? [])
                 + (memory.sliceColumns[number][value] ?? [])
             saved.append(
                 Saving(

@@ -58,6 +58,8 @@ package struct TrainingPlan: Sendable {
     package internal(set) var why: [Alternative]
     /// What it was made for.
     package let budget: Budget
+    /// Decisions that were worked out to find it.
+    package internal(set) var evaluations = 0
     let layout: Layout
     let memory: MemoryMap
     let spills: SpillMap
@@ -93,7 +95,7 @@ package struct TrainingPlan: Sendable {
     /// Where a chunk's outputs begin in that window, and how many bytes it takes: its rows, then what fills its last block.
     package func resultRange(chunk: Int) -> Range<Int> {
         guard let result = graph.result else { return 0..<0 }
-        let stride = layout.stride(width: layout.values[result].width)
+        let stride = layout.stride(result)
         return chunk * stride..<(chunk + 1) * stride
     }
 }
@@ -113,16 +115,32 @@ extension TrainingPlan {
     /// What slices of its source fill.
     package func sums(of op: OpIndex) -> [ValueIndex] { layout.analysis.sums[op] }
     package func slices(of value: ValueIndex) -> [Range<Int>] { layout.ranges(value) }
-    package func groups(of source: ValueIndex, relation: Int) -> [Range<Int>] {
-        layout.groups(source, relation: relation)
+    package func groups(of op: OpIndex) -> [Range<Int>] { layout.groups(op) }
+    package func made(_ op: OpIndex, bySlice slice: Int) -> [(value: ValueIndex, slice: Int, columns: Range<Int>)] {
+        layout.made(op, bySlice: slice)
     }
     package func rows(ofChunk chunk: Int) -> Range<Int> { layout.rows(chunk) }
     package func edges(ofChunks chunks: Range<Int>, relation: Int) -> Range<Int> {
         layout.edges(chunks, relation: relation)
     }
     package func residentChunks(of value: ValueIndex) -> Int { layout.storage[value].residentChunks }
-    package func stride(width: Int) -> Int { layout.stride(width: width) }
-    package func isGapless(width: Int) -> Bool { layout.isGapless(width: width) }
+    /// Rows of a value that cross together, and the chunks that these are.
+    package func spanRows(_ value: ValueIndex) -> Int { layout.spanRows(value) }
+    package func span(_ value: ValueIndex) -> Int { layout.storage[value].span }
+    /// Bytes of a span of whole rows that is put away.
+    package func stride(_ value: ValueIndex) -> Int { layout.stride(value) }
+    /// Columns of a slice as it lies.
+    package func heldWidth(_ value: ValueIndex, _ slice: Range<Int>) -> Int { layout.heldWidth(value, slice) }
+    /// Bytes of a whole slice, and of one group of chunks of it.
+    package func sliceBytes(_ value: ValueIndex, _ slice: Range<Int>) -> Int { layout.sliceBytes(value, slice) }
+    package func groupBytes(_ value: ValueIndex, _ slice: Range<Int>, _ group: Range<Int>) -> Int {
+        layout.groupBytes(value, slice, group)
+    }
+    package func alikeSlices(_ value: ValueIndex) -> [Range<Int>] { layout.alikeSlices(value) }
+    /// Bytes of some chunks in their section.
+    package func sectionBytes(_ value: ValueIndex, chunks: Range<Int>) -> Range<Int> {
+        layout.table.range(value, chunks: chunks)
+    }
 
     /// Rows of a chunk of a value in a pass over rows.
     package func location(_ value: ValueIndex, chunk: Int, pass: Int) -> Location {
@@ -132,14 +150,30 @@ extension TrainingPlan {
                 buffer: memory.whole[value][index],
                 byteOffset: chunk * cut.chunkRows * layout.rowBytes(value))
         }
+        func offset(from first: Int) -> Int {
+            guard layout.values[value].section == .columns else {
+                return (chunk - first) * cut.chunkRows * layout.rowBytes(value)
+            }
+            let relation = layout.values[value].relation
+            return 4
+                * (layout.edges(chunk..<chunk + 1, relation: relation).lowerBound
+                    - layout.edges(first..<first + 1, relation: relation).lowerBound)
+        }
         if chunk < storage.residentChunks, storage.resident?.contains(pass) == true {
-            return Location(
-                buffer: memory.resident[value],
-                byteOffset: layout.values[value].section == .columns
-                    ? 0 : chunk * cut.chunkRows * layout.rowBytes(value))
+            return Location(buffer: memory.resident[value], byteOffset: offset(from: 0))
         }
         let slots = memory.local[pass][value]!
-        return Location(buffer: slots[chunk % slots.count], byteOffset: 0)
+        let span = chunk / slots.span
+        return Location(
+            buffer: slots.buffers[span % slots.buffers.count], byteOffset: offset(from: span * slots.span))
+    }
+
+    /// Where the span of a chunk begins that crosses in a pass: in its slot, or where all rows lie.
+    package func slot(_ value: ValueIndex, chunk: Int, pass: Int) -> Location {
+        let span = layout.storage[value].span
+        if layout.storage[value].isWhole(in: pass) { return location(value, chunk: chunk / span * span, pass: pass) }
+        let slots = memory.local[pass][value]!
+        return Location(buffer: slots.buffers[chunk / span % slots.buffers.count], byteOffset: 0)
     }
 
     /// All rows of a source in the pass that sums over it.
@@ -178,15 +212,7 @@ extension TrainingPlan {
 
     /// A pass that goes over a topology, and the groups of chunks in which it does.
     package func visit(_ relation: Int) -> (pass: Int, groups: [Range<Int>], isSliced: Bool)? {
-        for (number, pass) in passes.enumerated() {
-            for (source, ops) in pass.sliced where ops.contains(where: { graph.ops[$0].relation == relation }) {
-                return (number, groups(of: source, relation: relation), true)
-            }
-            for case .run(let op) in pass.steps where graph.ops[op].relation == relation {
-                return (number, (0..<chunks).map { $0..<$0 + 1 }, false)
-            }
-        }
-        return nil
+        layout.visit(relation).map { ($0.pass, $0.groups, $0.source != nil) }
     }
 
     /// The buffer of a piece, filled and drained in turn.
@@ -201,7 +227,8 @@ extension TrainingPlan {
     ) -> (Location, isResident: Bool) {
         let columns = columns(relation)
         if group.upperBound <= residentChunks(of: columns) {
-            return (Location(buffer: memory.resident[columns], byteOffset: 0), true)
+            let edges = { (chunks: Range<Int>) in layout.edges(chunks, relation: relation).lowerBound }
+            return (Location(buffer: memory.resident[columns], byteOffset: 4 * (edges(group) - edges(0..<1))), true)
         }
         let slots = memory.sliceColumns[pass][columns]!
         return (Location(buffer: slots[turn % slots.count], byteOffset: 0), false)

@@ -174,6 +174,49 @@ import Vocabulary
         try ring(.evaluate)
     }
 
+    @Test("slices of columns are put away in pieces and come back as they were")
+    func pieces() throws {
+        // Two slices of 16 columns of 1,024 rows, each a block; in the window a block lies between them.
+        let rig = try Rig(memoryBytes: 1 << 20)
+        let block = Limits.blockBytes
+        var builder = ProgramBuilder()
+        builder.window(20, .spill, 3 * block)
+        let places = (0..<4).map { _ in builder.buffer(2 * block) }
+        func copy(_ from: Int, _ to: Int, apart: Bool) {
+            let (wide, narrow) = (32, 16)
+            builder.add(
+                .copy(
+                    Copy(
+                        source: Matrix(places[from], stride: apart ? wide : narrow),
+                        target: Matrix(places[to], stride: apart ? narrow : wide), rows: 1024, columns: narrow,
+                        pieces: 2, sourceStep: apart ? narrow : 1024 * narrow,
+                        targetStep: apart ? 1024 * narrow : narrow)), reads: [places[from]], writes: [places[to]])
+        }
+        func transfer(_ place: Place) -> Transfer {
+            Transfer(window: 20, windowOffset: 0, byteCount: block, place: place, pieces: 2, windowStride: 2 * block)
+        }
+        copy(0, 1, apart: true)
+        builder.add(.store(transfer(places[1])))
+        builder.add(.fetch(transfer(places[2])))
+        copy(2, 3, apart: false)
+        let program = try rig.load(builder.program)
+        rig.memory.withBytes { memory in
+            for index in 0..<block / 2 {
+                memory.storeBytes(of: UInt32(index), toByteOffset: 4 * index, as: UInt32.self)
+            }
+        }
+        let work = try rig.ring(program, Self.arguments).work
+        #expect(work.storedBytes == UInt64(2 * Limits.sealedBlockBytes) && work.fetchedBytes == work.storedBytes)
+        #expect(rig.store[20, 0] != nil && rig.store[20, 1] == nil && rig.store[20, 2] != nil)
+        rig.memory.withBytes { memory in
+            let words = memory.bindMemory(to: UInt32.self)
+            let (apart, back) = (block / 2, 3 * block / 2)
+            #expect((0..<block / 2).allSatisfy { words[back + $0] == UInt32($0) })
+            // Row 5 of the second slice.
+            #expect(words[apart + 1024 * 16 + 5 * 16 + 3] == UInt32(5 * 32 + 16 + 3))
+        }
+    }
+
     @Test("two writes of the same bytes never look alike")
     func freshNonces() throws {
         let rig = try Rig(memoryBytes: 1 << 17)

@@ -272,6 +272,22 @@ import Vocabulary
         let refused: [FabricProtocol.Operation] = [
             .copy(Copy(source: matrix, target: other, rows: 0, columns: 4)),
             .copy(Copy(source: matrix, target: other, rows: 2, columns: 5)),
+            .copy(Copy(source: matrix, target: other, rows: 2, columns: 2, pieces: 0)),
+            .copy(Copy(source: matrix, target: other, rows: 2, columns: 2, pieces: 2, sourceStep: 2, targetStep: 1)),
+            .copy(Copy(source: matrix, target: other, rows: 2, columns: 2, pieces: 2, sourceStep: 3, targetStep: 8)),
+            .copy(
+                Copy(source: matrix, target: other, rows: 2, columns: 2, pieces: 9, sourceStep: 1 << 46, targetStep: 8)),
+            .fetch(Transfer(window: 2, windowOffset: 0, byteCount: 8, place: Place(buffer: 0), pieces: 0)),
+            .fetch(
+                Transfer(window: 2, windowOffset: 0, byteCount: 8, place: Place(buffer: 0), pieces: 2, windowStride: 7)),
+            .fetch(
+                Transfer(
+                    window: 2, windowOffset: 0, byteCount: 8, place: Place(buffer: 0), pieces: 3,
+                    windowStride: Limits.blockBytes)),
+            .store(
+                Transfer(
+                    window: 2, windowOffset: 0, byteCount: 64, place: Place(buffer: 0), pieces: 2,
+                    windowStride: 2 * Limits.blockBytes - 64)),
             .copy(Copy(source: matrix, target: Matrix(Place(buffer: 0, offset: 8), stride: 4), rows: 2, columns: 4)),
             .fill(Fill(Place(buffer: 0, offset: 2), count: 1)),
             .fill(Fill(Place(buffer: 0), count: 0)),
@@ -369,6 +385,12 @@ import Vocabulary
         let operations: [FabricProtocol.Operation] = [
             .fetch(Transfer(window: 1, windowOffset: 70_000, byteCount: 4000, place: place())),
             .store(Transfer(window: 3, windowOffset: 0, byteCount: 640, place: place())),
+            .fetch(
+                Transfer(window: 1, windowOffset: 0, byteCount: 400, place: place(), pieces: 5, windowStride: 900)),
+            .copy(
+                Copy(
+                    source: matrix(8), target: matrix(9), rows: 5, columns: 2, pieces: 3, sourceStep: 2, targetStep: 45)
+            ),
             .fill(Fill(place(), count: 12, value: -1)),
             .copy(Copy(source: matrix(8), target: matrix(9), rows: 5, columns: 6)),
             .map(RowMap(source: matrix(6), target: matrix(7), rows: 3, columns: 6, firstRow: 1024, steps: steps)),

@@ -126,15 +126,48 @@ import Vocabulary
         }
     }
 
-    @Test("planning a large graph takes less than ten milliseconds at any budget")
+    /// Models and graphs as they are used: R-MAT of scales 17 and 20, PubMed.
+    static let usual: [(name: String, model: ModelShape, nodes: Int, degree: Int)] = {
+        let heads = ModelShape.Attention(heads: 4, outputHeads: 1)
+        func shape(_ model: Aggregation, _ widths: [Int], normalises: Bool = false) -> ModelShape {
+            ModelShape(
+                aggregation: model, widths: widths, dropsFeatures: false, dropsHidden: true, isResidual: normalises,
+                normalises: normalises, activation: model == .gat ? .elu : .relu, attention: heads)
+        }
+        return [
+            ("GCN", shape(.gcn, [128, 256, 40]), 1 << 17, 19), ("SAGE", shape(.sage, [128, 256, 40]), 1 << 17, 19),
+            ("GAT", shape(.gat, [128, 256, 40]), 1 << 17, 20),
+            ("normalised GCN", shape(.gcn, [128, 256, 256, 40], normalises: true), 1 << 17, 19),
+            ("large GCN", shape(.gcn, [128, 256, 256, 40]), 1 << 20, 20),
+            ("large SAGE", shape(.sage, [128, 256, 256, 40]), 1 << 20, 20),
+            ("large GAT", shape(.gat, [128, 256, 40]), 1 << 20, 20),
+            ("PubMed GCN", shape(.gcn, [500, 16, 3]), 19_717, 5),
+        ]
+    }()
+
+    @Test("every model has a plan in five percent of its working set")
+    func fivePercent() throws {
+        for (name, model, nodes, degree) in Self.usual {
+            let image = Self.image(model, nodes: nodes, degree: degree)
+            let all = try Planner.plan(
+                model: model, image: image, budget: Budget(deviceBytes: 1 << 40, hostBytes: 1 << 40))
+            let budget = Budget(deviceBytes: all.forecast.deviceBytes / 20, hostBytes: 1 << 40)
+            let plan = try Planner.plan(model: model, image: image, budget: budget)
+            print(
+                "\(name) in five percent: \(plan.forecast.secondsPerEpoch / all.forecast.secondsPerEpoch) of the time,",
+                "\(plan.evaluations) decisions, \(plan.costs.reduce(0) { $0 + $1.commands }) commands")
+            #expect(plan.forecast.deviceBytes <= budget.deviceBytes, "\(name)")
+        }
+    }
+
+    @Test("planning a large graph looks at a bounded number of decisions, at any budget")
     func quick() throws {
         let model = ModelShape(
             aggregation: .gcn, widths: [128, 256, 40], dropsFeatures: false, dropsHidden: true)
         let image = Self.image(model, nodes: 1_000_000, degree: 20)
         let all = try Planner.plan(
             model: model, image: image, budget: Budget(deviceBytes: 1 << 40, hostBytes: 1 << 40))
-        var slowest = 0.0
-        for percent in [100, 50, 25, 12] {
+        for percent in [100, 50, 25, 12, 5] {
             let budget = Budget(deviceBytes: all.forecast.deviceBytes * percent / 100, hostBytes: 1 << 40)
             var best = Double.infinity
             for _ in 0..<5 {
@@ -142,11 +175,11 @@ import Vocabulary
                 let plan = try Planner.plan(model: model, image: image, budget: budget)
                 best = min(best, start.duration(to: .now) / .seconds(1))
                 #expect(plan.forecast.deviceBytes <= budget.deviceBytes)
+                #expect(plan.evaluations <= 200)
             }
+            // The time is for docs/performance.md; other work on the machine decides it too.
             print("planning at \(percent) %: \(best * 1000) ms")
-            slowest = max(slowest, best)
         }
-        #expect(slowest < 0.03)
     }
 
     @Test("the plan is within two percent of the best of all cuts", arguments: Array(UInt64(1)...8))

@@ -53,7 +53,7 @@ import Vocabulary
     static func cut(_ choices: [Choice], nodes: Int, _ random: inout SeededRandom) -> Cut {
         var cut = Cut(
             chunkRows: [128, 512, 1024, 2048, 3072].randomElement(using: &random)!,
-            fetchesNodeSections: Bool.random(using: &random))
+            fetchesNodeSections: Bool.random(using: &random), takesTurns: Bool.random(using: &random))
         let chunks = (nodes + cut.chunkRows - 1) / cut.chunkRows
         for choice in choices {
             if choice.recomputes, Bool.random(using: &random) {
@@ -447,9 +447,9 @@ import Vocabulary
                     ways: Dictionary(
                         uniqueKeysWithValues: choices.filter(\.moves).map { ($0.name, .moved(residentChunks: 0)) })))
         }
-        let plan = try #require(stride(from: 200, to: 0, by: -1).lazy.compactMap(plan).first)
+        let plan = try #require(stride(from: 600, to: 0, by: -5).lazy.compactMap(plan).first)
         let program = try spec.program(for: plan)
-        #expect(program.commands.count > 4000)
+        #expect(program.commands.count > 12_000)
         let bytes = try program.bytes()
         #expect(try Program(parsing: bytes) == program)
         #expect(try program.checked(memoryBytes: plan.forecast.deviceBytes).peakBytes <= plan.forecast.deviceBytes)
