@@ -309,15 +309,19 @@ final class FabricMeasurements {
         var rates: [Double] = []
         for _ in 0..<rounds {
             let start = monotonicSeconds()
-            let pattern = ScrubPattern(seed: RandomBytes.array(32), fence: Fence(1))
+            var pattern = ScrubPattern(seed: RandomBytes.array(32), fence: Fence(1))
             var proof = ScrubProof(nonce: RandomBytes.array(32), fence: Fence(1))
             for pass in 0..<2 {
                 for (index, at) in stride(from: 0, to: byteCount, by: ScrubPattern.blockBytes).enumerated() {
                     let block = UnsafeMutableRawBufferPointer(rebasing: memory[at..<at + ScrubPattern.blockBytes])
-                    if pass == 0 { pattern.fill(block: index, block) } else { proof.add(UnsafeRawBufferPointer(block)) }
+                    if pass == 0 {
+                        pattern.fill(block: index, block)
+                    } else {
+                        proof.add(UnsafeRawBufferPointer(block))
+                        block.initializeMemory(as: UInt8.self, repeating: 0)
+                    }
                 }
             }
-            memory.initializeMemory(as: UInt8.self, repeating: 0)
             _ = proof.finish()
             rates.append(Double(byteCount) / 1e9 / (monotonicSeconds() - start))
         }
@@ -394,33 +398,43 @@ final class FabricMeasurements {
 
 /// Sealed beforehand, as a run image is.
 final class SealedStore: WindowStore {
-    private let sealed: [UInt8]
-    var byteCount: Int { sealed.count }
+    private let memory: BenchMemory
+    var byteCount: Int { memory.bytes.count }
 
     init(_ plaintext: [UInt8], _ cipher: BlockCipher, _ window: UInt16) throws {
-        var sealed = [UInt8](repeating: 0, count: plaintext.count / Limits.blockBytes * Limits.sealedBlockBytes)
-        try sealed.withUnsafeMutableBytes { sealed in
-            try plaintext.withUnsafeBytes { plaintext in
-                for index in 0..<plaintext.count / Limits.blockBytes {
-                    try cipher.seal(
-                        UnsafeRawBufferPointer(
-                            rebasing: plaintext[index * Limits.blockBytes..<(index + 1) * Limits.blockBytes]),
-                        nonce: BenchOrder.nonce(window, index), aad: BenchOrder.context,
-                        into: UnsafeMutableRawBufferPointer(
-                            rebasing: sealed[index * Limits.sealedBlockBytes..<(index + 1) * Limits.sealedBlockBytes]))
-                }
+        memory = BenchMemory(plaintext.count / Limits.blockBytes * Limits.sealedBlockBytes)
+        let sealed = memory.bytes
+        try plaintext.withUnsafeBytes { plaintext in
+            for index in 0..<plaintext.count / Limits.blockBytes {
+                try cipher.seal(
+                    UnsafeRawBufferPointer(
+                        rebasing: plaintext[index * Limits.blockBytes..<(index + 1) * Limits.blockBytes]),
+                    nonce: BenchOrder.nonce(window, index), aad: BenchOrder.context,
+                    into: UnsafeMutableRawBufferPointer(
+                        rebasing: sealed[index * Limits.sealedBlockBytes..<(index + 1) * Limits.sealedBlockBytes]))
             }
         }
-        self.sealed = sealed
+    }
+
+    /// As the gateway lends a run image.
+    func lent(offset: Int, count: Int) throws -> LentBytes? {
+        LentBytes(UnsafeRawBufferPointer(rebasing: memory.bytes[offset..<offset + count]), of: memory)
     }
 
     func read(offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
-        sealed.withUnsafeBytes {
-            buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[offset..<offset + buffer.count]))
-        }
+        buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: memory.bytes[offset..<offset + buffer.count]))
     }
 
     func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws { throw CocoaError(.fileWriteNoPermission) }
+}
+
+// Written before anybody else has it.
+private final class BenchMemory: @unchecked Sendable {
+    let bytes: UnsafeMutableRawBufferPointer
+
+    init(_ byteCount: Int) { bytes = .allocate(byteCount: byteCount, alignment: 4096) }
+
+    deinit { bytes.deallocate() }
 }
 
 /// Sealed anew at every pass.

@@ -206,7 +206,7 @@ package final class NodeAgent: Sendable {
             case .fill(let seed, let fence):
                 startThread { [self] in
                     tearDown()
-                    memory.fill(ScrubPattern(seed: seed, fence: fence))
+                    memory.fill(seed: seed, fence: fence)
                     change { $0.filled(now: $1, host: host) }
                 }
             case .prove(let lease, let fence, let seed, let nonce):
@@ -260,7 +260,7 @@ package final class NodeAgent: Sendable {
         }
         tearDown()
         let seed = RandomBytes.array(ScrubPattern.seedBytes)
-        memory.fill(ScrubPattern(seed: seed, fence: fence))
+        memory.fill(seed: seed, fence: fence)
         certify(lease, fence: fence, cause: cause, seed: seed, nonce: RandomBytes.array(ScrubPattern.seedBytes))
     }
 
@@ -268,8 +268,7 @@ package final class NodeAgent: Sendable {
     private func certify(
         _ lease: NodeRecord.Lease, fence: Fence, cause: ScrubCertificate.Cause, seed: [UInt8], nonce: [UInt8]
     ) {
-        let proof = memory.prove(nonce: nonce, fence: fence)
-        memory.zero()
+        let proof = memory.proveAndZero(nonce: nonce, fence: fence)
         host.endLease()
         let certificate = ScrubCertificate(
             node: identity.node, run: lease.run, lease: lease.lease, fence: fence, cause: cause,
@@ -346,15 +345,20 @@ extension [UInt8] {
 }
 
 extension DeviceMemory {
-    fileprivate func fill(_ pattern: ScrubPattern) { eachBlock { pattern.fill(block: $0, $1) } }
-
-    fileprivate func prove(nonce: [UInt8], fence: Fence) -> Digest {
-        var proof = ScrubProof(nonce: nonce, fence: fence)
-        eachBlock { proof.add(UnsafeRawBufferPointer($1)) }
-        return proof.finish()
+    fileprivate func fill(seed: [UInt8], fence: Fence) {
+        var pattern = ScrubPattern(seed: seed, fence: fence)
+        eachBlock { pattern.fill(block: $0, $1) }
     }
 
-    fileprivate func zero() { withBytes { _ = $0.initializeMemory(as: UInt8.self, repeating: 0) } }
+    /// Each block is zeroed while it is still in the cache that its proof took it into.
+    fileprivate func proveAndZero(nonce: [UInt8], fence: Fence) -> Digest {
+        var proof = ScrubProof(nonce: nonce, fence: fence)
+        eachBlock {
+            proof.add(UnsafeRawBufferPointer($1))
+            $1.initializeMemory(as: UInt8.self, repeating: 0)
+        }
+        return proof.finish()
+    }
 
     private func eachBlock(_ body: (Int, UnsafeMutableRawBufferPointer) -> Void) {
         withBytes { bytes in

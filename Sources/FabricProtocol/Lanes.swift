@@ -99,6 +99,16 @@ package struct LaneRequester: Sendable {
         !lanes.contains { $0.reads.contains { $0.transaction == transaction } }
     }
 
+    /// The lane over which a read that is not done will come.
+    package func lane(awaiting transaction: UInt64) -> Int? {
+        lanes.firstIndex { $0.reads.contains { $0.transaction == transaction } }
+    }
+
+    /// Whether something is on its way, or to be sent, over a lane.
+    package func isAwaiting(_ index: Int) -> Bool {
+        !lanes[index].reads.isEmpty || lanes[index].freeSlots.count < LaneCredit.writes
+    }
+
     /// Whether everything written is stored.
     package var isFlushed: Bool { lanes.allSatisfy { $0.freeSlots.count == LaneCredit.writes } }
 

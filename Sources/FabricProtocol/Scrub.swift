@@ -1,31 +1,25 @@
 package import Sealing
 package import Vocabulary
 
-/// The fresh bytes with which a scrub overwrites device memory: an AES-256-GCM keystream under a key from a seed.
+/// The fresh bytes with which a scrub overwrites device memory: an AES-128 keystream under a key from a seed. It hides
+/// nothing; nobody must be able to foresee it.
 ///
 /// Both ends can compute any block of it, so the gateway checks a scrub without ever holding the memory.
-package struct ScrubPattern: Sendable {
+package struct ScrubPattern: ~Copyable {
     package static let blockBytes = Limits.blockBytes
     package static let seedBytes = 32
 
-    private let cipher: BlockCipher
+    private var stream: Keystream
 
     package init(seed: [UInt8], fence: Fence) {
-        cipher = BlockCipher(key: derivedKey(seed, info: "sekisho scrub fill v1", fence: fence))
+        stream = Keystream(
+            key: derivedKey(seed, info: "sekisho scrub fill v2", fence: fence, count: Keystream.keyBytes))
     }
 
     /// Overwrites one block of `ScrubPattern.blockBytes`, or the shorter last one.
-    package func fill(block index: Int, _ memory: UnsafeMutableRawBufferPointer) {
-        precondition(memory.count > Limits.tagBytes && memory.count <= Self.blockBytes)
-        // Zeros sealed in place are the keystream itself; the tag fills the last 16 bytes.
-        let body = UnsafeMutableRawBufferPointer(rebasing: memory[..<(memory.count - Limits.tagBytes)])
-        body.initializeMemory(as: UInt8.self, repeating: 0)
-        do {
-            try cipher.seal(
-                UnsafeRawBufferPointer(body), nonce: BlockNonce(high: 0, low: UInt64(index)), aad: [], into: memory)
-        } catch {
-            preconditionFailure("AES-GCM refused a block of the right size")
-        }
+    package mutating func fill(block index: Int, _ memory: UnsafeMutableRawBufferPointer) {
+        precondition(memory.count <= Self.blockBytes)
+        stream.fill(memory, from: UInt64(index) * UInt64(Self.blockBytes))
     }
 }
 
@@ -62,7 +56,7 @@ package struct ScrubProof: ~Copyable {
 
     /// What the proof must be for memory of `byteCount` bytes that was filled from `seed`.
     package static func expected(seed: [UInt8], nonce: [UInt8], fence: Fence, byteCount: Int) -> Digest {
-        let pattern = ScrubPattern(seed: seed, fence: fence)
+        var pattern = ScrubPattern(seed: seed, fence: fence)
         var proof = ScrubProof(nonce: nonce, fence: fence)
         let block = UnsafeMutableRawBufferPointer.allocate(byteCount: ScrubPattern.blockBytes, alignment: 64)
         defer { block.deallocate() }
@@ -76,10 +70,10 @@ package struct ScrubProof: ~Copyable {
     }
 }
 
-private func derivedKey(_ secret: [UInt8], info: String, fence: Fence) -> SecretBytes {
+private func derivedKey(_ secret: [UInt8], info: String, fence: Fence, count: Int = 32) -> SecretBytes {
     var context = WireWriter()
     context.integer(fence.number)
-    return KeyDerivation.hkdf(SecretBytes(copying: secret), info: info, context: context.bytes)
+    return KeyDerivation.hkdf(SecretBytes(copying: secret), info: info, context: context.bytes, count: count)
 }
 
 /// A node's signed statement that it overwrote, proved and zeroed its device memory after a lease.

@@ -9,6 +9,24 @@ package protocol WindowStore: Sendable {
     var byteCount: Int { get }
     func read(offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws
     func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws
+    /// The bytes themselves, where they lie in memory and never change: they go out without a copy. `nil` where they
+    /// have to be read.
+    func lent(offset: Int, count: Int) throws -> LentBytes?
+}
+
+extension WindowStore {
+    package func lent(offset: Int, count: Int) throws -> LentBytes? { nil }
+}
+
+/// Memory that stays where it is and as it is, for as long as this is kept.
+package struct LentBytes {
+    package let bytes: UnsafeRawBufferPointer
+    private let owner: AnyObject
+
+    package init(_ bytes: UnsafeRawBufferPointer, of owner: AnyObject) {
+        self.bytes = bytes
+        self.owner = owner
+    }
 }
 
 /// A window together with the bytes behind it.
@@ -249,12 +267,19 @@ final class WindowServer: Sendable {
         let block = UInt64(Limits.sealedBlockBytes)
         while offset < end {
             let length = min(end - offset, UInt64(buffers.staging.count))
-            let bytes = UnsafeMutableRawBufferPointer(rebasing: buffers.staging[..<Int(length)])
+            let lent: LentBytes?
             do {
-                try store.read(offset: Int(offset), into: bytes)
+                lent = try store.lent(offset: Int(offset), count: Int(length))
+                if lent == nil {
+                    try store.read(
+                        offset: Int(offset),
+                        into: UnsafeMutableRawBufferPointer(rebasing: buffers.staging[..<Int(length)]))
+                }
             } catch {
                 throw FabricError(.store, "a window's store could not be read", index: Int(header.window))
             }
+            let bytes = lent?.bytes ?? UnsafeRawBufferPointer(rebasing: buffers.staging[..<Int(length)])
+            precondition(bytes.count == Int(length), "a store lends what it is asked for")
             let records = stride(from: offset, to: offset + length, by: Int(block)).map { start in
                 let size = min(block, offset + length - start)
                 return Lane.Record(
@@ -263,7 +288,9 @@ final class WindowServer: Sendable {
                         transaction: header.transaction),
                     block: UnsafeRawBufferPointer(rebasing: bytes[Int(start - offset)..<Int(start - offset + size)]))
             }
-            try overTransport { () throws(TransportError) in try lane.send(records) }
+            try withExtendedLifetime(lent) { () throws(FabricError) in
+                try overTransport { () throws(TransportError) in try lane.send(records) }
+            }
             offset += length
         }
         counted.withLock {

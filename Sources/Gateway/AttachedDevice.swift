@@ -23,6 +23,7 @@ struct AttachedDevice: TrainingDevice {
     let state: [UInt16: [UInt8]]
     /// Windows that earlier programs mapped; a window keeps its size, so a later program shares them.
     private let known = KnownWindows()
+    private let held = HeldBytes()
     /// Makes the window table and program durable in the trail before anything is mapped.
     let recording: @Sendable (_ windows: Digest, _ program: Digest, _ isFirst: Bool) async throws -> Void
     let opening: @Sendable (SealedResult) async throws -> [UInt8]
@@ -66,10 +67,16 @@ struct AttachedDevice: TrainingDevice {
     private func store(for window: Program.Window) throws -> any WindowStore {
         switch window.purpose {
         case .image(let section):
-            ImageStore(image: image, section: section, byteCount: try image.sealedByteCount(section))
+            try imageStore(section)
         case .spill, .result: try spills.store(for: window.id, byteCount: Self.sealed(window.byteCount))
         case .state: StateStore(bytes: state[window.id], byteCount: Self.sealed(window.byteCount))
         }
+    }
+
+    /// The image crosses at every epoch: as much of it as there is room for is read once and goes out from memory.
+    private func imageStore(_ section: ImageSection) throws -> any WindowStore {
+        let store = ImageStore(image: image, section: section, byteCount: try image.sealedByteCount(section))
+        return held.take(store.byteCount) ? HeldStore(store) : store
     }
 
     private static func sealed(_ plaintext: Int) -> Int {
@@ -101,6 +108,72 @@ private struct ImageStore: WindowStore {
 
     func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws {
         throw FabricError(.outsideWindow, "the run image is read only")
+    }
+}
+
+/// How much of the run image is kept in memory, as it was sealed.
+private final class HeldBytes: Sendable {
+    private static let most = 2 << 30
+    private let left = Mutex(HeldBytes.most)
+
+    func take(_ count: Int) -> Bool {
+        left.withLock { left in
+            guard count <= left else { return false }
+            left -= count
+            return true
+        }
+    }
+}
+
+/// A section that is read from the disk once, stripe by stripe as it is asked for, and stays in memory: what was read
+/// does not change any more, so it is lent to the lanes as it lies.
+private final class HeldStore: WindowStore {
+    private static let stripe = 16 * Limits.sealedBlockBytes
+
+    private let store: ImageStore
+    private let memory: HeldMemory
+    private let isRead: Mutex<[Bool]>
+    var byteCount: Int { store.byteCount }
+
+    init(_ store: ImageStore) {
+        self.store = store
+        memory = HeldMemory(byteCount: store.byteCount)
+        isRead = Mutex(Array(repeating: false, count: (store.byteCount + Self.stripe - 1) / Self.stripe))
+    }
+
+    func lent(offset: Int, count: Int) throws -> LentBytes? {
+        guard offset >= 0, count > 0, offset <= byteCount - count else {
+            throw FabricError(.outsideWindow, "beyond the end of a section")
+        }
+        try isRead.withLock { isRead in
+            for index in offset / Self.stripe...(offset + count - 1) / Self.stripe where !isRead[index] {
+                let start = index * Self.stripe
+                try store.read(offset: start, into: memory.part(start, min(Self.stripe, byteCount - start)))
+                isRead[index] = true
+            }
+        }
+        return LentBytes(UnsafeRawBufferPointer(memory.part(offset, count)), of: memory)
+    }
+
+    func read(offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
+        try store.read(offset: offset, into: buffer)
+    }
+
+    func write(offset: Int, from buffer: UnsafeRawBufferPointer) throws {
+        try store.write(offset: offset, from: buffer)
+    }
+}
+
+// A stripe is written once, with the store's lock held, before anybody is told where it lies.
+private final class HeldMemory: @unchecked Sendable {
+    private let bytes: UnsafeMutableRawBufferPointer
+
+    init(byteCount: Int) { bytes = .allocate(byteCount: byteCount, alignment: 4096) }
+
+    deinit { bytes.deallocate() }
+
+    func part(_ offset: Int, _ count: Int) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(rebasing: bytes[offset..<offset + count])
     }
 }
 

@@ -144,7 +144,7 @@ import Vocabulary
 
     private func filled(_ byteCount: Int, fence: Fence = Fence(3)) -> [UInt8] {
         var memory = [UInt8](repeating: 0xEE, count: byteCount)
-        let pattern = ScrubPattern(seed: Self.seed, fence: fence)
+        var pattern = ScrubPattern(seed: Self.seed, fence: fence)
         memory.withUnsafeMutableBytes { memory in
             for (index, start) in stride(from: 0, to: byteCount, by: ScrubPattern.blockBytes).enumerated() {
                 let end = min(start + ScrubPattern.blockBytes, byteCount)

@@ -100,7 +100,11 @@ func driving(_ gateway: Gateway, _ body: () async throws -> Void) async throws {
 
 /// Follows a run until an event that is waited for; fails if the run ends or is left without it.
 func until(_ run: RunID, _ enclave: Enclave, _ isIt: (RunEvent) -> Bool) async throws {
-    for await event in try await enclave.gateway.follow(run, by: enclave.researcher) where isIt(event) { return }
+    for await event in try await enclave.gateway.follow(run, by: enclave.researcher) {
+        if isIt(event) { return }
+        // It would wait for another device for ever.
+        if case .deviceLost = event { return _ = Issue.record("the run's device was lost") }
+    }
     Issue.record("the run ended without what was waited for")
 }
 
