@@ -61,8 +61,11 @@ package final class LocalDevice: TrainingDevice {
         }
     }
 
-    package func opened(window: UInt16, byteCount: Int, sealed: [Completion.SealedRun]) async throws -> [UInt8] {
-        try results.open(windows.bytes(window), window: window, byteCount: byteCount, sealed: sealed)
+    /// Gives the device a trained model's weights, for predictions.
+    package func give(weights: [UInt8]) throws { try give([.parameters: weights]) }
+
+    package func opened(_ part: SealedPart, sealed: [Completion.SealedRun]) async throws -> [UInt8] {
+        try results.open(Array(windows.bytes(part.window)[part.sealedRange]), part, sealed: sealed)
     }
 }
 

@@ -13,18 +13,41 @@ struct FabricBench {
     static func main() async throws {
         let arguments = CommandLine.arguments.dropFirst()
         switch arguments.first {
-        case "node": try BenchNode.run(folder: arguments.dropFirst().first!)
-        case "peer": try RawPeer.run(port: UInt16(arguments.dropFirst().first!)!)
+        case "node": try BenchNode.run(folder: arguments[2], at: NodeAddress(arguments[3])!)
+        case "peer": try RawPeer.run(of: NodeAddress(arguments[2])!)
+        case "line": try await line(Array(arguments.dropFirst()))
         default: try await measure(Array(arguments))
         }
     }
 
-    private static func measure(_ arguments: [String]) async throws {
-        func option(_ name: String) -> Int? {
-            arguments.firstIndex(of: "--" + name).flatMap {
-                arguments.indices.contains($0 + 1) ? Int(arguments[$0 + 1]) : nil
-            }
+    private static func text(_ name: String, _ arguments: [String]) -> String? {
+        arguments.firstIndex(of: "--" + name).flatMap {
+            arguments.indices.contains($0 + 1) ? arguments[$0 + 1] : nil
         }
+    }
+
+    /// A line between network namespaces, which whoever starts this has made.
+    private static func line(_ arguments: [String]) async throws {
+        guard let namespace = text("namespace", arguments), let here = text("here", arguments),
+            let there = text("there", arguments)
+        else { throw CocoaError(.keyValueValidation) }
+        func number(_ name: String) -> Int? { text(name, arguments).flatMap { Int($0) } }
+        let bench = try FabricMeasurements(
+            megabytes: number("megabytes") ?? 64, rounds: number("rounds") ?? 3, nbdPort: nil)
+        defer { bench.end() }
+        let line = FabricMeasurements.Line(
+            namespace: namespace, here: here, there: there, isMultipath: arguments.contains("--multipath"))
+        if let device = text("cut", arguments) {
+            try await bench.drill(
+                line, cutting: device, milliseconds: number("cut-ms"), ttlMilliseconds: number("ttl-ms") ?? 3000)
+        } else {
+            try await bench.streams(over: line)
+        }
+        print(bench.report.canonicalText)
+    }
+
+    private static func measure(_ arguments: [String]) async throws {
+        func option(_ name: String) -> Int? { text(name, arguments).flatMap { Int($0) } }
         let bench = try FabricMeasurements(
             megabytes: option("megabytes") ?? 256, rounds: option("rounds") ?? 5, nbdPort: option("nbd-port"))
         defer { bench.end() }
@@ -121,14 +144,14 @@ enum BenchNode {
         ).list
     }
 
-    static func run(folder: String) throws {
+    static func run(folder: String, at listening: NodeAddress) throws {
         let deviceBytes = Int(ProcessInfo.processInfo.environment["BENCH_DEVICE_BYTES"] ?? "") ?? 64 << 20
         try FileManager.default.createDirectory(atPath: folder + "/state", withIntermediateDirectories: true)
         let agent = try NodeAgent(
             identity: try NodeIdentity(folder: folder + "/node-1"),
             configuration: try configuration(folder, deviceBytes),
             makeRunner: { context, _ in BenchRunner(context) })
-        print(try agent.start(host: "127.0.0.1", port: 0))
+        print(try agent.start(at: listening))
         fflush(nil)
         // Until the gateway's process closes the pipe.
         while readLine() != nil {}

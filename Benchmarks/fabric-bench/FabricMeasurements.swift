@@ -9,19 +9,19 @@ import Vocabulary
 
 /// Starts the other processes, measures, and says what came of it.
 final class FabricMeasurements {
-    private let byteCount: Int
-    private let rounds: Int
+    let byteCount: Int
+    let rounds: Int
     private let nbdPort: Int?
-    private let folder = NSTemporaryDirectory() + "sekisho-fabric-bench-\(getpid())"
+    let folder = NSTemporaryDirectory() + "sekisho-fabric-bench-\(getpid())"
     private let trailKey = SigningKey.generate()
     private let sealing = SecretBytes.random(count: 32)
-    private let enrolment: NodeEnrolment
+    let enrolment: NodeEnrolment
     private let tls: TLSContext
     private var children: [Process] = []
     private var pipes: [Pipe] = []
     private var fence: UInt64 = 0
     private(set) var lines: [String] = []
-    private var figures: [String: JSON] = [:]
+    var figures: [String: JSON] = [:]
 
     var report: JSON { .object(figures) }
 
@@ -57,17 +57,21 @@ final class FabricMeasurements {
         try await distance(node)
     }
 
-    private func say(_ name: String, _ value: Double, _ words: String) {
+    func say(_ name: String, _ value: Double, _ words: String) {
         figures[name] = .integer(Int64((value * 1000).rounded()))
         lines.append(words)
     }
 
     // MARK: Processes
 
-    private func start(_ arguments: [String], environment: [String: String] = [:]) throws -> Pipe {
+    /// Another process of this program, in this network namespace or another one.
+    func start(
+        _ arguments: [String], in namespace: String? = nil, environment: [String: String] = [:]
+    ) throws -> Pipe {
+        let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
         let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.arguments = arguments
+        process.executableURL = namespace == nil ? program : URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = (namespace.map { ["ip", "netns", "exec", $0, program.path] } ?? []) + arguments
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         let input = Pipe()
         let output = Pipe()
@@ -79,8 +83,11 @@ final class FabricMeasurements {
         return output
     }
 
-    private func startNode() throws -> UInt16 {
-        let output = try start(["node", folder], environment: ["BENCH_DEVICE_BYTES": "\(byteCount)"])
+    func startNode(
+        in namespace: String? = nil, at address: NodeAddress = NodeAddress(host: "127.0.0.1", port: 0)
+    ) throws -> UInt16 {
+        let output = try start(
+            ["node", folder, address.text], in: namespace, environment: ["BENCH_DEVICE_BYTES": "\(byteCount)"])
         var line = ""
         while !line.hasSuffix("\n") {
             line += String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
@@ -90,22 +97,27 @@ final class FabricMeasurements {
 
     // MARK: Leases
 
-    private func fabric(_ port: UInt16, lanes: Int = 2) throws -> Fabric {
+    func fabric(_ port: UInt16, lanes: Int = 2) throws -> Fabric {
+        try fabric(at: NodeAddress(host: "127.0.0.1", port: port), lanes: lanes)
+    }
+
+    func fabric(at address: NodeAddress, lanes: Int = 2, ttlMilliseconds: Int = 30_000) throws -> Fabric {
         let measured = try BenchNode.measurements(folder: folder, deviceBytes: byteCount)
         var timing = LeaseTiming()
-        timing.ttlMilliseconds = 30_000
+        timing.ttlMilliseconds = UInt32(ttlMilliseconds)
+        timing.renewMilliseconds = ttlMilliseconds / 3
         timing.lanes = lanes
         return try Fabric(
             nodes: [
                 FabricNode(
-                    enrolment: enrolment, host: "127.0.0.1", port: port, pool: "bench",
+                    enrolment: enrolment, address: address, pool: "bench",
                     policy: AttestationPolicy(
                         leastLevel: .software,
                         allowed: Dictionary(uniqueKeysWithValues: measured.map { ($0.name, [$0.digest]) })))
             ], identity: tls, quarantineFile: folder + "/quarantine-\(fence)", clock: WallTime(), timing: timing)
     }
 
-    private func attach(_ fabric: Fabric) async throws -> RemoteGPU {
+    func attach(_ fabric: Fabric) async throws -> RemoteGPU {
         fence += 1
         let run = try RunID("run-\(fence)")
         let attested = try await fabric.attest(
@@ -134,7 +146,7 @@ final class FabricMeasurements {
         ).bytes
     }
 
-    private func map(_ gpu: RemoteGPU, _ id: UInt16, _ store: any WindowStore) async throws {
+    func map(_ gpu: RemoteGPU, _ id: UInt16, _ store: any WindowStore) async throws {
         try await gpu.map([
             MappedWindow(
                 Window(id: id, direction: .read, purpose: .image(.features), byteCount: UInt64(store.byteCount)),
@@ -147,7 +159,7 @@ final class FabricMeasurements {
     /// Bulk from the enclave to the device, beside the same bytes over plain TCP, in turns.
     private func streams(_ node: UInt16) async throws {
         let listener = try Listener(host: "127.0.0.1", port: 0)
-        _ = try start(["peer", "\(listener.port)"])
+        _ = try start(["peer", "127.0.0.1:\(listener.port)"])
         let raw = try RawClient(listener)
         let gpu = try await attach(try fabric(node))
         let program = try await gpu.load(try Program().bytes())
@@ -211,7 +223,7 @@ final class FabricMeasurements {
 
     private func latencies(_ node: UInt16) async throws {
         let listener = try Listener(host: "127.0.0.1", port: 0)
-        _ = try start(["peer", "\(listener.port)"])
+        _ = try start(["peer", "127.0.0.1:\(listener.port)"])
         let raw = try RawClient(listener)
         let gpu = try await attach(try fabric(node))
         let program = try await gpu.load(try Program().bytes())
@@ -234,6 +246,7 @@ final class FabricMeasurements {
                     format: "remote read of %d bytes: p50 %.1f µs, %+.1f over raw TCP; p99 %.1f µs, %+.1f", size, p50,
                     p50 - raw50, p99, p99 - raw99))
             figures["read_\(size)_p50_us"] = .integer(Int64(p50 * 1000))
+            figures["read_\(size)_added_p99_us"] = .integer(Int64((p99 - raw99) * 1000))
         }
         // A mebibyte in blocks, one read after another.
         let mebibyte = 16 * Limits.sealedBlockBytes

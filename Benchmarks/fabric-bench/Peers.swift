@@ -7,8 +7,8 @@ import Vocabulary
 enum RawPeer {
     /// Orders are 16 bytes: kind ‖ size ‖ count. Kind 1 takes a stream and answers with its seconds of processor time;
     /// kind 2 answers each 64 bytes with `size` bytes.
-    static func run(port: UInt16) throws {
-        let socket = try Socket.connect(host: "127.0.0.1", port: port, milliseconds: 10_000)
+    static func run(of client: NodeAddress) throws {
+        let socket = try Socket.connect(client, milliseconds: 10_000)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         let order = UnsafeMutableRawBufferPointer.allocate(byteCount: 24, alignment: 8)
         while (try? socket.readAll(into: order)) != nil {

@@ -149,6 +149,7 @@ final class KernelBench {
         }
         let (gradient, sourceGradient) = (layout.matrix(nodes, width), layout.matrix(nodes, width))
         let (ofTargets, ofSources) = (layout.matrix(nodes, heads), layout.matrix(nodes, heads))
+        let leaked = layout.matrix(nodes, width)
         layout.add(
             .headDots(
                 HeadDots(
@@ -158,9 +159,18 @@ final class KernelBench {
                 .attentionGradient(
                     AttentionGradient(
                         attention: attention, rowsAre: end, neighbours: neighbours, otherFirstRow: 0, otherRows: nodes,
-                        targets: targets, dots: part(3), gradient: gradient, sourceScores: sourceScores,
-                        source: source, scoreGradient: end == .targets ? ofTargets : ofSources,
-                        sourceGradient: end == .sources ? sourceGradient : nil, accumulates: false)))
+                        targets: targets, sourceScores: sourceScores,
+                        scores: AttentionGradient.Scores(
+                            dots: part(3), gradient: end == .targets ? ofTargets : ofSources),
+                        sums: AttentionGradient.Sums(
+                            other: end == .targets ? source : gradient, leaked: leaked,
+                            weighed: end == .sources ? sourceGradient : nil), accumulates: false)))
+            layout.add(
+                .headDots(
+                    HeadDots(
+                        x: end == .targets ? gradient : source, y: .rows(leaked),
+                        target: end == .targets ? ofTargets : ofSources, rows: nodes, heads: heads,
+                        headWidth: headWidth, accumulates: true)))
         }
         // The scalars that the gradient reads are the forward pass's.
         let rig = try filled(layout)

@@ -2,13 +2,15 @@
 then ours with less memory than everything takes.
 
 usage: bench.py OURS-BINARY PEERS-PYTHON GRAPH-FOLDER… [--models gcn,sage,gat] [--memory 50,25,5] [--rounds N]
-                [--threads N] [--no-pyg] [--json]
+                [--pyg-rounds N] [--threads N] [--only epochs,memory] [--no-pyg] [--json]
 
-A graph folder is what rmat.py or kgx.py writes. R1 to R7 are those of docs/performance.md.
+A graph folder is what rmat.py or kgx.py writes. R1 to R7 are those of docs/performance.md; `epochs` are R3, R4 and R6
+with the peers beside, `memory` R1, R2, R4 and R7 with less memory.
 """
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -20,12 +22,17 @@ parser.add_argument("graphs", nargs="+")
 parser.add_argument("--models", default="gcn,sage,gat")
 parser.add_argument("--memory", default="50,25,5", help="percent of the working set; empty for none")
 parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--pyg-rounds", type=int, default=3, help="rounds in which PyG takes part, one epoch each")
 parser.add_argument("--threads", type=int, default=2)
+parser.add_argument("--only", default="epochs,memory", help="parts to run")
 parser.add_argument("--no-pyg", action="store_true")
 parser.add_argument("--json", action="store_true")
 options = parser.parse_args()
 models = options.models.split(",")
-shares = [int(share) for share in options.memory.split(",") if share]
+parts = options.only.split(",")
+if set(parts) - {"epochs", "memory"}:
+    parser.error("--only takes epochs, memory or both")
+shares = [int(share) for share in options.memory.split(",") if share] if "memory" in parts else []
 here = os.path.dirname(os.path.abspath(__file__))
 environment = dict(
     os.environ, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS=str(options.threads), DGLBACKEND="pytorch")
@@ -36,12 +43,24 @@ TARGETS = {
 rows = []
 
 
+class Stopped(Exception):
+    pass
+
+
+def available_bytes():
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
+
+
 class Worker:
     def __init__(self, name, command):
         self.name, self.command = name, command
+        # A peer that wants more than the machine has ends alone, instead of having the kernel choose.
+        most = int(available_bytes() * 0.8)
+        limit = None if name == "ours" else lambda: resource.setrlimit(resource.RLIMIT_DATA, (most, most))
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=environment)
+            env=environment, preexec_fn=limit)
 
     def ask(self, words):
         try:
@@ -51,7 +70,7 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            sys.exit(f"{self.name} stopped at '{words}'; run it by hand: {' '.join(self.command)}")
+            raise Stopped(f"{self.name} stopped at '{words}'; run it by hand: {' '.join(self.command)}")
         return json.loads(line)
 
     def peak_mebibytes(self):
@@ -59,7 +78,10 @@ class Worker:
             return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
     def end(self):
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
         self.process.wait()
 
 
@@ -104,6 +126,51 @@ def machine():
     return answer
 
 
+def epochs(graph, model, workers, least):
+    """R6, R3, R4 and peak memory, everything resident. Ends the peers."""
+    seconds = {name: [] for name in workers}
+
+    def ask(name, question):
+        try:
+            return workers[name].ask(question)["seconds"]
+        except Stopped as stop:
+            if name == "ours":
+                sys.exit(str(stop))
+            if not options.json:
+                print(f"  {model}: {name} stopped, most likely for want of memory", flush=True)
+            rows.append({"graph": graph, "metric": f"R6 {model} against {name}", "peer": "stopped", "ok": None})
+            workers.pop(name).end()
+            seconds.pop(name)
+            return []
+
+    for name in list(workers):
+        ask(name, f"{model} 1")
+    for turn in range(options.rounds):
+        for name in list(workers):
+            # PyG takes many times longer; fewer of its epochs keep the run short.
+            if name != "pyg" or turn < options.pyg_rounds:
+                found = ask(name, f"{model} {1 if name == 'pyg' else 3}")
+                if name in seconds:
+                    seconds[name] += found
+    memory = {name: worker.peak_mebibytes() for name, worker in workers.items()}
+    for name, worker in workers.items():
+        if name != "ours":
+            worker.end()
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    for peer in median:
+        if peer != "ours":
+            note(graph, f"R6 {model} seconds an epoch against {peer}", median["ours"], median[peer],
+                 TARGETS.get((peer, model)))
+    if "dgl" in memory:
+        note(graph, f"peak memory {model}, MiB of the process, against dgl", memory["ours"], memory["dgl"],
+             TARGETS["memory"])
+    note(graph, f"R3 {model} seconds an epoch against the slowest resource's floor", median["ours"], least,
+         TARGETS["floor"])
+    full = workers["ours"].ask(f"{model} 5 evaluate")
+    note(graph, f"R4 {model} predicted against measured, with evaluation", full["forecastSeconds"],
+         statistics.median(full["seconds"]), between=(0.85, 1.15))
+
+
 def run(folder, floor):
     graph = os.path.basename(os.path.normpath(folder))
     meta = json.load(open(f"{folder}/meta.json"))
@@ -113,37 +180,18 @@ def run(folder, floor):
         print(f"{graph}: {meta['nodes']} nodes, {meta['edges']} edges, {meta['features']} features, hidden {hidden}, "
               f"{meta['classes']} classes, 2 layers; medians of interleaved epochs", flush=True)
     commands = {"ours": [options.ours, "training", folder, *sizes, "--threads", str(options.threads)]}
-    for peer in ["dgl"] + ([] if options.no_pyg else ["pyg"]):
-        commands[peer] = [options.python, f"{here}/peer.py", peer, folder, *sizes, str(options.threads)]
+    if "epochs" in parts:
+        for peer in ["dgl"] + ([] if options.no_pyg else ["pyg"]):
+            commands[peer] = [options.python, f"{here}/peer.py", peer, folder, *sizes, str(options.threads)]
     for model in models:
         # A process for each model, so that peak memory is that model's.
         workers = {name: Worker(name, command) for name, command in commands.items()}
-        seconds = {name: [] for name in workers}
-        answer = {}
-        for name, worker in workers.items():
-            worker.ask(f"{model} 1")
-        for _ in range(options.rounds):
-            for name, worker in workers.items():
-                # PyG takes many times longer; fewer of its epochs keep the run short.
-                answer[name] = worker.ask(f"{model} {1 if name == 'pyg' else 3}")
-                seconds[name] += answer[name]["seconds"]
-        memory = {name: worker.peak_mebibytes() for name, worker in workers.items()}
-        for name, worker in workers.items():
-            if name != "ours":
-                worker.end()
-        median = {name: statistics.median(values) for name, values in seconds.items()}
-        for peer in median:
-            if peer != "ours":
-                note(graph, f"R6 {model} seconds an epoch against {peer}", median["ours"], median[peer],
-                     TARGETS.get((peer, model)))
-        note(graph, f"peak memory {model}, MiB of the process, against dgl", memory["ours"], memory["dgl"],
-             TARGETS["memory"])
         ours = workers["ours"]
-        note(graph, f"R3 {model} seconds an epoch against the slowest resource's floor", median["ours"],
-             least_seconds(model, meta, hidden, floor), TARGETS["floor"])
-        full = ours.ask(f"{model} 5 evaluate")
-        note(graph, f"R4 {model} predicted against measured, with evaluation", full["forecastSeconds"],
-             statistics.median(full["seconds"]), between=(0.85, 1.15))
+        if "epochs" in parts:
+            epochs(graph, model, workers, least_seconds(model, meta, hidden, floor))
+        if not shares:
+            ours.end()
+            continue
         whole = ours.ask(f"{model} 2 weights")
         for share in shares:
             cut = ours.ask(f"{model} 1 memory={share} evaluate")
@@ -170,7 +218,7 @@ def run(folder, floor):
                          "ok": same})
             if not options.json:
                 print(f"  R7 {model} {share} %: weights {'bit-equal' if same else 'DIFFER'}", flush=True)
-        workers["ours"].end()
+        ours.end()
 
 
 floor = machine()

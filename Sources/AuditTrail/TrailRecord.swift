@@ -66,6 +66,7 @@ package enum AuditEvent: String, CaseIterable, Sendable {
     case trainingEpoch = "training.epoch"
     case progressShown = "progress.shown"
     case runTrained = "run.trained"
+    case runPredicted = "run.predicted"
     case windowRefused = "window.refused"
     case deviceScrubbed = "device.scrubbed"
     case releaseChecked = "release.checked"

@@ -508,7 +508,7 @@ typedef struct {
   float *weight;  // after dropout
   float *plain;   // before
   float *leak;    // derivative of the score by its sum: 1 or the slope
-  float *part;    // dots, then the score's gradient
+  float *part;    // of the score's gradient, then the weight times the derivative
 } NAME(edges);
 
 enum { NAME(EDGE_FLOATS) = NAME(EDGES) * NAME(HEADS_MAX) + 16 };
@@ -829,94 +829,35 @@ INLINE float NAME(dot)(const float *x, const float *y, size_t width) {
   return NAME(lane_sum)(sum);
 }
 
-// The lane sums of sixteen vectors at once, each with the additions of lane_sum.
-INLINE v16 NAME(lane_sums)(const v16 *a) {
-  v16 b[8], c[4], d[2];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 8; i++)
-    b[i] = __builtin_shufflevector(a[2 * i], a[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-           __builtin_shufflevector(a[2 * i], a[2 * i + 1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 4; i++)
-    c[i] = __builtin_shufflevector(b[2 * i], b[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-           __builtin_shufflevector(b[2 * i], b[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 2; i++)
-    d[i] = __builtin_shufflevector(c[2 * i], c[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
-           __builtin_shufflevector(c[2 * i], c[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
-  return __builtin_shufflevector(d[0], d[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-         __builtin_shufflevector(d[0], d[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-}
-
-// part[edge, head] = Σ mine · row of the edge's other end, over the head.
-INLINE void NAME(dot_edges)(const sk_attention *g, const float *mine, sk_rows there, const uint32_t *list,
-                            size_t count, size_t known, const NAME(edges) *edges) {
-  const size_t width = g->heads * g->head_width, padded = edges->padded, head_width = g->head_width;
-  const float *base = there.values - (size_t)g->other_first * there.stride;
-  for (size_t e = 0; e < count;) {
-    size_t few = count - e < 16 ? count - e : 16;
-    for (size_t i = 16; i < 16 + few && e + i < known; i++)
-      for (size_t k = 0; k < width; k += 16) __builtin_prefetch(base + (size_t)list[e + i] * there.stride + k);
-    if (few < 6) {
-      for (; e < count; e++)
-        for (size_t h = 0; h < g->heads; h++)
-          edges->part[e * padded + h] =
-              NAME(dot)(mine + h * head_width, base + (size_t)list[e] * there.stride + h * head_width, head_width);
-      return;
-    }
-    const float *rows[16];
-    // The last edge stands in for those that are missing.
-    for (size_t i = 0; i < 16; i++) rows[i] = base + (size_t)list[e + (i < few ? i : few - 1)] * there.stride;
-    for (size_t h = 0; h < g->heads; h++) {
-      v16 sums[16] = {{0}};
-      for (size_t k = h * head_width, last = k + head_width; k < last; k += 16) {
-        if (last - k >= 16) {
-          v16 m = NAME(load)(mine + k);
-#pragma clang loop unroll(full)
-          for (int i = 0; i < 16; i++) sums[i] = NAME(fma)(m, NAME(load)(rows[i] + k), sums[i]);
-        } else {
-          v16 m = NAME(load_part)(mine + k, last - k);
-#pragma clang loop unroll(full)
-          for (int i = 0; i < 16; i++) sums[i] = NAME(fma)(m, NAME(load_part)(rows[i] + k, last - k), sums[i]);
-        }
-      }
-      float dots[16];
-      NAME(store)(dots, NAME(lane_sums)(sums));
-      for (size_t i = 0; i < few; i++) edges->part[(e + i) * padded + h] = dots[i];
-    }
-    e += few;
-  }
-}
-
 static void NAME(attention_gradient)(const sk_attention *g, size_t begin, size_t end, float *scratch) {
   const NAME(edges) edges = NAME(edges_in)(g, scratch);
   NAME(vector_heads) * heads;
   const int mixed = NAME(lay_heads)(g, scratch, &heads);
   const size_t width = g->heads * g->head_width, padded = edges.padded;
-  const sk_rows here = g->rows_are_targets ? g->gradient : g->source, there = g->rows_are_targets ? g->source : g->gradient;
-  // Rows of the other end are read twice where features have a gradient, so a few of them at a time, that the first
-  // cache can hold.
+  // Rows of the other end are read twice where both sums are wanted, so a few of them at a time, that the first cache
+  // can hold.
   const size_t least = 8192 / (width + 1) / 16 * 16;
-  const size_t block = !g->target.values || least > NAME(EDGES) ? NAME(EDGES) : least < 16 ? 16 : least;
+  const int both = g->target.values && g->leaked.values;
+  const size_t block = !both || least > NAME(EDGES) ? NAME(EDGES) : least < 16 ? 16 : least;
   float *theirs = scratch + 4 * NAME(EDGE_FLOATS) + 32 * (width / 16 + 1);
   for (size_t row = begin; row < end; row++) {
     float *target = g->target.values ? g->target.values + row * g->target.stride : NULL;
-    float *score = g->score_gradient.values + row * g->score_gradient.stride;
+    float *leaked = g->leaked.values ? g->leaked.values + row * g->leaked.stride : NULL;
+    float *score = g->score_gradient.values ? g->score_gradient.values + row * g->score_gradient.stride : NULL;
     float sum[NAME(HEADS_MAX)] = {0};
-    if (g->accumulates)
-      for (size_t h = 0; h < g->heads; h++) sum[h] = score[h];
-    else if (target)
-      memset(target, 0, width * sizeof(float));
-    if (!NAME(is_active)(g->active, row)) {
-      for (size_t h = 0; h < g->heads; h++) score[h] = sum[h];
-      continue;
+    if (!g->accumulates) {
+      if (target) memset(target, 0, width * sizeof(float));
+      if (leaked) memset(leaked, 0, width * sizeof(float));
+      if (score) memset(score, 0, g->heads * sizeof(float));
+    } else if (score) {
+      memcpy(sum, score, g->heads * sizeof(float));
     }
+    if (!NAME(is_active)(g->active, row)) continue;
     size_t count;
     const uint32_t *list = NAME(neighbours_at)(g, row, &count);
     const size_t known = g->covers_all ? g->pointers[end] - g->pointers[row] : count;
     NAME(own) own;
     if (count > 0) NAME(own_numbers)(g, row, padded, &own);
-    const float *mine = here.values + row * here.stride;
     for (size_t first = 0, next; first < count; first = next) {
       const uint32_t *few = list + first;
       uint32_t chosen[NAME(EDGES)];
@@ -932,32 +873,37 @@ static void NAME(attention_gradient)(const sk_attention *g, size_t begin, size_t
         next = first + some;
       }
       NAME(edge_weights)(g, row, few, some, &own, &edges, 1);
-      NAME(dot_edges)(g, mine, there, few, some, ahead, &edges);
-      if (!g->rows_are_targets)
-        NAME(gather_heads)(g->dots, few, some, g->other_first, g->heads, padded, theirs);
-      // c = (α̃ · dot − α · d) · leak.
-      for (size_t i = 0; i < some * padded; i += 16) {
-        v16 d = NAME(load)(g->rows_are_targets ? own.dots + (padded <= 16 ? 0 : i % padded) : theirs + i);
-        v16 c = NAME(load)(edges.weight + i) * NAME(load)(edges.part + i) - NAME(load)(edges.plain + i) * d;
-        NAME(store)(edges.part + i, c * NAME(load)(edges.leak + i));
+      if (score) {
+        if (!g->rows_are_targets)
+          NAME(gather_heads)(g->dots, few, some, g->other_first, g->heads, padded, theirs);
+        for (size_t i = 0; i < some * padded; i += 16) {
+          v16 d = NAME(load)(g->rows_are_targets ? own.dots + (padded <= 16 ? 0 : i % padded) : theirs + i);
+          NAME(store)(edges.part + i, -(NAME(load)(edges.plain + i) * NAME(load)(edges.leak + i) * d));
+        }
+        NAME(sum_edges)(edges.part, some, padded, sum);
       }
-      NAME(sum_edges)(edges.part, some, padded, sum);
-      if (target) NAME(attend_edges)(g, g->gradient, few, some, some, edges.weight, padded, heads, mixed, target);
+      if (target) NAME(attend_edges)(g, g->source, few, some, ahead, edges.weight, padded, heads, mixed, target);
+      if (!leaked) continue;
+      for (size_t i = 0; i < some * padded; i += 16)
+        NAME(store)(edges.part + i, NAME(load)(edges.weight + i) * NAME(load)(edges.leak + i));
+      NAME(attend_edges)(g, g->source, few, some, target ? some : ahead, edges.part, padded, heads, mixed, leaked);
     }
-    for (size_t h = 0; h < g->heads; h++) score[h] = sum[h];
+    if (score) memcpy(score, sum, g->heads * sizeof(float));
   }
 }
 
 static void NAME(head_dots)(const sk_head_dots *p, size_t begin, size_t end) {
   for (size_t row = begin; row < end; row++) {
     if (!NAME(is_active)(p->active, row)) {
-      NAME(clear)(p->target, p->target_stride, p->heads, row, row + 1);
+      if (!p->accumulates) NAME(clear)(p->target, p->target_stride, p->heads, row, row + 1);
       continue;
     }
-    for (size_t h = 0; h < p->heads; h++)
-      p->target[row * p->target_stride + h] =
-          NAME(dot)(p->x + row * p->x_stride + h * p->head_width, p->y + row * p->y_stride + h * p->head_width,
-                    p->head_width);
+    float *target = p->target + row * p->target_stride;
+    for (size_t h = 0; h < p->heads; h++) {
+      float dot = NAME(dot)(p->x + row * p->x_stride + h * p->head_width, p->y + row * p->y_stride + h * p->head_width,
+                            p->head_width);
+      target[h] = p->accumulates ? target[h] + dot : dot;
+    }
   }
 }
 
@@ -1154,7 +1100,8 @@ static void NAME(product)(const sk_product *p, size_t begin, size_t end, float *
 
 // MARK: Gradients of weights, tile by tile
 
-// Adds the sum of tile number `tile`, which lies in the working level, to the stack.
+// Adds the sum of tile number `tile`, which lies in the working level, to the stack; the level keeps one that goes on in
+// the next rows.
 static void NAME(push_tile)(float *stack, size_t levels, size_t count, uint64_t tile, size_t begin, size_t end) {
   const float *sum = stack + levels * count;
   int full = __builtin_ctzll(~tile);
@@ -1184,7 +1131,7 @@ static void NAME(tile_product)(const sk_tile_product *p, size_t begin, size_t en
     uint32_t list[SK_TILE_ROWS];
     for (size_t row = 0; row < all; row++)
       if (NAME(is_active)(p->active, first + row)) list[rows++] = (uint32_t)row;
-    if (rows == 0) memset(sums + begin * p->n, 0, (end - begin) * p->n * sizeof(float));
+    if (rows == 0 && !p->continues) memset(sums + begin * p->n, 0, (end - begin) * p->n * sizeof(float));
     for (size_t column = 0; column < p->n; column += NAME(BLOCK_COLUMNS)) {
       size_t columns = p->n - column < NAME(BLOCK_COLUMNS) ? p->n - column : NAME(BLOCK_COLUMNS);
       for (size_t k = 0; k < rows; k += NAME(TILE_INNER)) {
@@ -1197,12 +1144,12 @@ static void NAME(tile_product)(const sk_tile_product *p, size_t begin, size_t en
           for (size_t row = 0; row < inner; row++)
             NAME(store_part)(packed_a + row * MICRO_ROWS, NAME(load_part)(from + list[k + row] * p->a_stride, height),
                              height);
-          NAME(micro_panels)(packed_a, 1, MICRO_ROWS, packed_b, inner, columns, sums + i * p->n + column, p->n, k > 0,
-                             height);
+          NAME(micro_panels)(packed_a, 1, MICRO_ROWS, packed_b, inner, columns, sums + i * p->n + column, p->n,
+                             k > 0 || p->continues, height);
         }
       }
     }
-    NAME(push_tile)(p->stack, p->levels, count, tile, begin * p->n, end * p->n);
+    if (!p->stays_open) NAME(push_tile)(p->stack, p->levels, count, tile, begin * p->n, end * p->n);
   }
 }
 
@@ -1226,6 +1173,8 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
     size_t column = begin;
     for (; column + 64 <= end; column += 64) {
       v16 sum[4] = {{0}};
+      if (p->continues)
+        for (int i = 0; i < 4; i++) sum[i] = NAME(load)(sums + column + 16 * i);
       for (size_t row = 0; row < rows; row++) {
         if (!NAME(is_active)(p->active, first + row)) continue;
         for (int i = 0; i < 4; i++) {
@@ -1240,7 +1189,7 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
     }
     for (; column < end; column += 16) {
       size_t n = end - column < 16 ? end - column : 16;
-      v16 sum = {0};
+      v16 sum = p->continues ? NAME(load_some)(sums + column, n) : (v16){0};
       for (size_t row = 0; row < rows; row++) {
         if (!NAME(is_active)(p->active, first + row)) continue;
         v16 v = NAME(load_some)(a + row * p->a_stride + column, n);
@@ -1251,7 +1200,7 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
       }
       NAME(store_some)(sums + column, sum, n);
     }
-    NAME(push_tile)(p->stack, p->levels, p->columns, tile, begin, end);
+    if (!p->stays_open) NAME(push_tile)(p->stack, p->levels, p->columns, tile, begin, end);
   }
 }
 
@@ -1358,7 +1307,6 @@ INLINE int NAME(value_loss)(const sk_loss *p, size_t row, size_t split, float *g
 static int64_t NAME(loss)(const sk_loss *p, size_t begin, size_t end, sk_tile_figures *figures) {
   for (size_t tile = begin; tile < end; tile++) {
     sk_tile_figures *figure = figures + tile;
-    memset(figure, 0, sizeof *figure);
     size_t stop = (tile + 1) * SK_TILE_ROWS < p->rows ? (tile + 1) * SK_TILE_ROWS : p->rows;
     for (size_t row = tile * SK_TILE_ROWS; row < stop; row++) {
       float *gradient = p->gradient ? p->gradient + row * p->gradient_stride : NULL;

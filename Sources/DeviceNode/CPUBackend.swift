@@ -241,11 +241,15 @@ final class CPUBackend {
                 gradient.attention, gradient.neighbours, gradient.otherFirstRow, gradient.otherRows, in: program)
             fill(&native, gradient.targets, gradient.sourceScores, in: program)
             native.rows_are_targets = gradient.rowsAre == .targets ? 1 : 0
-            native.dots = rows(gradient.dots, in: program)
-            native.gradient = rows(gradient.gradient, in: program)
-            native.source = rows(gradient.source, in: program)
-            if let matrix = gradient.sourceGradient { native.target = rows(matrix, in: program) }
-            native.score_gradient = rows(gradient.scoreGradient, in: program)
+            if let scores = gradient.scores {
+                native.dots = rows(scores.dots, in: program)
+                native.score_gradient = rows(scores.gradient, in: program)
+            }
+            if let sums = gradient.sums {
+                native.source = rows(sums.other, in: program)
+                native.leaked = rows(sums.leaked, in: program)
+                if let matrix = sums.weighed { native.target = rows(matrix, in: program) }
+            }
             native.accumulates = gradient.accumulates ? 1 : 0
             native.active = self.native(active, in: program)
             native.others = self.native(gradient.others, in: program)
@@ -264,7 +268,7 @@ final class CPUBackend {
         let native = sk_head_dots(
             x: floats(dots.x, in: program), x_stride: dots.x.stride, y: y, y_stride: stride,
             target: floats(dots.target, in: program), target_stride: dots.target.stride, heads: dots.heads,
-            head_width: dots.headWidth, active: self.native(active, in: program))
+            head_width: dots.headWidth, accumulates: dots.accumulates ? 1 : 0, active: self.native(active, in: program))
         let least = 1 + (1 << 15) / (dots.heads * dots.headWidth)
         pool.onPieces(pool.cuts(count: dots.rows, least: least)) { piece, _ in
             withUnsafePointer(to: native) { kernels.pointee.head_dots($0, piece.lowerBound, piece.upperBound) }
@@ -369,7 +373,8 @@ final class CPUBackend {
         let native = sk_tile_product(
             a: floats(tile.a, in: program), a_stride: tile.a.stride, b: floats(tile.b, in: program),
             b_stride: tile.b.stride, m: tile.m, n: tile.n, rows: tile.rows,
-            first_tile: UInt64(tile.firstRow / ImageShape.tileRows),
+            first_tile: UInt64(tile.firstRow / ImageShape.tileRows), continues: continues(tile.firstRow),
+            stays_open: staysOpen(tile.firstRow + tile.rows, of: tile.totalRows),
             levels: Program.tileLevels(totalRows: tile.totalRows), stack: floats(tile.stack, in: program),
             active: self.native(active, in: program))
         // Every piece packs all of b, so as few pieces as there are threads.
@@ -379,6 +384,14 @@ final class CPUBackend {
                 kernels.pointee.tile_product($0, piece.lowerBound, piece.upperBound, scratch(of: thread))
             }
         }
+    }
+
+    /// Whether the rows from here on go on with a tile.
+    private func continues(_ firstRow: Int) -> Int32 { firstRow.isMultiple(of: ImageShape.tileRows) ? 0 : 1 }
+
+    /// Whether later rows go on with the tile that these end in.
+    private func staysOpen(_ end: Int, of totalRows: Int) -> Int32 {
+        end.isMultiple(of: ImageShape.tileRows) || end == totalRows ? 0 : 1
     }
 
     func tileColumnSum(_ tile: TileColumnSum, _ active: Program.ActiveRows?, in program: Program) {
@@ -392,7 +405,8 @@ final class CPUBackend {
             a: floats(tile.a, in: program), a_stride: tile.a.stride,
             factors: factors.map { UnsafePointer(floats($0, in: program)) }, factors_stride: factors?.stride ?? 0,
             heads: heads, columns: tile.columns, rows: tile.rows,
-            first_tile: UInt64(tile.firstRow / ImageShape.tileRows),
+            first_tile: UInt64(tile.firstRow / ImageShape.tileRows), continues: continues(tile.firstRow),
+            stays_open: staysOpen(tile.firstRow + tile.rows, of: tile.totalRows),
             levels: Program.tileLevels(totalRows: tile.totalRows), stack: floats(tile.stack, in: program),
             active: self.native(active, in: program))
         pool.onPieces(pool.cuts(count: tile.columns, least: 16, alignment: 16, perThread: 1)) { piece, _ in
@@ -460,6 +474,10 @@ final class CPUBackend {
         }
         let figures = UnsafeMutableBufferPointer<sk_tile_figures>.allocate(capacity: tiles)
         defer { figures.deallocate() }
+        let scores = ScoreTable(address(loss.scores, in: program))
+        if loss.firstRow == 0 { scores.clear() }
+        figures.initialize(repeating: sk_tile_figures())
+        if continues(loss.firstRow) != 0 { figures[0] = scores.openTile }
         let wrong = UnsafeMutableBufferPointer<Int64>.allocate(capacity: pool.threads)
         defer { wrong.deallocate() }
         wrong.initialize(repeating: -1)
@@ -472,8 +490,10 @@ final class CPUBackend {
         if let row = wrong.first(where: { $0 >= 0 }) {
             throw ExecutorError(.label, "row \(row) of the chunk has a label, a target or a split that cannot be")
         }
-        let scores = ScoreTable(address(loss.scores, in: program))
-        if loss.firstRow == 0 { scores.clear() }
+        guard staysOpen(loss.firstRow + loss.rows, of: loss.totalRows) == 0 else {
+            scores.openTile = figures[0]
+            return
+        }
         for tile in 0..<tiles {
             scores.add(figures[tile], tile: UInt64(loss.firstRow / ImageShape.tileRows + tile))
         }
@@ -576,7 +596,7 @@ final class CPUBackend {
             }
         let tile = sk_tile_product(
             a: source, a_stride: width, b: target, b_stride: width, m: width / 4, n: width, rows: few, first_tile: 0,
-            levels: Program.tileLevels(totalRows: few), stack: stack, active: sk_active())
+            continues: 0, stays_open: 0, levels: Program.tileLevels(totalRows: few), stack: stack, active: sk_active())
         rates.tileProductFlops =
             Double(2 * few * width / 4 * width)
             / seconds {
@@ -673,6 +693,14 @@ private struct ScoreTable {
     init(_ base: UnsafeMutableRawPointer) { self.base = base }
 
     func clear() { memset(base, 0, Scores.byteCount) }
+
+    /// The figures of the rows before, where they ended inside a tile.
+    var openTile: sk_tile_figures {
+        get { (base + Scores.splits.count * Scores.splitBytes).load(as: sk_tile_figures.self) }
+        nonmutating set {
+            (base + Scores.splits.count * Scores.splitBytes).storeBytes(of: newValue, as: sk_tile_figures.self)
+        }
+    }
 
     func add(_ figure: sk_tile_figures, tile: UInt64) {
         var figure = figure

@@ -61,9 +61,9 @@ package final class NodeAgent: Sendable {
     /// - Parameter beforeServing: done when the port is taken and before any thread is started, in which the process can
     ///   still be confined.
     package func start(
-        host: String, port: UInt16, beforeServing: (_ port: UInt16) throws -> Void = { _ in }
+        at address: NodeAddress, beforeServing: (_ port: UInt16) throws -> Void = { _ in }
     ) throws -> UInt16 {
-        let listener = try Listener(host: host, port: port)
+        let listener = try Listener(address)
         try beforeServing(listener.port)
         self.listener.withLock { $0 = listener }
         startThread { [self] in accept(listener) }

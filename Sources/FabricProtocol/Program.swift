@@ -406,8 +406,8 @@ package struct Product: Hashable, Sendable {
 ///
 /// Within a tile each element is one chain of fused multiply-adds in ascending row, from +0. Tiles are combined as a
 /// binary counter combines bits: the sum of tile t joins level 0; two partial sums of one level make one of the next,
-/// older + newer. Row chunks must come in ascending order, from row 0; each starts on a tile and ends on one or at
-/// `totalRows`. `TileFinish` adds what is left.
+/// older + newer. Row chunks must come in ascending order, from row 0; each is of whole tiles (the last one ends at
+/// `totalRows`) or lies in one tile, whose chains it goes on with. `TileFinish` adds what is left.
 package struct TileProduct: Hashable, Sendable {
     /// [rows, m]
     package var a: Matrix
@@ -655,12 +655,14 @@ package struct Report: Hashable, Sendable {
 
 /// Where `Loss` keeps its figures: for train, validation and test one after the other
 /// `Float64[32]` levels of the loss's fixed tree; `Float64` weight, targets' sum and targets' squares; `UInt64` correct,
-/// labelled, predicted and actual (see `Completion.Figures`).
+/// labelled, predicted and actual (see `Completion.Figures`). Behind them the figures of a tile that later rows go on with.
 package enum Scores {
     package static let levels = 32
     package static let splits: [Split] = [.train, .validation, .test]
     package static let splitBytes = (levels + 7) * 8
-    package static let byteCount = splits.count * splitBytes
+    /// Loss, weight, correct, labelled, predicted, actual, targets' sum and squares, each by split.
+    package static let openTileBytes = 8 * splits.count * 8
+    package static let byteCount = splits.count * splitBytes + openTileBytes
 }
 
 /// Times the device's kernels on `byteCount` bytes of memory, which lose what they hold; `Completion.rates` says how

@@ -97,17 +97,47 @@ package struct Attend: Hashable, Sendable {
     }
 }
 
-/// The gradient of `Attend` at one end of its edges.
+/// Sums over edges of which the gradient of `Attend` at one end of them is made.
 ///
-/// With g = `gradient` of the output and d = `dots` = ⟨g, output⟩ per head (the output as `Attend` left it, before any
-/// step), an edge's score has the gradient c = (α̃ · ⟨g[i], source[j]⟩ − α · d[i]) · (1 or slope), where α̃ is α after
-/// dropout. The rows are
-/// - `targets`: over the index by target. scoreGradient[i] (+)= Σ c over j, that of t[i].
-/// - `sources`: over the index by source (the same where the graph is symmetric). scoreGradient[j] (+)= Σ c over i,
-///   that of s[j], and sourceGradient[j] (+)= Σ α̃ · g[i].
-/// Chains ascend in the other end's number, which may come in chunks as in `Aggregate`.
+/// With g the gradient of the output, x the features that were summed and d = ⟨g, output⟩ per head (the output as
+/// `Attend` left it, before any step), an edge's score has the gradient l · (α̃ · ⟨g[i], x[j]⟩ − α · d[i]), where α̃ is α
+/// after dropout and l is 1 or the slope. Summed over the edges of one node that is ⟨own, Σ l · α̃ · other⟩ − Σ l · α · d,
+/// own and other being g and x: so no number is needed for an edge, and columns do not meet until `HeadDots` adds the
+/// first part to the second. A slice of one head's columns may therefore be summed by itself, as one head of that width.
+///
+/// Where the rows are `targets` they go over the index by target, and `other` is x; where they are `sources`, over the
+/// index by source (the same where the graph is symmetric), and `other` is g. Chains ascend in the other end's number,
+/// which may come in chunks as in `Aggregate`.
 package struct AttentionGradient: Hashable, Sendable {
     package enum End: UInt8, CaseIterable, Sendable { case targets = 1, sources = 2 }
+
+    /// [targets, heads] and [rows, heads].
+    package struct Scores: Hashable, Sendable {
+        /// d
+        package var dots: Matrix
+        /// (+)= − Σ l · α · d
+        package var gradient: Matrix
+
+        package init(dots: Matrix, gradient: Matrix) {
+            self.dots = dots
+            self.gradient = gradient
+        }
+    }
+
+    /// [otherRows, heads · headWidth] and [rows, heads · headWidth].
+    package struct Sums: Hashable, Sendable {
+        package var other: Matrix
+        /// (+)= Σ l · α̃ · other
+        package var leaked: Matrix
+        /// (+)= Σ α̃ · other: the gradient of x, where the rows are sources.
+        package var weighed: Matrix?
+
+        package init(other: Matrix, leaked: Matrix, weighed: Matrix? = nil) {
+            self.other = other
+            self.leaked = leaked
+            self.weighed = weighed
+        }
+    }
 
     package var attention: Attention
     /// Which end the rows are; the neighbours are the other one.
@@ -116,44 +146,37 @@ package struct AttentionGradient: Hashable, Sendable {
     /// Rows of the graph that the matrices of the neighbours' end hold.
     package var otherFirstRow: Int
     package var otherRows: Int
-    /// [targets, heads], [targets, heads], [targets, heads · headWidth].
+    /// [targets, heads]
     package var targets: AttentionTargets
-    package var dots: Matrix
-    package var gradient: Matrix
-    /// [sources, heads], [sources, heads · headWidth].
+    /// [sources, heads]
     package var sourceScores: Matrix
-    package var source: Matrix
-    /// [rows, heads]
-    package var scoreGradient: Matrix
-    /// [rows, heads · headWidth]; only where the rows are sources.
-    package var sourceGradient: Matrix?
+    /// At least one of the two.
+    package var scores: Scores?
+    package var sums: Sums?
     package var accumulates: Bool
     /// Of the other end's nodes those that matter, from row `otherFirstRow` on; edges of the others are left out.
     package var others: Program.ActiveRows?
 
     package init(
         attention: Attention, rowsAre: End, neighbours: Neighbours, otherFirstRow: Int, otherRows: Int,
-        targets: AttentionTargets, dots: Matrix, gradient: Matrix, sourceScores: Matrix, source: Matrix,
-        scoreGradient: Matrix, sourceGradient: Matrix? = nil, accumulates: Bool, others: Program.ActiveRows? = nil
+        targets: AttentionTargets, sourceScores: Matrix, scores: Scores?, sums: Sums?, accumulates: Bool,
+        others: Program.ActiveRows? = nil
     ) {
-        self.others = others
         self.attention = attention
         self.rowsAre = rowsAre
         self.neighbours = neighbours
         self.otherFirstRow = otherFirstRow
         self.otherRows = otherRows
         self.targets = targets
-        self.dots = dots
-        self.gradient = gradient
         self.sourceScores = sourceScores
-        self.source = source
-        self.scoreGradient = scoreGradient
-        self.sourceGradient = sourceGradient
+        self.scores = scores
+        self.sums = sums
         self.accumulates = accumulates
+        self.others = others
     }
 }
 
-/// target[r, h] = Σ x[r, h · headWidth + k] · y over k: scores from features, or a gradient's dots with an output. By
+/// target[r, h] (+)= Σ x[r, h · headWidth + k] · y over k: scores from features, or a gradient's dots with an output. By
 /// sixteen partial sums, k modulo 16, added in a fixed tree.
 package struct HeadDots: Hashable, Sendable {
     package enum Other: Hashable, Sendable {
@@ -170,8 +193,12 @@ package struct HeadDots: Hashable, Sendable {
     package var rows: Int
     package var heads: Int
     package var headWidth: Int
+    package var accumulates: Bool
 
-    package init(x: Matrix, y: Other, target: Matrix, rows: Int, heads: Int, headWidth: Int) {
+    package init(
+        x: Matrix, y: Other, target: Matrix, rows: Int, heads: Int, headWidth: Int, accumulates: Bool = false
+    ) {
+        self.accumulates = accumulates
         self.x = x
         self.y = y
         self.target = target

@@ -132,8 +132,8 @@ extension Program {
             try list.attention(attend.attention)
             let rows = attend.neighbours.rows
             try list.neighbours(attend.neighbours, attend.sourceFirstRow, attend.sourceRows)
-            try list.ends(
-                attend.attention, attend.targets, rows, attend.sourceScores, attend.source, attend.sourceRows)
+            try list.ends(attend.attention, attend.targets, rows, attend.sourceScores, attend.sourceRows)
+            try list.read(attend.source, attend.sourceRows, attend.attention.width)
             try list.write(attend.target, rows, attend.attention.width)
             try list.steps(attend.steps, on: attend.target, rows, attend.attention.width)
         case .attentionGradient(let gradient): try list.attentionGradient(gradient)
@@ -321,15 +321,18 @@ private struct AccessList {
         }
     }
 
-    /// A chunk of rows whose tiles stream by: starts on a tile, ends on one or with the graph.
+    /// A chunk of rows whose tiles stream by: whole tiles, the graph's last one included, or a part of one tile.
     func chunk(firstRow: Int, rows: Int, totalRows: Int) throws(ProgramError) {
         guard totalRows > 0, totalRows <= Limits.nodesMax, firstRow >= 0, rows > 0, firstRow <= totalRows,
             rows <= totalRows - firstRow
         else { throw ProgramError(.invalid, "rows outside the graph") }
         let end = firstRow + rows
-        guard firstRow.isMultiple(of: ImageShape.tileRows),
-            end == totalRows || end.isMultiple(of: ImageShape.tileRows)
-        else { throw ProgramError(.invalid, "a chunk that does not start and end on a tile") }
+        let isWhole =
+            firstRow.isMultiple(of: ImageShape.tileRows)
+            && (end == totalRows || end.isMultiple(of: ImageShape.tileRows))
+        guard isWhole || firstRow / ImageShape.tileRows == (end - 1) / ImageShape.tileRows else {
+            throw ProgramError(.invalid, "a chunk of neither whole tiles nor a part of one")
+        }
     }
 
     mutating func targets(
@@ -376,13 +379,12 @@ private struct AccessList {
     /// What the two ends of an attention's edges lend it.
     mutating func ends(
         _ attention: Attention, _ targets: AttentionTargets, _ targetRows: Int, _ sourceScores: Matrix,
-        _ source: Matrix, _ sourceRows: Int
+        _ sourceRows: Int
     ) throws(ProgramError) {
         for matrix in [targets.scores, targets.highest, targets.inverse] {
             try read(matrix, targetRows, attention.heads)
         }
         try read(sourceScores, sourceRows, attention.heads)
-        try read(source, sourceRows, attention.width)
     }
 
     mutating func attentionGradient(_ gradient: AttentionGradient) throws(ProgramError) {
@@ -390,17 +392,24 @@ private struct AccessList {
         try self.attention(attention)
         let rows = gradient.neighbours.rows
         try neighbours(gradient.neighbours, gradient.otherFirstRow, gradient.otherRows)
-        let (targetRows, sourceRows) =
-            gradient.rowsAre == .targets ? (rows, gradient.otherRows) : (gradient.otherRows, rows)
-        try ends(attention, gradient.targets, targetRows, gradient.sourceScores, gradient.source, sourceRows)
-        try read(gradient.dots, targetRows, attention.heads)
-        try read(gradient.gradient, targetRows, attention.width)
-        try write(gradient.scoreGradient, rows, attention.heads)
+        let ofTargets = gradient.rowsAre == .targets
+        let (targetRows, sourceRows) = ofTargets ? (rows, gradient.otherRows) : (gradient.otherRows, rows)
+        try ends(attention, gradient.targets, targetRows, gradient.sourceScores, sourceRows)
         try active(gradient.others, gradient.otherRows)
-        guard (gradient.sourceGradient != nil) == (gradient.rowsAre == .sources) else {
+        guard gradient.scores != nil || gradient.sums != nil else {
+            throw ProgramError(.invalid, "a gradient of neither scores nor features")
+        }
+        if let scores = gradient.scores {
+            try read(scores.dots, targetRows, attention.heads)
+            try write(scores.gradient, rows, attention.heads)
+        }
+        guard let sums = gradient.sums else { return }
+        try read(sums.other, gradient.otherRows, attention.width)
+        try write(sums.leaked, rows, attention.width)
+        guard (sums.weighed != nil) != ofTargets else {
             throw ProgramError(.invalid, "features have a gradient where the rows are sources, and only there")
         }
-        if let matrix = gradient.sourceGradient { try write(matrix, rows, attention.width) }
+        if let matrix = sums.weighed { try write(matrix, rows, attention.width) }
     }
 
     mutating func transfer(_ transfer: Transfer, stores: Bool) throws(ProgramError) {

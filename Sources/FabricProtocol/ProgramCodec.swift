@@ -40,7 +40,7 @@ package struct ProgramError: Error, Hashable, Sendable, CustomStringConvertible 
 extension Program {
     /// "SKPG" and the format's version.
     private static let magic: UInt32 = 0x4750_4B53
-    private static let version: UInt16 = 3
+    private static let version: UInt16 = 4
 
     package func bytes() throws(ProgramError) -> [UInt8] {
         var writer = FieldWriter()
@@ -628,7 +628,7 @@ extension Attend: ProgramField {
 extension AttentionGradient: ProgramField {
     fileprivate static let empty = AttentionGradient(
         attention: .empty, rowsAre: .targets, neighbours: .empty, otherFirstRow: 0, otherRows: 0, targets: .empty,
-        dots: .empty, gradient: .empty, sourceScores: .empty, source: .empty, scoreGradient: .empty, accumulates: false)
+        sourceScores: .empty, scores: nil, sums: nil, accumulates: false)
     fileprivate mutating func code(_ coder: inout some FieldCoder) throws(ProgramError) {
         try attention.code(&coder)
         try coder.choice(&rowsAre, "an unknown end")
@@ -636,12 +636,17 @@ extension AttentionGradient: ProgramField {
         try coder.dimension(&otherFirstRow)
         try coder.dimension(&otherRows)
         try targets.code(&coder)
-        try dots.code(&coder)
-        try gradient.code(&coder)
         try sourceScores.code(&coder)
-        try source.code(&coder)
-        try scoreGradient.code(&coder)
-        try coder.matrix(&sourceGradient)
+        try coder.optional(&scores, empty: Scores(dots: .empty, gradient: .empty)) {
+            (scores, coder) throws(ProgramError) in
+            try scores.dots.code(&coder)
+            try scores.gradient.code(&coder)
+        }
+        try coder.optional(&sums, empty: Sums(other: .empty, leaked: .empty)) { (sums, coder) throws(ProgramError) in
+            try sums.other.code(&coder)
+            try sums.leaked.code(&coder)
+            try coder.matrix(&sums.weighed)
+        }
         try coder.bool(&accumulates)
         try coder.active(&others)
     }
@@ -656,6 +661,7 @@ extension HeadDots: ProgramField {
         try coder.dimension(&rows)
         try coder.dimension(&heads)
         try coder.dimension(&headWidth)
+        try coder.bool(&accumulates)
     }
 }
 

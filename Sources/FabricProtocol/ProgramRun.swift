@@ -144,5 +144,5 @@ package struct Completion: Hashable, Sendable {
     }
 
     package static let scoresMax = 16
-    package static let sealedRunsMax = 1024
+    package static let sealedRunsMax = 4096
 }

@@ -22,9 +22,9 @@ package final class ControlConnection: Sendable {
     /// - Parameter unheardMilliseconds: the connection ends when what was sent is not acknowledged for so long: what is
     ///   older never arrives; nil leaves it to the kernel.
     package static func connect(
-        host: String, port: UInt16, tls: TLSContext, milliseconds: Int, unheardMilliseconds: Int? = nil
+        _ address: NodeAddress, tls: TLSContext, milliseconds: Int, unheardMilliseconds: Int? = nil
     ) throws(TransportError) -> ControlConnection {
-        let socket = try Socket.connect(host: host, port: port, milliseconds: milliseconds)
+        let socket = try Socket.connect(address, milliseconds: milliseconds)
         if let unheardMilliseconds { socket.endWhenUnheard(milliseconds: unheardMilliseconds) }
         return try ControlConnection(socket, tls: tls, milliseconds: milliseconds)
     }

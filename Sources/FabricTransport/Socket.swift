@@ -1,4 +1,5 @@
 internal import Glibc
+package import Vocabulary
 
 /// A connected TCP socket with blocking I/O, small segments sent at once, and a bound on how long a send may block.
 ///
@@ -22,11 +23,16 @@ package final class Socket: Sendable {
 
     /// Connects to a name or address. Every address the name has is tried within the same time.
     package static func connect(host: String, port: UInt16, milliseconds: Int) throws(TransportError) -> Socket {
+        try connect(NodeAddress(host: host, port: port), milliseconds: milliseconds)
+    }
+
+    /// The same, over all paths that the kernel knows where the address says so.
+    package static func connect(_ place: NodeAddress, milliseconds: Int) throws(TransportError) -> Socket {
         var hints = addrinfo()
         hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
         hints.ai_flags = AI_NUMERICSERV
         var list: UnsafeMutablePointer<addrinfo>?
-        guard getaddrinfo(host, String(port), &hints, &list) == 0 else {
+        guard getaddrinfo(place.host, String(place.port), &hints, &list) == 0 else {
             throw TransportError(.unreachable, "the address has no meaning here")
         }
         defer { freeaddrinfo(list) }
@@ -34,7 +40,7 @@ package final class Socket: Sendable {
         var next = list
         while let address = next {
             do throws(TransportError) {
-                return try connect(address.pointee, milliseconds: milliseconds)
+                return try connect(address.pointee, isMultipath: place.isMultipath, milliseconds: milliseconds)
             } catch {
                 failure = error
             }
@@ -43,10 +49,23 @@ package final class Socket: Sendable {
         throw failure
     }
 
-    private static func connect(_ address: addrinfo, milliseconds: Int) throws(TransportError) -> Socket {
-        let descriptor = socket(
-            address.ai_family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(IPPROTO_TCP))
+    /// Multipath TCP where the kernel has it.
+    fileprivate static func open(_ family: Int32, isMultipath: Bool) throws(TransportError) -> Int32 {
+        let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        if isMultipath {
+            // IPPROTO_MPTCP, which this C library does not name.
+            let descriptor = socket(family, kind, 262)
+            if descriptor >= 0 { return descriptor }
+        }
+        let descriptor = socket(family, kind, Int32(IPPROTO_TCP))
         guard descriptor >= 0 else { throw TransportError(.unavailable, "no socket can be opened") }
+        return descriptor
+    }
+
+    private static func connect(
+        _ address: addrinfo, isMultipath: Bool, milliseconds: Int
+    ) throws(TransportError) -> Socket {
+        let descriptor = try open(address.ai_family, isMultipath: isMultipath)
         let opened = Socket(descriptor: descriptor)
         let flags = fcntl(descriptor, F_GETFL)
         _ = fcntl(descriptor, F_SETFL, flags | O_NONBLOCK)
@@ -194,18 +213,20 @@ package final class Listener: Sendable {
     package let port: UInt16
 
     /// `host` is an address of this machine; port 0 takes a free one.
-    package init(host: String, port: UInt16) throws(TransportError) {
+    package convenience init(host: String, port: UInt16) throws(TransportError) {
+        try self.init(NodeAddress(host: host, port: port))
+    }
+
+    package init(_ place: NodeAddress) throws(TransportError) {
         var hints = addrinfo()
         hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
         hints.ai_flags = AI_NUMERICSERV | AI_NUMERICHOST | AI_PASSIVE
         var list: UnsafeMutablePointer<addrinfo>?
-        guard getaddrinfo(host, String(port), &hints, &list) == 0, let address = list else {
+        guard getaddrinfo(place.host, String(place.port), &hints, &list) == 0, let address = list else {
             throw TransportError(.unavailable, "not an address to listen on")
         }
         defer { freeaddrinfo(list) }
-        let descriptor = socket(
-            address.pointee.ai_family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(IPPROTO_TCP))
-        guard descriptor >= 0 else { throw TransportError(.unavailable, "no socket can be opened") }
+        let descriptor = try Socket.open(address.pointee.ai_family, isMultipath: place.isMultipath)
         var on: Int32 = 1
         setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<Int32>.size))
         guard bind(descriptor, address.pointee.ai_addr, address.pointee.ai_addrlen) == 0, listen(descriptor, 64) == 0

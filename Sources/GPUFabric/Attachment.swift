@@ -220,7 +220,7 @@ final class Attachment: Sendable {
             let milliseconds = Int(timing.holder.attempt / 1_000_000)
             connected = try overTransport { () throws(TransportError) in
                 try ControlConnection.connect(
-                    host: session.node.host, port: session.node.port, tls: tls, milliseconds: milliseconds,
+                    session.node.address, tls: tls, milliseconds: milliseconds,
                     unheardMilliseconds: timing.unheardMilliseconds)
             }
         } catch {

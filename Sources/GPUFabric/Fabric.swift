@@ -114,7 +114,7 @@ package final class Fabric: Sendable {
         let milliseconds = Int(timing.ttlMilliseconds)
         guard
             let connection = try? ControlConnection.connect(
-                host: node.host, port: node.port, tls: tls, milliseconds: milliseconds)
+                node.address, tls: tls, milliseconds: milliseconds)
         else { return pool.notHeard(node.id) }
         defer { connection.close() }
         do throws(FabricError) {
@@ -158,7 +158,7 @@ package final class Fabric: Sendable {
         let milliseconds = timing.requestSeconds * 1000
         let connection = try overTransport { () throws(TransportError) in
             try ControlConnection.connect(
-                host: node.host, port: node.port, tls: tls, milliseconds: milliseconds,
+                node.address, tls: tls, milliseconds: milliseconds,
                 unheardMilliseconds: timing.unheardMilliseconds)
         }
         do throws(FabricError) {

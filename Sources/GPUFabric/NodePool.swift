@@ -22,18 +22,16 @@ package struct NodeEnrolment: Hashable, Codable, Sendable {
 /// A node as the configuration lists it.
 package struct FabricNode: Equatable, Sendable {
     package let enrolment: NodeEnrolment
-    package let host: String
-    package let port: UInt16
+    package let address: NodeAddress
     package let pool: String
     /// What this node's evidence must say.
     package let policy: AttestationPolicy
 
     package var id: NodeID { enrolment.node }
 
-    package init(enrolment: NodeEnrolment, host: String, port: UInt16, pool: String, policy: AttestationPolicy) {
+    package init(enrolment: NodeEnrolment, address: NodeAddress, pool: String, policy: AttestationPolicy) {
         self.enrolment = enrolment
-        self.host = host
-        self.port = port
+        self.address = address
         self.pool = pool
         self.policy = policy
     }

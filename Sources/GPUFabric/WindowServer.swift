@@ -61,6 +61,8 @@ package struct FabricCounters: Equatable, Sendable {
     /// Control connections and lanes that took the place of one before.
     package var relinks: UInt64 = 0
     package var lanesReopened: UInt64 = 0
+
+    package init() {}
 }
 
 /// Serves the device's reads and writes of mapped windows, on one thread for each lane. Default deny.
@@ -245,8 +247,7 @@ final class WindowServer: Sendable {
     }
 
     private func connect(_ index: Int, _ order: Order) throws(TransportError) -> Lane {
-        let socket = try Socket.connect(
-            host: node.host, port: node.port, milliseconds: timing.requestSeconds * 1000)
+        let socket = try Socket.connect(node.address, milliseconds: timing.requestSeconds * 1000)
         let token = order.connection.export(
             label: LaneRecord.tokenLabel,
             context: LaneRecord.tokenContext(

@@ -1,6 +1,6 @@
 package import PolicyEngine
 import Training
-import Vocabulary
+package import Vocabulary
 
 /// The first checks of a release: what may leave is listed, everything else is refused.
 ///
@@ -18,8 +18,23 @@ package struct ArtefactChecks: Sendable {
     let cohortMinimum: Int
     /// Rows of the run image.
     let nodes: Int
+    /// The run whose released model answered; `nil` where the candidate is a model.
+    let predictsWith: RunID?
 
-    func results(for artefacts: [Artefact]) -> [Result] {
+    package init(
+        cohort: (permitted: Int, inVersion: Int), cohortMinimum: Int, nodes: Int, predictsWith: RunID? = nil
+    ) {
+        self.cohort = cohort
+        self.cohortMinimum = cohortMinimum
+        self.nodes = nodes
+        self.predictsWith = predictsWith
+    }
+
+    package func results(for artefacts: [Artefact]) -> [Result] {
+        if predictsWith != nil {
+            let (artefact, shape) = predictionFindings(artefacts)
+            return [Result(.artefact, artefact), Result(.shape, shape), Result(.cohort, cohortFinding())]
+        }
         let (artefact, tensors) = artefactFinding(artefacts)
         return [
             Result(.artefact, artefact), Result(.shape, shapeFinding(tensors)), Result(.cohort, cohortFinding()),
@@ -30,6 +45,44 @@ package struct ArtefactChecks: Sendable {
         guard cohort.inVersion > 0 else { return .passed("the data set holds no persons") }
         let words = "\(cohort.permitted) persons, at least \(cohortMinimum) are asked for"
         return cohort.permitted >= cohortMinimum ? .passed(words) : .failed(words)
+    }
+
+    /// Counts and nothing else: every number of rows is a multiple of the least cohort, and there are fewer than rows.
+    private func predictionFindings(_ artefacts: [Artefact]) -> (artefact: Finding, shape: Finding) {
+        guard artefacts.count == 1, artefacts[0].kind == .predictions,
+            let json = try? JSON(parsing: artefacts[0].bytes), var members = json.objectValue
+        else {
+            return (.failed("only \(Artefact.Kind.predictions.rawValue) leaves a prediction"), .failed("no counts"))
+        }
+        let words = ["format", "model", "weights", "specification", "task"].map { members.removeValue(forKey: $0) }
+        guard words.allSatisfy({ ($0?.stringValue?.utf8.count ?? .max) <= 128 }),
+            members["rounded_down_to"]?.integerValue == Int64(max(cohortMinimum, 1)),
+            Set(members.keys).isSubset(of: ["rounded_down_to", "nodes", "figures", "predicted"])
+        else { return (.failed("the predictions say more than counts, or round them otherwise"), .failed("no counts")) }
+        let artefact = Finding.passed("1 artefact on the list, without weights and without rows")
+        guard let counts = Self.counts(.object(members)), counts.count < nodes else {
+            return (artefact, .failed("there are values that are no counts, or as many as rows"))
+        }
+        let multiple = Int64(max(cohortMinimum, 1))
+        guard counts.allSatisfy({ $0 >= 0 && $0.isMultiple(of: multiple) }) else {
+            return (artefact, .failed("a count is no multiple of \(multiple)"))
+        }
+        return (artefact, .passed("\(counts.count) counts, each rounded down to a multiple of \(multiple)"))
+    }
+
+    /// All numbers of a tree; `nil` where something else is in it.
+    private static func counts(_ json: JSON) -> [Int64]? {
+        switch json {
+        case .integer(let value): return [value]
+        case .array(let items): return counts(of: items)
+        case .object(let members): return counts(of: Array(members.values))
+        default: return nil
+        }
+    }
+
+    private static func counts(of items: [JSON]) -> [Int64]? {
+        let parts = items.map(counts)
+        return parts.contains { $0 == nil } ? nil : parts.flatMap { $0 ?? [] }
     }
 
     private func artefactFinding(_ artefacts: [Artefact]) -> (Finding, [Safetensors.Tensor]) {
@@ -49,6 +102,7 @@ package struct ArtefactChecks: Sendable {
                 guard let card = artefacts.first(where: { $0.kind == .card }).flatMap({ try? JSON(parsing: $0.bytes) }),
                     artefact.bytes == Array(ModelCard.text(of: card).utf8)
                 else { return (.failed("\(artefact.name) is not the card for people"), []) }
+            case .predictions: return (.failed("a model's candidate holds no predictions"), [])
             case .figures, .card:
                 guard (try? JSON(parsing: artefact.bytes)) != nil else {
                     return (.failed("\(artefact.name) is not JSON of the strict subset"), [])
@@ -103,6 +157,8 @@ package struct Artefact: Sendable, Equatable {
         case card = "model-card.json"
         /// The card again, for people.
         case readableCard = "model-card.md"
+        /// What a released model answers for all rows, as counts.
+        case predictions = "predictions.json"
     }
 
     /// Beside a release, but no part of the candidate.
@@ -174,6 +230,25 @@ package struct Safetensors {
         }
         self.tensors = tensors
         dataOffset = start
+    }
+
+    /// The tensors' values by name. A name stands in the header once, or the file was not read.
+    ///
+    /// - Parameter bytes: the file that this was read from.
+    func values(in bytes: [UInt8]) -> [String: [Float]] {
+        let values = tensors.map { tensor in
+            let start = dataOffset + tensor.range.lowerBound
+            return (
+                tensor.name,
+                (0..<tensor.elementCount).map { index in
+                    let at = start + 4 * index
+                    return Float(
+                        bitPattern: UInt32(bytes[at]) | UInt32(bytes[at + 1]) << 8 | UInt32(bytes[at + 2]) << 16
+                            | UInt32(bytes[at + 3]) << 24)
+                }
+            )
+        }
+        return Dictionary(values) { first, _ in first }
     }
 
     // The format allows trailing spaces in the header so that the data starts aligned.

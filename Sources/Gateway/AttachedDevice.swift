@@ -9,8 +9,7 @@ import Vocabulary
 
 /// What the device sealed into a result window, as it lies on the enclave host.
 struct SealedResult: Sendable {
-    let window: UInt16
-    let byteCount: Int
+    let part: SealedPart
     let bytes: [UInt8]
     let sealed: [Completion.SealedRun]
 }
@@ -60,9 +59,9 @@ struct AttachedDevice: TrainingDevice {
         try await gpu.ring(program, arguments)
     }
 
-    func opened(window: UInt16, byteCount: Int, sealed: [Completion.SealedRun]) async throws -> [UInt8] {
-        let bytes = try spills.bytes(of: window)
-        return try await opening(SealedResult(window: window, byteCount: byteCount, bytes: bytes, sealed: sealed))
+    func opened(_ part: SealedPart, sealed: [Completion.SealedRun]) async throws -> [UInt8] {
+        let bytes = try spills.bytes(of: part.window, part.sealedRange)
+        return try await opening(SealedResult(part: part, bytes: bytes, sealed: sealed))
     }
 
     private func store(for window: Program.Window) throws -> any WindowStore {
@@ -224,12 +223,14 @@ final class SpillStores: Sendable {
         }
     }
 
-    func bytes(of window: UInt16) throws -> [UInt8] {
+    /// All bytes of a window, or a range of them.
+    func bytes(of window: UInt16, _ range: Range<Int>? = nil) throws -> [UInt8] {
         guard let store = stores.withLock({ $0[window] }) else {
             throw FabricError(.store, "the device has no such window")
         }
-        var bytes = [UInt8](repeating: 0, count: store.byteCount)
-        try bytes.withUnsafeMutableBytes { try store.read(offset: 0, into: $0) }
+        let range = range ?? 0..<store.byteCount
+        var bytes = [UInt8](repeating: 0, count: range.count)
+        try bytes.withUnsafeMutableBytes { try store.read(offset: range.lowerBound, into: $0) }
         return bytes
     }
 

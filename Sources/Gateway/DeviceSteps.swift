@@ -31,6 +31,25 @@ struct DeviceSession: Sendable {
     let lease: CaseRecord
     let attempt: UInt32
     let spills: SpillStores
+    let crossed = CrossedSummary()
+}
+
+/// What a device has read and written through its windows since it was last asked: each epoch's record has its own.
+final class CrossedSummary: Sendable {
+    private let last = Mutex(FabricCounters())
+
+    func next(_ now: FabricCounters) -> JSON {
+        last.withLock { last in
+            defer { last = now }
+            func since(_ counter: KeyPath<FabricCounters, UInt64>) -> JSON {
+                .integer(Int64(clamping: now[keyPath: counter] - last[keyPath: counter]))
+            }
+            return [
+                "reads": since(\.reads), "writes": since(\.writes), "bytes_to_device": since(\.bytesToDevice),
+                "bytes_from_device": since(\.bytesFromDevice),
+            ]
+        }
+    }
 }
 
 // MARK: - Choosing and attesting
@@ -157,7 +176,7 @@ extension Gateway {
     /// The run's device in this process. A gateway that was restarted takes a device again with a higher fence; the
     /// device scrubs the earlier lease first. That is told in the gateway's own case, so that the run's records are
     /// the same with and without the crash.
-    private func session(for run: RunCase, stage: RunStage) async throws -> DeviceSession {
+    func session(for run: RunCase, stage: RunStage) async throws -> DeviceSession {
         if let session = sessions[run.id] {
             guard let cause = session.gpu.failure else { return session }
             sessions[run.id] = nil
@@ -287,7 +306,7 @@ extension Gateway {
         let session = try await session(for: run, stage: .plan)
         let rates: MeasuredRates
         do {
-            rates = try await MeasuredRates(session.gpu, ssdFolder: home.folder.path)
+            rates = try await measuring(session.gpu, home.folder.path)
         } catch let error as FabricError {
             throw failure(error, of: session, at: .plan)
         }
@@ -297,6 +316,9 @@ extension Gateway {
                 $0.detail["tiers"] = Self.tiers(of: plan, limit: deviceLimit(run, session))
             }, in: .run(run.id), key: RunCase.Key.planned)
     }
+
+    /// Plans with these rates from now on instead of measuring: to look at what follows where they are wrong.
+    package func plan(assuming rates: MeasuredRates) { measuring = { _, _ in rates } }
 
     /// What every record of a plan says.
     private static func planned(_ plan: RunPlan, _ rates: MeasuredRates) -> Event {
@@ -319,12 +341,13 @@ extension Gateway {
     }
 
     /// The same plan for the same run, device and rates: planning is pure, so it is made again, not stored.
-    private func trainingPlan(
+    func trainingPlan(
         _ run: RunCase, _ session: DeviceSession, _ rates: MeasuredRates, stage: RunStage
     ) async throws -> (ModelSpec, RunPlan, RunImage) {
-        guard let specification = RunFacts(run)?.specification else {
+        guard let facts = RunFacts(run) else {
             throw StageFailure.failed(stage, "request-unreadable", "the recorded request cannot be read")
         }
+        let specification = facts.specification
         let image: RunImage
         do {
             image = try await vault.runImage(run.id)
@@ -334,7 +357,11 @@ extension Gateway {
         let budget = rates.budget(
             deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax, ssdBytes: ssdBytesMax)
         do {
-            return (specification, try specification.plan(image: image.shape, budget: budget), image)
+            let plan =
+                facts.model == nil
+                ? try specification.plan(image: image.shape, budget: budget)
+                : try specification.predictionPlan(image: image.shape, budget: budget)
+            return (specification, plan, image)
         } catch let error as PlanError {
             throw StageFailure.refused(stage, [error.code.rawValue], error.publicDescription)
         } catch let error as TrainingError {
@@ -376,6 +403,7 @@ extension Gateway {
     /// after a crash it trains from the first epoch and comes to the same weights.
     func train(_ run: RunCase) async throws {
         typealias Key = RunCase.Key
+        if let model = RunFacts(run)?.model { return try await predict(run, with: model) }
         let session = try await session(for: run, stage: .train)
         // The rates of when it was planned: later ones would make another plan.
         let rates = MeasuredRates(json: run.file[Key.planned]?.payload["rates"] ?? .null)
@@ -403,7 +431,7 @@ extension Gateway {
             } replan: { @Sendable current, report in
                 try await self.replanned(run, specification, image.shape, current, report, session, rates)
             } report: { @Sendable report in
-                try await self.record(report, of: run.id, specification, labelled: image.shape.labelled)
+                try await self.record(report, of: run.id, specification, session, labelled: image.shape.labelled)
             }
         } catch let error as FabricError {
             throw failure(error, of: session, at: .train)
@@ -420,11 +448,9 @@ extension Gateway {
         _ run: RunCase, _ spec: ModelSpec, _ image: ImageShape, _ current: RunPlan, _ report: EpochReport,
         _ session: DeviceSession, _ rates: MeasuredRates
     ) throws -> RunPlan? {
-        let budget = rates.budget(
-            deviceBytes: deviceLimit(run, session), hostBytes: hostBytesMax, ssdBytes: ssdBytesMax)
         guard
             let plan = try? spec.plan(
-                image: image, budget: current.corrected(budget, by: report), generation: current.generation + 1),
+                image: image, budget: current.corrected(by: report), generation: current.generation + 1),
             plan.epoch.cut != current.epoch.cut
         else { return nil }
         try recordReplanned(run.id, plan, session, budget: rates)
@@ -432,8 +458,7 @@ extension Gateway {
     }
 
     /// In the gateway's own case, since it depends on the device and on the hour.
-    private func recordReplanned(_ run: RunID, _ plan: RunPlan, _ session: DeviceSession, budget: MeasuredRates) throws
-    {
+    func recordReplanned(_ run: RunID, _ plan: RunPlan, _ session: DeviceSession, budget: MeasuredRates) throws {
         try ledger.record(
             Self.planned(plan, budget).with {
                 $0.ofRun = run
@@ -442,7 +467,7 @@ extension Gateway {
     }
 
     /// - Parameter isPlanned: whether it is the program of the run's own recorded plan.
-    private func recordLoad(run: RunID, windows: Digest, program: Digest, isPlanned: Bool) throws {
+    func recordLoad(run: RunID, windows: Digest, program: Digest, isPlanned: Bool) throws {
         guard isPlanned else {
             try ledger.record(
                 Event(.programLoaded, .intent).with {
@@ -513,19 +538,19 @@ extension Gateway {
             ], windows: windows)
     }
 
-    private func openResult(
-        _ result: SealedResult, run: RunCase, session: DeviceSession
-    ) async throws -> [UInt8] {
+    func openResult(_ result: SealedResult, run: RunCase, session: DeviceSession) async throws -> [UInt8] {
         let receipt = try ledger.receipt(for: session.lease)
         let fence = session.gpu.fence
         let attempt = session.attempt
         return try await vault.withRunKey(run: run.id, receipt: receipt, trail: settings.trail) { key in
             try ResultWindow(runKey: key, run: run.id, fence: fence, attempt: attempt).open(
-                result.bytes, window: result.window, byteCount: result.byteCount, sealed: result.sealed)
+                result.bytes, result.part, sealed: result.sealed)
         }
     }
 
-    private func record(_ report: EpochReport, of run: RunID, _ spec: ModelSpec, labelled: [Int]) throws {
+    private func record(
+        _ report: EpochReport, of run: RunID, _ spec: ModelSpec, _ session: DeviceSession, labelled: [Int]
+    ) throws {
         // An epoch that ended while its run was being stopped is none of the run's.
         guard try !runCase(run).stopped else { throw CancellationError() }
         let epochs = spec.epochs
@@ -537,6 +562,7 @@ extension Gateway {
                     "train_ppm": parts(spec.score(of: report.train)),
                     "validation_ppm": parts(spec.score(of: report.validation)),
                     "test_ppm": parts(spec.score(of: report.test)),
+                    "windows": session.crossed.next(session.gpu.counters),
                 ]
             }, in: .run(run), key: RunCase.Key.epoch(report.epoch))
         guard try !stopIfEnded(run) else { throw CancellationError() }

@@ -46,7 +46,9 @@ package struct FabricInventory: Equatable {
                 throw fault(key, "a node has an address, a pool and measurements")
             }
             let place = try text(address)
-            guard (try? Gateway.parse(address: place)) != nil else { throw fault(address, "an address is HOST:PORT") }
+            guard (try? Gateway.parse(address: place)) != nil else {
+                throw fault(address, "an address is HOST:PORT or mptcp://HOST:PORT")
+            }
             let name = try text(pool)
             guard (try? DatasetID(name)) != nil else { throw fault(pool, "a pool has no such name") }
             var measurements: [String: Digest] = [:]
@@ -142,7 +144,7 @@ extension Gateway {
             let old = present.first { $0.id == entry.node }
             let isSame =
                 old.map {
-                    "\($0.host):\($0.port)" == entry.address && $0.pool == entry.pool
+                    $0.address.text == entry.address && $0.pool == entry.pool
                         && $0.policy.allowed == entry.measurements.mapValues { Set([$0]) }
                 } ?? false
             if isSame {

@@ -42,6 +42,8 @@ package actor Gateway {
     var deviceRefusals: [RunID: FabricError] = [:]
     /// How often a run's training is kept, so that a crash does not cost it.
     var checkpointRule = CheckpointRule.usual
+    /// How the rates that a plan stands on are found: device, folder of the SSD tier.
+    var measuring: @Sendable (RemoteGPU, String) async throws -> MeasuredRates = MeasuredRates.init(_:ssdFolder:)
     var fenceHandedOut = Fence(0)
     /// The policies in force, by the place in the trail of their activation.
     var policyCache: (activation: UInt64, set: PolicySet)?

@@ -159,6 +159,8 @@ package struct RunEntry: Sendable {
     package let reasons: [String]
     package let words: [String]
     package let epochs: (done: Int, of: Int)
+    /// The run whose released model answers; `nil` where one is trained.
+    package let model: RunID?
     /// Devices that were lost under it, in order; it went on on others.
     package let devicesLost: [NodeID]
     package let revision: Revision
@@ -475,8 +477,11 @@ extension Gateway {
             id: run.id, dataset: run.dataset, version: run.version, researcher: run.researcher, grant: facts?.grant,
             asked: run.file.records[0].time, changed: run.file.records.last?.time ?? run.file.records[0].time,
             stage: run.nextStage, end: run.end, missing: reviewsMissing(run), reasons: run.stopReasons,
-            words: run.stopWords, epochs: (run.epochsRecorded, facts?.specification.epochs ?? 0),
-            devicesLost: run.devicesLost, revision: Revision(run.file))
+            words: run.stopWords,
+            epochs: facts?.model == nil
+                ? (run.epochsRecorded, facts?.specification.epochs ?? 0)
+                : (run.file[RunCase.Key.trained]?.outcome == .done ? 1 : 0, 1),
+            model: facts?.model, devicesLost: run.devicesLost, revision: Revision(run.file))
     }
 
     /// Seconds in each stage that a run has been through.

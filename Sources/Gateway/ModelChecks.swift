@@ -52,22 +52,10 @@ struct ModelChecks {
             answers = nil
             return
         }
-        let weights = file.tensors.map { tensor in
-            let start = file.dataOffset + tensor.range.lowerBound
-            return (
-                tensor.name,
-                (0..<tensor.elementCount).map { index in
-                    let at = start + 4 * index
-                    return Float(
-                        bitPattern: UInt32(model[at]) | UInt32(model[at + 1]) << 8 | UInt32(model[at + 2]) << 16
-                            | UInt32(model[at + 3]) << 24)
-                }
-            )
-        }
         let outputs: [Float]
         do throws(TrainingError) {
             outputs = try Inference(
-                spec: specification, shape: shape, weights: Dictionary(weights) { first, _ in first }
+                spec: specification, shape: shape, weights: file.values(in: model)
             ).outputs(
                 Inference.Rows(
                     rowPointers: image.rowPointers, columns: image.columns, features: image.features,

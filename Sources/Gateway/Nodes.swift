@@ -107,7 +107,7 @@ extension Gateway {
         guard enrolment(of: node) != nil else {
             throw GatewayError(.notFound, "\(node) has no identity here yet; make it with `sekisho pki node`")
         }
-        let (host, port) = try Self.parse(address: address)
+        let place = try Self.parse(address: address)
         guard let measured = try? JSON(parsing: measurements), let names = measured.objectValue, !names.isEmpty,
             names.values.allSatisfy({ $0.stringValue.flatMap(Digest.init(hex:)) != nil })
         else { throw GatewayError(.usage, "the measurements are not what `sekisho-node --measure` prints") }
@@ -116,9 +116,10 @@ extension Gateway {
                 $0.actor = actor
                 $0.device = node
                 $0.detail = [
-                    "host": .string(host), "port": .integer(Int64(port)), "pool": .string(pool),
+                    "host": .string(place.host), "port": .integer(Int64(place.port)), "pool": .string(pool),
                     "measurements": measured,
                 ]
+                if place.isMultipath { $0.detail["multipath"] = .bool(true) }
             }, in: .gateway, key: ledger.freshKey("node.\(node)"))
         // Others may be held: what is known of them stays.
         fabricCache?.update(fabricNodes())
@@ -147,7 +148,7 @@ extension Gateway {
         let isHeld = ![.absent, .free].contains(status.state)
         let drain = isDrained(status.node.id) ? (isHeld ? "draining" : "drained") : nil
         return NodeSummary(
-            id: status.node.id, pool: status.node.pool, address: "\(status.node.host):\(status.node.port)",
+            id: status.node.id, pool: status.node.pool, address: status.node.address.text,
             state: status.quarantine.map { "quarantined (\($0.code))" } ?? drain ?? life,
             holder: try holder.map(nodeHolder), answered: status.health.answered,
             silentSince: status.health.silentSince)
@@ -225,18 +226,20 @@ extension Gateway {
             else { continue }
             let allowed = measured.compactMapValues { $0.stringValue.flatMap(Digest.init(hex:)).map { Set([$0]) } }
             nodes[id] = FabricNode(
-                enrolment: enrolment, host: host, port: port, pool: pool,
+                enrolment: enrolment,
+                address: NodeAddress(
+                    host: host, port: port, isMultipath: record.detail["multipath"]?.boolValue ?? false), pool: pool,
                 // Each data set's policy asks for its own least level at the run decision.
                 policy: AttestationPolicy(leastLevel: .software, allowed: allowed))
         }
         return nodes.values.sorted { $0.id < $1.id }
     }
 
-    static func parse(address: String) throws -> (host: String, port: UInt16) {
-        guard let colon = address.lastIndex(of: ":"), colon != address.startIndex,
-            let port = UInt16(address[address.index(after: colon)...]), port > 0
-        else { throw GatewayError(.usage, "an address is HOST:PORT") }
-        return (String(address[..<colon]), port)
+    static func parse(address: String) throws -> NodeAddress {
+        guard let place = NodeAddress(address), place.port > 0 else {
+            throw GatewayError(.usage, "an address is HOST:PORT or mptcp://HOST:PORT")
+        }
+        return place
     }
 }
 

@@ -28,6 +28,8 @@ struct RunFacts {
     let grant: GrantID
     let specification: ModelSpec
     let deviceMemory: Int?
+    /// The run whose released model answers for every row; `nil` where a model is trained.
+    let model: RunID?
 
     init?(_ run: RunCase) {
         guard let payload = run.file[RunCase.Key.requested]?.payload,
@@ -37,6 +39,13 @@ struct RunFacts {
         self.grant = grant
         self.specification = specification
         deviceMemory = payload["device_memory"]?.integerValue.map(Int.init)
+        switch payload["model"] {
+        case nil: model = nil
+        case .string(let text)?:
+            guard let id = try? RunID(text) else { return nil }
+            model = id
+        default: return nil
+        }
     }
 }
 

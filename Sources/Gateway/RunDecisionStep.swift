@@ -31,11 +31,36 @@ extension Gateway {
         guard let version = try await datasets().last(where: { $0.dataset == grant.dataset }) else {
             throw GatewayError(.notFound, "the data set \(grant.dataset) has no version in the vault")
         }
+        return try recordRequest(
+            of: RunAsked(
+                specification: (text, specification), grant: grant, version: version.version, root: version.root,
+                deviceMemory: deviceMemory, hours: hours, model: nil),
+            id: wanted, once: once, by: researcher)
+    }
+
+    /// What is asked for, after every check that needs no policy.
+    struct RunAsked {
+        let specification: (text: String, read: ModelSpec)
+        let grant: Grant
+        let version: VersionID
+        let root: Digest
+        let deviceMemory: Int?
+        let hours: Int?
+        /// The run whose released model answers; `nil` where one is trained.
+        let model: RunID?
+    }
+
+    /// Begins a run's case, or finds the one that was begun under the same key.
+    func recordRequest(
+        of wish: RunAsked, id wanted: RunID?, once: String?, by researcher: PersonID
+    ) throws -> RunID {
+        let grant = wish.grant
         var asked: [String: JSON] = [
-            "grant": .string(id.text), "specification": .string(text),
-            "device_memory": deviceMemory.map { .integer(Int64($0)) } ?? .null,
+            "grant": .string(grant.id.text), "specification": .string(wish.specification.text),
+            "device_memory": wish.deviceMemory.map { .integer(Int64($0)) } ?? .null,
         ]
-        if let hours { asked["hours"] = .integer(Int64(hours)) }
+        if let hours = wish.hours { asked["hours"] = .integer(Int64(hours)) }
+        if let model = wish.model { asked["model"] = .string(model.text) }
         let once = try once.map { try OnceKey($0, of: ["asked": .object(asked), "id": .string(wanted?.text ?? "")]) }
         if let once, let earlier = try earlierRun(once, by: researcher) { return earlier }
         let taken = Set(ledger.runs.map(\.text))
@@ -47,10 +72,13 @@ extension Gateway {
             Event(.runRequested, .intent).with {
                 $0.actor = researcher
                 $0.dataset = grant.dataset
-                $0.version = version.version
-                $0.root = version.root
+                $0.version = wish.version
+                $0.root = wish.root
                 $0.purpose = grant.purpose.codes.joined(separator: ",")
-                $0.detail = ["grant": .string(id.text), "specification": .string(specification.digest.hex)]
+                $0.detail = [
+                    "grant": .string(grant.id.text), "specification": .string(wish.specification.read.digest.hex),
+                ]
+                if let model = wish.model { $0.detail["model"] = .string(model.text) }
                 $0.payload = asked
                 $0.payload["once"] = once?.json
             }, in: .run(run), key: RunCase.Key.requested)
@@ -126,7 +154,8 @@ extension Gateway {
         let names: [RunStage: (AuditEvent, String)] = [
             .decide: (.runDecided, RunCase.Key.decided), .open: (.runOpened, RunCase.Key.opened),
             .attach: (.deviceLeased, RunCase.Key.leased), .plan: (.runPlanned, RunCase.Key.planned),
-            .train: (.runTrained, RunCase.Key.trained), .scrub: (.deviceScrubbed, RunCase.Key.scrubbed),
+            .train: (RunFacts(run)?.model == nil ? .runTrained : .runPredicted, RunCase.Key.trained),
+            .scrub: (.deviceScrubbed, RunCase.Key.scrubbed),
             .review: (.releaseDecided, RunCase.Key.releaseDecided), .release: (.releaseReady, RunCase.Key.ready),
             .closed: (.runClosed, RunCase.Key.closed),
         ]

@@ -16,6 +16,8 @@ extension ModelSpec {
     package static let generationsMax = 3
     /// Windows 53 to 62 are those of checkpoints (`TrainingCheckpoint.Part`).
     package static let resultWindow: UInt16 = 63
+    /// What a trained model answers for every row.
+    package static let predictionsWindow: UInt16 = 52
     /// Slots of the two reports in a completion.
     package static let trainingSlot: UInt8 = 0
     package static let evaluationSlot: UInt8 = 1
@@ -35,6 +37,19 @@ extension ModelSpec {
         emitter.emitEvaluation()
         emitter.emitCheckpoint()
         emitter.emitExport()
+        return emitter.program
+    }
+
+    /// One pass that stores what a trained model answers for every row, chunk by chunk, and makes its figures. Its weights
+    /// are fetched from the window that a resumed run has them in.
+    ///
+    /// - Parameter trainingByClass: as for training.
+    package func predictionProgram(
+        for plan: TrainingPlan, trainingByClass: [Int]? = nil
+    ) throws(TrainingError) -> Program {
+        var emitter = Emitter(spec: self, plan: plan, generation: 0)
+        try emitter.emitStart(trainingByClass: trainingByClass)
+        emitter.emitPrediction()
         return emitter.program
     }
 }
@@ -68,12 +83,27 @@ private struct Emitter {
                         id: ModelSpec.window(of: tier, generation: generation), direction: .both, purpose: .spill,
                         byteCount: plan.spillBytes(tier))
                 }
-                + [
-                    Program.Window(
-                        id: ModelSpec.resultWindow, direction: .write, purpose: .result,
-                        byteCount: plan.model.parameters.count * 4)
-                ] + TrainingCheckpoint.Part.windows(parameters: plan.model.parameters.count))
+                + Self.ownWindows(plan))
         order = CommandOrder(plan)
+    }
+
+    /// What leaves the device, and the state that comes to it.
+    private static func ownWindows(_ plan: TrainingPlan) -> [Program.Window] {
+        let parameters = plan.model.parameters.count
+        if plan.graph.result != nil {
+            let weights = TrainingCheckpoint.Part.parameters
+            return [
+                Program.Window(
+                    id: ModelSpec.predictionsWindow, direction: .write, purpose: .result, byteCount: plan.resultBytes),
+                Program.Window(
+                    id: weights.stateWindow, direction: .read, purpose: .state,
+                    byteCount: weights.byteCount(parameters: parameters)),
+            ]
+        }
+        return [
+            Program.Window(
+                id: ModelSpec.resultWindow, direction: .write, purpose: .result, byteCount: parameters * 4)
+        ] + TrainingCheckpoint.Part.windows(parameters: parameters)
     }
 
     // MARK: Places
@@ -112,6 +142,7 @@ private struct Emitter {
     }
 
     private func buffers(_ places: [Place]) -> [Int] { places.map { Int($0.buffer) } }
+    private func buffers(_ matrices: [Matrix]) -> [Int] { matrices.map { Int($0.place.buffer) } }
 
     mutating func emitStart(trainingByClass: [Int]?) throws(TrainingError) {
         let flags: DoorbellFlags = .first
@@ -120,12 +151,14 @@ private struct Emitter {
         }
         for load in plan.loads { fetch(load.section, load.bytes, to: Place(buffer: UInt16(load.buffer)), flags) }
         for role in [TrainingPlan.Fixed.gradients, .trainScores, .evaluateScores] + TrainingPlan.Fixed.state {
-            let buffer = Int(fixed[role]!)
+            guard let buffer = fixed[role].map(Int.init) else { continue }
             append(
                 .fill(Fill(place(role), count: plan.buffers[buffer].byteCount / 4)),
                 TrainingPlan.Fixed.state.contains(role) ? .initial : flags, Touched(writes: [buffer]))
         }
-        for (stream, entry) in model.parameters.entries.enumerated() { initialise(entry, stream: UInt32(stream)) }
+        if plan.graph.result == nil {
+            for (stream, entry) in model.parameters.entries.enumerated() { initialise(entry, stream: UInt32(stream)) }
+        }
         if model.weighsClasses { try emitClassWeights(trainingByClass) }
         guard let spans = plan.labelSpans else {
             emitLabels(0..<plan.image.nodes, pass: 0)
@@ -177,6 +210,7 @@ private struct Emitter {
             Touched(
                 reads: buffers([node(.labels, row: rows.lowerBound, pass), split] + (classWeights.map { [$0] } ?? [])),
                 writes: [Int(fixed[.total]!)]))
+        guard fixed[.marks] != nil else { return }
         append(
             .mark(Mark(split: split, rows: rows.count, marks: place(.marks, offset: rows.lowerBound))), .first,
             Touched(reads: [Int(split.buffer)], writes: [Int(fixed[.marks]!)]))
@@ -276,6 +310,13 @@ private struct Emitter {
             .train, Touched(reads: [Int(fixed[.trainScores]!)]))
     }
 
+    mutating func emitPrediction() {
+        let weights = transfer(.parameters, TrainingCheckpoint.Part.parameters.stateWindow)
+        append(.fetch(weights), .first, Touched(writes: [Int(weights.place.buffer)]))
+        emitPasses(.evaluate, .evaluate)
+        emitReport()
+    }
+
     mutating func emitEvaluation() {
         emitPasses(.evaluate, .evaluate)
         append(
@@ -289,6 +330,10 @@ private struct Emitter {
             Touched(
                 reads: buffers([place(.evaluateScores), place(.parameters)]),
                 writes: buffers([place(.best), place(.bestState)])))
+        emitReport()
+    }
+
+    private mutating func emitReport() {
         append(
             .report(
                 Report(scores: place(.evaluateScores), totalRows: plan.image.nodes, slot: ModelSpec.evaluationSlot)),
@@ -372,10 +417,14 @@ private struct Emitter {
         case .storePart(let value, let slice): emitPart(value, slice, chunk, stores: true)
         case .run(let op): emit(op, chunk)
         case .finishSum(let op):
-            guard case .gather(_, _, let to, let steps) = plan.graph.ops[op].kind else { return }
             active = rows(op, hops: plan.graph.ops[op].hops, from: chunk.rows.lowerBound)
             defer { active = nil }
-            emitMap(all(plan.bareSum(of: op)), all(to), steps, chunk)
+            switch plan.graph.ops[op].kind {
+            case .gather(_, _, let to, let steps): emitMap(all(plan.sums(of: op)[0]), all(to), steps, chunk)
+            case .attentionGradient(let attention, let gradient):
+                emitAttentionGradient(op, attention, gradient, sums: false, chunk)
+            default: preconditionFailure("no other operation has slices")
+            }
         }
     }
 
@@ -400,9 +449,9 @@ private struct Emitter {
             emitAttentionScale(attention, scores, highest, inverse, chunk)
         case .attend(let attention, let to): emitAttend(attention, to, chunk)
         case .attentionGradient(let attention, let gradient):
-            emitAttentionGradient(
-                attention, gradient, self.rows(op, hops: plan.graph.ops[op].otherHops, from: 0), chunk)
-        case .headDots(let value, let other, let heads, let to): emitHeadDots(value, other, heads, to, chunk)
+            emitAttentionGradient(op, attention, gradient, sums: true, chunk)
+        case .headDots(let value, let other, let heads, let to, let accumulates):
+            emitHeadDots(value, other, heads, to, accumulates: accumulates, chunk)
         case .weightGradient(let a, let b, let entry):
             let stack = plan.stack(entry, pass: chunk.pass)
             append(
@@ -436,9 +485,7 @@ private struct Emitter {
     }
 
     private func matrix(_ columns: OpGraph.Columns, _ chunk: Chunk) -> Matrix {
-        var matrix = matrix(columns.value, chunk)
-        matrix.place.offset += columns.first * 4
-        return matrix
+        matrix(columns.value, chunk).from(column: columns.first)
     }
 
     private mutating func emitMap(
@@ -547,12 +594,7 @@ private struct Emitter {
 
     /// Scores, highest and inverse behind each other in one matrix.
     private func targets(_ ends: Matrix, heads: Int) -> AttentionTargets {
-        func columns(_ number: Int) -> Matrix {
-            var matrix = ends
-            matrix.place.offset += number * heads * 4
-            return matrix
-        }
-        return AttentionTargets(scores: columns(0), highest: columns(1), inverse: columns(2))
+        AttentionTargets(scores: ends, highest: ends.from(column: heads), inverse: ends.from(column: 2 * heads))
     }
 
     private mutating func emitAttentionScale(
@@ -577,50 +619,107 @@ private struct Emitter {
     private mutating func emitAttend(_ graph: OpGraph.Attention, _ to: ValueIndex, _ chunk: Chunk) {
         let neighbours = neighbours(0, chunk)
         let (source, sourceScores) = (whole(graph.source, chunk), whole(graph.sourceScores, chunk))
+        let ends = matrix(graph.targets, chunk)
         append(
             .attend(
                 Attend(
-                    attention: attention(graph), neighbours: neighbours,
-                    targets: targets(matrix(graph.targets, chunk), heads: graph.heads), sourceScores: sourceScores,
-                    source: source, sourceFirstRow: 0, sourceRows: plan.image.nodes, target: matrix(to, chunk),
-                    accumulates: false)),
+                    attention: attention(graph), neighbours: neighbours, targets: targets(ends, heads: graph.heads),
+                    sourceScores: sourceScores, source: source, sourceFirstRow: 0, sourceRows: plan.image.nodes,
+                    target: matrix(to, chunk), accumulates: false)),
             chunk.flags,
-            touched(
-                [graph.targets], writes: [to], [], chunk,
-                also: buffers(neighbours) + [Int(source.place.buffer), Int(sourceScores.place.buffer)]))
+            touched([], writes: [to], [], chunk, also: buffers(neighbours) + buffers([ends, sourceScores, source])))
     }
 
+    /// The scores' part of a gradient and, where slices do not make them, the sums.
     private mutating func emitAttentionGradient(
-        _ graph: OpGraph.Attention, _ gradient: OpGraph.AttentionGradient, _ others: Program.ActiveRows?,
-        _ chunk: Chunk
+        _ op: OpIndex, _ graph: OpGraph.Attention, _ gradient: OpGraph.AttentionGradient, sums: Bool, _ chunk: Chunk
     ) {
         let neighbours = neighbours(0, chunk)
         let ofSources = gradient.isOfSources
-        func end(_ value: ValueIndex, isRows: Bool) -> Matrix { isRows ? matrix(value, chunk) : whole(value, chunk) }
-        let ends = end(graph.targets, isRows: !ofSources)
-        var dots = ends
-        dots.place.offset += 3 * graph.heads * 4
-        let reads = [
-            ends, end(gradient.gradient, isRows: !ofSources), end(graph.sourceScores, isRows: ofSources),
-            end(graph.source, isRows: ofSources),
-        ]
+        let ends = ofSources ? whole(graph.targets, chunk) : matrix(graph.targets, chunk)
+        let sourceScores = ofSources ? matrix(graph.sourceScores, chunk) : whole(graph.sourceScores, chunk)
+        let other = sums ? whole(gradient.other, chunk) : nil
         append(
             .attentionGradient(
                 AttentionGradient(
                     attention: attention(graph), rowsAre: ofSources ? .sources : .targets, neighbours: neighbours,
                     otherFirstRow: 0, otherRows: plan.image.nodes, targets: targets(ends, heads: graph.heads),
-                    dots: dots, gradient: reads[1], sourceScores: reads[2], source: reads[3],
-                    scoreGradient: matrix(gradient.scoreGradient, chunk),
-                    sourceGradient: gradient.sourceGradient.map { matrix($0, chunk) }, accumulates: false,
-                    others: others)),
+                    sourceScores: sourceScores,
+                    scores: AttentionGradient.Scores(
+                        dots: ends.from(column: 3 * graph.heads), gradient: matrix(gradient.scoreGradient, chunk)),
+                    sums: other.map {
+                        AttentionGradient.Sums(
+                            other: $0, leaked: matrix(gradient.leaked, chunk),
+                            weighed: gradient.sourceGradient.map { matrix($0, chunk) })
+                    }, accumulates: false, others: rows(op, hops: plan.graph.ops[op].otherHops, from: 0))),
             chunk.flags,
             touched(
-                [], writes: [gradient.scoreGradient] + (gradient.sourceGradient.map { [$0] } ?? []), [], chunk,
-                also: buffers(neighbours) + reads.map { Int($0.place.buffer) }))
+                [],
+                writes: [gradient.scoreGradient]
+                    + (sums ? [gradient.leaked] + (gradient.sourceGradient.map { [$0] } ?? []) : []), [], chunk,
+                also: buffers(neighbours) + buffers([ends, sourceScores] + (other.map { [$0] } ?? []))))
+    }
+
+    /// An attention's sums over one slice of its source, for the rows of `neighbours`: whole heads, or a part of one.
+    private func slice(
+        of op: OpIndex, _ columns: Range<Int>, source: Matrix, into sums: [Matrix], _ neighbours: Neighbours, pass: Int
+    ) -> (FabricProtocol.Operation, reads: [Matrix]) {
+        func slice(_ graph: OpGraph.Attention) -> (Attention, first: Int) {
+            var attention = attention(graph)
+            let first = columns.lowerBound / graph.headWidth
+            attention.heads = max(columns.count / graph.headWidth, 1)
+            attention.headWidth = min(columns.count, graph.headWidth)
+            attention.dropout?.firstColumn = first
+            return (attention, first)
+        }
+        /// The numbers of one end, from one of its rows on.
+        func end(_ value: ValueIndex, _ head: Int, isRows: Bool) -> Matrix {
+            let width = plan.value(value).width
+            let first = isRows ? neighbours.firstRow * width : 0
+            return Matrix(place(plan.whole(value, pass: pass), offset: (first + head) * 4), stride: width)
+        }
+        switch plan.graph.ops[op].kind {
+        case .attend(let graph, _):
+            let (attention, head) = slice(graph)
+            let ends = end(graph.targets, head, isRows: true)
+            let scores = end(graph.sourceScores, head, isRows: false)
+            return (
+                .attend(
+                    Attend(
+                        attention: attention, neighbours: neighbours, targets: targets(ends, heads: graph.heads),
+                        sourceScores: scores, source: source, sourceFirstRow: 0, sourceRows: plan.image.nodes,
+                        target: sums[0], accumulates: false)),
+                [ends, scores]
+            )
+        case .attentionGradient(let graph, let gradient):
+            let (attention, head) = slice(graph)
+            let ends = end(graph.targets, head, isRows: !gradient.isOfSources)
+            let scores = end(graph.sourceScores, head, isRows: gradient.isOfSources)
+            return (
+                .attentionGradient(
+                    AttentionGradient(
+                        attention: attention, rowsAre: gradient.isOfSources ? .sources : .targets,
+                        neighbours: neighbours, otherFirstRow: 0, otherRows: plan.image.nodes,
+                        targets: targets(ends, heads: graph.heads), sourceScores: scores, scores: nil,
+                        sums: AttentionGradient.Sums(
+                            other: source, leaked: sums[0], weighed: sums.count > 1 ? sums[1] : nil),
+                        accumulates: false, others: rows(op, hops: plan.graph.ops[op].otherHops, from: 0))),
+                [ends, scores]
+            )
+        default:
+            return (
+                .aggregate(
+                    Aggregate(
+                        neighbours: neighbours, source: source, sourceFirstRow: 0, sourceRows: plan.image.nodes,
+                        target: sums[0], width: columns.count, accumulates: false)),
+                []
+            )
+        }
     }
 
     private mutating func emitHeadDots(
-        _ value: ValueIndex, _ other: OpGraph.HeadOther, _ heads: Int, _ to: OpGraph.Columns, _ chunk: Chunk
+        _ value: ValueIndex, _ other: OpGraph.HeadOther, _ heads: Int, _ to: OpGraph.Columns, accumulates: Bool,
+        _ chunk: Chunk
     ) {
         let y: HeadDots.Other
         var reads = [value]
@@ -634,7 +733,7 @@ private struct Emitter {
             .headDots(
                 HeadDots(
                     x: matrix(value, chunk), y: y, target: matrix(to, chunk), rows: chunk.rows.count, heads: heads,
-                    headWidth: plan.value(value).width / heads)),
+                    headWidth: plan.value(value).width / heads, accumulates: accumulates)),
             chunk.flags, touched(reads, writes: [to.value], [], chunk, parameters: true))
     }
 
@@ -678,9 +777,10 @@ private struct Emitter {
         stores: Bool
     ) {
         let (tier, offset) = plan.spill(value, slice: slice, chunk: chunk)
+        let isResult = value == plan.graph.result
         let transfer = Transfer(
-            window: ModelSpec.window(of: tier, generation: generation), windowOffset: offset, byteCount: bytes,
-            place: place)
+            window: isResult ? ModelSpec.predictionsWindow : ModelSpec.window(of: tier, generation: generation),
+            windowOffset: isResult ? plan.resultRange(chunk: chunk).lowerBound : offset, byteCount: bytes, place: place)
         let buffer = Int(place.buffer)
         append(
             stores ? .store(transfer) : .fetch(transfer), flags,
@@ -744,37 +844,34 @@ private struct Emitter {
             }
             for op in ops {
                 for group in plan.groups(of: source, relation: plan.graph.ops[op].relation!) {
-                    emitSliceSum(op, slice, group, source: Matrix(whole, stride: width), turn, pass, flags)
+                    emitSliceSums(op, slice, range, group, source: Matrix(whole, stride: width), turn, pass, flags)
                     turn += 1
                 }
             }
         }
     }
 
-    private mutating func emitSliceSum(
-        _ op: OpIndex, _ slice: Int, _ group: Range<Int>, source: Matrix, _ turn: Int, _ pass: Int,
-        _ flags: DoorbellFlags
+    private mutating func emitSliceSums(
+        _ op: OpIndex, _ slice: Int, _ columns: Range<Int>, _ group: Range<Int>, source: Matrix, _ turn: Int,
+        _ pass: Int, _ flags: DoorbellFlags
     ) {
         let relation = plan.graph.ops[op].relation!
         let (location, isResident) = plan.sliceColumns(group, relation: relation, turn: turn, pass: pass)
         let neighbours = neighbours(relation, chunks: group, location, pass: pass, isResident: isResident, flags)
-        let bare = plan.bareSum(of: op)
-        let target = place(plan.part(bare, turn: turn, pass: pass))
-        let width = source.stride
+        let sums = plan.sums(of: op)
+        let targets = sums.map { Matrix(place(plan.part($0, turn: turn, pass: pass)), stride: columns.count) }
+        let (operation, reads) = self.slice(
+            of: op, columns, source: source, into: targets, neighbours, pass: pass)
         active = rows(op, hops: plan.graph.ops[op].hops, from: neighbours.firstRow)
         append(
-            .aggregate(
-                Aggregate(
-                    neighbours: neighbours, source: source, sourceFirstRow: 0, sourceRows: plan.image.nodes,
-                    target: Matrix(target, stride: width), width: width, accumulates: false)),
-            flags,
-            Touched(
-                reads: buffers(neighbours) + [Int(source.place.buffer)],
-                writes: [Int(target.buffer)]))
+            operation, flags,
+            Touched(reads: buffers(neighbours) + buffers(reads + [source]), writes: buffers(targets)))
         active = nil
-        move(
-            bare, slice: slice, chunk: group.lowerBound, bytes: group.count * plan.stride(width: width), at: target,
-            flags, stores: true)
+        for (sum, target) in zip(sums, targets) {
+            move(
+                sum, slice: slice, chunk: group.lowerBound, bytes: group.count * plan.stride(width: columns.count),
+                at: target.place, flags, stores: true)
+        }
     }
 
     // MARK: Steps
@@ -839,6 +936,15 @@ extension TrainingCheckpoint.Part {
         case .best: .best
         case .bestState: .bestState
         }
+    }
+}
+
+extension Matrix {
+    /// The same rows from a later column on.
+    fileprivate func from(column: Int) -> Matrix {
+        var matrix = self
+        matrix.place.offset += column * 4
+        return matrix
     }
 }
 

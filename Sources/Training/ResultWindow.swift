@@ -22,24 +22,36 @@ package struct ResultWindow: Sendable {
     package func open(
         _ bytes: [UInt8], window: UInt16, byteCount: Int, sealed: [Completion.SealedRun]
     ) throws(TrainingError) -> [UInt8] {
-        let blocks = (byteCount + Limits.blockBytes - 1) / Limits.blockBytes
-        guard byteCount > 0, bytes.count == byteCount + blocks * Limits.tagBytes else {
+        try open(bytes, SealedPart(window: window, byteCount: byteCount), sealed: sealed)
+    }
+
+    /// The same of some blocks of a window: `bytes` are theirs.
+    package func open(
+        _ bytes: [UInt8], _ part: SealedPart, sealed: [Completion.SealedRun]
+    ) throws(TrainingError) -> [UInt8] {
+        let (window, byteCount, blocks) = (part.window, part.byteCount, part.blocks)
+        guard part.isInside, bytes.count == part.sealedRange.count else {
             throw TrainingError(.badWeights, "the result window has another length")
         }
         // Later runs replace earlier ones, as the writes did.
-        var numbers: [UInt64?] = Array(repeating: nil, count: blocks)
+        var numbers: [UInt64?] = Array(repeating: nil, count: blocks.count)
         for run in sealed where run.window == window {
-            for offset in 0..<UInt64(run.blocks) where run.firstBlock < UInt64(blocks) - min(offset, UInt64(blocks)) {
-                numbers[Int(run.firstBlock + offset)] = run.firstCounter &+ offset
+            // The account is the device's word: what of it lies beside these blocks is not walked through.
+            let first = max(run.firstBlock, UInt64(blocks.lowerBound))
+            let (end, isOver) = run.firstBlock.addingReportingOverflow(UInt64(run.blocks))
+            let last = min(isOver ? .max : end, UInt64(blocks.upperBound))
+            guard first < last else { continue }
+            for block in first..<last {
+                numbers[Int(block) - blocks.lowerBound] = run.firstCounter &+ (block - run.firstBlock)
             }
         }
         let context = BlockContext(domain: "sekisho-spill-v1", owner: run, section: UInt32(window))
         var plaintext: [UInt8] = []
         plaintext.reserveCapacity(byteCount)
-        for block in 0..<blocks {
+        for block in blocks {
             let length = min(Limits.blockBytes, byteCount - block * Limits.blockBytes)
-            let lower = block * Limits.sealedBlockBytes
-            guard let number = numbers[block] else {
+            let lower = (block - blocks.lowerBound) * Limits.sealedBlockBytes
+            guard let number = numbers[block - blocks.lowerBound] else {
                 throw TrainingError(.badWeights, "block \(block) of the result was not written")
             }
             do {
@@ -52,5 +64,30 @@ package struct ResultWindow: Sendable {
             }
         }
         return plaintext
+    }
+}
+
+/// Whole blocks of a result window.
+package struct SealedPart: Hashable, Sendable {
+    package let window: UInt16
+    /// Plaintext bytes of the whole window.
+    package let byteCount: Int
+    package let blocks: Range<Int>
+
+    /// All of it, or some blocks.
+    package init(window: UInt16, byteCount: Int, blocks: Range<Int>? = nil) {
+        self.window = window
+        self.byteCount = byteCount
+        self.blocks = blocks ?? 0..<Self.blocks(byteCount)
+    }
+
+    private static func blocks(_ bytes: Int) -> Int { (bytes + Limits.blockBytes - 1) / Limits.blockBytes }
+
+    var isInside: Bool { byteCount > 0 && !blocks.isEmpty && blocks.upperBound <= Self.blocks(byteCount) }
+
+    /// Where its sealed bytes lie among those of the window.
+    package var sealedRange: Range<Int> {
+        let end = byteCount + Self.blocks(byteCount) * Limits.tagBytes
+        return blocks.lowerBound * Limits.sealedBlockBytes..<min(blocks.upperBound * Limits.sealedBlockBytes, end)
     }
 }

@@ -21,6 +21,16 @@ package struct RunPlan: Sendable {
         program = try spec.program(for: plan, trainingByClass: trainingByClass, generation: generation)
     }
 
+    /// Of one pass over all rows with a trained model.
+    package init(
+        predictingWith spec: ModelSpec, _ plan: TrainingPlan, trainingByClass: [Int]?
+    ) throws(TrainingError) {
+        generation = 0
+        epoch = plan
+        parameters = ParameterTable(plan.model.parameters)
+        program = try spec.predictionProgram(for: plan, trainingByClass: trainingByClass)
+    }
+
     package var image: ImageShape { epoch.image }
     /// How it is laid out, in a few words.
     package var title: String { epoch.cut.title(chunks: epoch.chunks) }
@@ -45,6 +55,12 @@ extension ModelSpec {
     package func plan(image: ImageShape, budget: Budget, generation: Int = 0) throws -> RunPlan {
         let plan = try Planner.plan(model: shape(for: image), image: image, budget: budget)
         return try RunPlan(self, plan, trainingByClass: image.trainingByClass, generation: generation)
+    }
+
+    /// The plan of a prediction: one pass over an image with a trained model.
+    package func predictionPlan(image: ImageShape, budget: Budget) throws -> RunPlan {
+        let plan = try Planner.plan(model: shape(for: image), image: image, budget: budget, purpose: .prediction)
+        return try RunPlan(predictingWith: self, plan, trainingByClass: image.trainingByClass)
     }
 
     /// The tier that a window's bytes are kept in, where it is one of put-away values.

@@ -10,8 +10,8 @@ package protocol TrainingDevice: Sendable {
     func load(_ program: [UInt8], windows: [Program.Window]) async throws -> UInt32
     /// `DoorbellArguments` bytes in, `Completion` bytes out.
     func ring(_ program: UInt32, _ arguments: [UInt8]) async throws -> [UInt8]
-    /// Opens what the device sealed into a result window.
-    func opened(window: UInt16, byteCount: Int, sealed: [Completion.SealedRun]) async throws -> [UInt8]
+    /// Opens what the device sealed into a result window, or some blocks of it.
+    func opened(_ part: SealedPart, sealed: [Completion.SealedRun]) async throws -> [UInt8]
 }
 
 /// Figures of one epoch, for progress, metrics and the planner's check of itself.
@@ -174,26 +174,15 @@ package struct Trainer: Sendable {
             let evaluated = completion.scores.first(where: { $0.slot == ModelSpec.evaluationSlot }),
             let best = completion.best
         else { throw TrainingError(.deviceAnswer, "a completion without the epoch's figures") }
-        for figures in [trained.train, evaluated.train, evaluated.validation, evaluated.test] { try check(figures) }
+        for figures in [trained.train, evaluated.train, evaluated.validation, evaluated.test] {
+            try figures.check(plan.image, spec.task)
+        }
         let report = EpochReport(
             epoch: epoch, trainingLoss: trained.train.meanLoss, train: evaluated.train,
             validation: evaluated.validation, test: evaluated.test, isBest: best.improved, seconds: seconds,
             work: completion.work)
         let windows = TrainingCheckpoint.Part.allCases.map(\.resultWindow)
         return (report, completion.sealed.filter { windows.contains($0.window) })
-    }
-
-    /// The device's word is input like any other.
-    private func check(_ figures: Completion.Figures) throws(TrainingError) {
-        let nodes = UInt64(plan.image.nodes)
-        let decisions = nodes * UInt64(plan.image.classes)
-        let counts =
-            spec.task == .multilabel
-            ? figures.correct <= min(figures.predicted, figures.actual)
-                && max(figures.predicted, figures.actual) <= decisions
-            : figures.correct <= figures.labelled
-        guard counts, figures.labelled <= nodes, figures.weight.isFinite, figures.weight >= 0, !(figures.lossSum < 0)
-        else { throw TrainingError(.deviceAnswer, "figures that no epoch can have") }
     }
 
     private func complete(
@@ -220,7 +209,7 @@ package struct Trainer: Sendable {
         else { throw TrainingError(.badWeights, "the exported weights do not come to their epoch's figures") }
         let count = plan.parameters.count
         let bytes = try await device.opened(
-            window: ModelSpec.resultWindow, byteCount: count * 4,
+            SealedPart(window: ModelSpec.resultWindow, byteCount: count * 4),
             sealed: completion.sealed.filter { $0.window == ModelSpec.resultWindow })
         guard bytes.count == count * 4 else { throw TrainingError(.badWeights, "the weights have another length") }
         let weights = (0..<count).map { index in
@@ -230,6 +219,19 @@ package struct Trainer: Sendable {
         }
         guard weights.allSatisfy(\.isFinite) else { throw TrainingError(.badWeights, "a weight is not finite") }
         return weights
+    }
+}
+
+extension Completion.Figures {
+    /// The device's word is input like any other.
+    func check(_ image: ImageShape, _ task: ModelSpec.Task) throws(TrainingError) {
+        let nodes = UInt64(image.nodes)
+        let decisions = nodes * UInt64(image.classes)
+        let counts =
+            task == .multilabel
+            ? correct <= min(predicted, actual) && max(predicted, actual) <= decisions : correct <= labelled
+        guard counts, labelled <= nodes, weight.isFinite, weight >= 0, !(lossSum < 0)
+        else { throw TrainingError(.deviceAnswer, "figures that no epoch can have") }
     }
 }
 
@@ -246,8 +248,10 @@ private struct ForecastWatch {
 }
 
 extension RunPlan {
-    /// The budget that an epoch under this plan has shown to be right: each resource as fast as it was.
-    package func corrected(_ budget: Budget, by report: EpochReport) -> Budget {
+    /// The budget that an epoch under this plan has shown to be right: each resource as fast as it was. It starts from the
+    /// budget that this plan was made for, which may be a corrected one itself.
+    package func corrected(by report: EpochReport) -> Budget {
+        let budget = epoch.budget
         let work = report.work
         let forecast = epoch.forecast
         func seconds(_ nanoseconds: UInt64) -> Double { Double(nanoseconds) / 1e9 }

@@ -71,11 +71,18 @@ struct SpillMap {
     private(set) var places: [Spill?]
     private(set) var hostBytes = 0
     private(set) var ssdBytes = 0
+    /// Of a prediction's outputs, which lie in host memory in a window of their own.
+    let resultBytes: Int
+    /// Sealed bytes of host memory in all.
+    var sealedHostBytes: Int { Planner.sealed(hostBytes) + Planner.sealed(resultBytes) }
 
     /// Everything into host memory if it fits; else the values that take longest there move to the SSD.
     init(_ layout: Layout, hostBytesMax: Int) {
         places = Array(repeating: nil, count: layout.values.count)
-        let spilled = layout.values.indices.filter { layout.storage[$0].spilled != nil }
+        let result = layout.graph.result
+        resultBytes = result.map(layout.spillBytes) ?? 0
+        let hostBytesMax = hostBytesMax - Planner.sealed(resultBytes)
+        let spilled = layout.values.indices.filter { layout.storage[$0].spilled != nil && $0 != result }
         var onSSD: Set<ValueIndex> = []
         let bytes = spilled.reduce(into: [:]) { $0[$1] = layout.spillBytes($1) }
         func arena(_ values: [ValueIndex]) -> Arena {
@@ -96,6 +103,8 @@ struct SpillMap {
         for (value, offset) in zip(disk, ssd.offsets) { places[value] = Spill(tier: .ssd, offset: offset) }
         hostBytes = host.peakBytes
         ssdBytes = ssd.peakBytes
+        // Behind the tier's own window, as nothing there shares bytes with it.
+        if let result { places[result] = Spill(tier: .host, offset: hostBytes) }
     }
 }
 
@@ -163,7 +172,13 @@ extension Layout {
             cost.computeSeconds += seconds(graph.ops[op], budget)
         case .finishSum(let op):
             cost.commands += chunks
-            cost.computeSeconds += stream(elements: 2 * values[graph.ops[op].source!].width, budget)
+            guard case .attentionGradient(let attention, _) = graph.ops[op].kind else {
+                cost.computeSeconds += stream(elements: 2 * values[graph.ops[op].source!].width, budget)
+                return
+            }
+            cost.computeSeconds +=
+                image.share(graph.ops[op].phase, hops: graph.ops[op].hops)
+                * gather(width: attention.heads * Self.edgeElements, 0, budget)
         }
     }
 
@@ -191,11 +206,14 @@ extension Layout {
                 for op in ops {
                     let relation = graph.ops[op].relation!
                     let groups = groups(source, relation: relation)
-                    move(analysis.bareSum[op], bytes, stores: true, spills, &cost)
-                    cost.commands += 2 * groups.count
+                    let sums = analysis.sums[op]
+                    for sum in sums { move(sum, bytes, stores: true, spills, &cost) }
+                    cost.commands += (1 + sums.count) * groups.count
                     let op = graph.ops[op]
+                    let heads = op.headWidth > 0 ? max(range.count / op.headWidth, 1) : 0
+                    let width = sums.count * range.count + heads * Self.edgeElements
                     cost.computeSeconds +=
-                        image.share(op.phase, hops: op.hops) * gather(width: range.count, relation, budget)
+                        image.share(op.phase, hops: op.hops) * gather(width: width, relation, budget)
                     let columns = analysis.columns[relation]
                     for group in groups where group.lowerBound >= storage[columns].residentChunks {
                         cost.fetchedBytes += fetchedBytes(columns, chunks: group)
@@ -242,6 +260,9 @@ extension Layout {
         image.share(op.phase, hops: op.hops) * wholeSeconds(op, budget)
     }
 
+    /// What an edge's weight costs in each head, as if so many columns were gathered.
+    private static let edgeElements = 8
+
     /// With all rows.
     private func wholeSeconds(_ op: OpGraph.Op, _ budget: Budget) -> Double {
         let rows = Double(image.nodes)
@@ -260,11 +281,11 @@ extension Layout {
             // Two passes over the scores, an exponential for each edge and head.
             return 2 * gather(width: attention.heads * 4, 0, budget)
         case .attend(let attention, _):
-            return gather(width: attention.heads * (attention.headWidth + 8), 0, budget)
+            return gather(width: attention.heads * (attention.headWidth + Self.edgeElements), 0, budget)
         case .attentionGradient(let attention, let gradient):
-            let width = attention.heads * (attention.headWidth * (gradient.isOfSources ? 2 : 1) + 8)
-            return gather(width: width, 0, budget)
-        case .headDots(let value, _, _, _): return stream(elements: 2 * values[value].width, budget)
+            let sums = gradient.isOfSources ? 2 : 1
+            return gather(width: attention.heads * (attention.headWidth * sums + Self.edgeElements), 0, budget)
+        case .headDots(let value, _, _, _, _): return stream(elements: 2 * values[value].width, budget)
         case .columnSum(let a, let factors, _):
             return stream(elements: values[a].width + (factors.map { values[$0.value].width } ?? 0), budget)
         case .loss(let outputs, _): return 4 * stream(elements: values[outputs].width, budget)

@@ -12,7 +12,7 @@ package struct Cut: Hashable, Sendable {
         case recompute
     }
 
-    /// Rows of a chunk, a multiple of `ImageShape.tileRows`.
+    /// Rows of a chunk: a multiple of `ImageShape.tileRows`, or a divisor from `chunkRowsMin` on.
     package var chunkRows: Int
     /// By value's name; `device` where there is no entry.
     package var ways: [String: Way]
@@ -22,6 +22,8 @@ package struct Cut: Hashable, Sendable {
     /// Whether the image's numbers for each node (row pointers, scale, targets, split) are fetched where they are needed
     /// instead of staying in device memory.
     package var fetchesNodeSections: Bool
+
+    package static let chunkRowsMin = 64
 
     package init(
         chunkRows: Int, ways: [String: Way] = [:], sliceWidths: [String: Int] = [:], fetchesNodeSections: Bool = false
@@ -67,6 +69,11 @@ struct Decision: Hashable {
             if let way = cut.ways[value.name] { ways[index] = way }
             if let width = cut.sliceWidths[value.name], width < value.width { sliceWidths[index] = width }
         }
+    }
+
+    /// Whether an operation's sums are made slice by slice.
+    func slices(_ op: OpIndex, _ analysis: Analysis) -> Bool {
+        analysis.graph.ops[op].source.map { sliceWidths[$0] > 0 } ?? false
     }
 
     func cut(_ analysis: Analysis) -> Cut {

@@ -10,15 +10,19 @@ struct Analysis {
     private(set) var values: [OpGraph.Value]
     /// Operations of each pass.
     private(set) var passes: [[OpIndex]] = []
-    /// The bare sum of a gather, by operation; −1 for other operations.
-    private(set) var bareSum: [ValueIndex]
+    /// By operation: what the slices of its source fill. For a gather its bare sum, for an attention what it makes.
+    private(set) var sums: [[ValueIndex]]
+    /// By value: the operation whose slices fill it; −1 for others.
+    private(set) var summedBy: [OpIndex]
+    /// By value: the columns of each head in what an attention sums over and in its sums; 0 for others.
+    private(set) var headWidths: [Int]
     private(set) var producers: [[OpIndex]]
     /// Pass that makes it; −1 for parts of the image.
     private(set) var producedIn: [Int]
     /// Passes in which its rows at the other end of an edge are read.
     private(set) var gatheredIn: [[Int]]
     private(set) var recomputable: [Bool]
-    /// Whether only plain sums read all of its rows.
+    /// Whether all of its rows are read only to be summed.
     private(set) var sliceable: [Bool]
     /// The neighbours of each topology.
     let columns: [ValueIndex]
@@ -32,7 +36,9 @@ struct Analysis {
     private init(empty graph: OpGraph) {
         self.graph = graph
         values = graph.values
-        bareSum = Array(repeating: -1, count: graph.ops.count)
+        sums = Array(repeating: [], count: graph.ops.count)
+        summedBy = Array(repeating: -1, count: graph.values.count)
+        headWidths = Array(repeating: 0, count: graph.values.count)
         producers = Array(repeating: [], count: graph.values.count)
         producedIn = Array(repeating: -1, count: graph.values.count)
         gatheredIn = Array(repeating: [], count: graph.values.count)
@@ -55,23 +61,33 @@ struct Analysis {
         passes[passes.count - 1].append(index)
         let pass = 2 * passes.count - 1
         for whole in graph.ops[index].wholes where gatheredIn[whole].last != pass { gatheredIn[whole].append(pass) }
-        if let source = graph.ops[index].source { placeSum(index, of: source, pass) }
+        let source = graph.ops[index].source
+        if let source { placeSums(index, of: source, pass) }
         for output in graph.ops[index].outputs {
             producers[output].append(index)
             producedIn[output] = pass
         }
-        // Other sums than plain ones need their sources' rows complete.
-        if graph.ops[index].source == nil { for whole in graph.ops[index].wholes { sliceable[whole] = false } }
+        // Numbers of an attention's ends are needed by every slice.
+        for whole in graph.ops[index].wholes where whole != source { sliceable[whole] = false }
     }
 
-    private mutating func placeSum(_ op: OpIndex, of source: ValueIndex, _ pass: Int) {
-        bareSum[op] = values.count
+    private mutating func placeSums(_ op: OpIndex, of source: ValueIndex, _ pass: Int) {
+        let known = graph.ops[op].attentionSums
+        guard known.isEmpty else {
+            sums[op] = known
+            for value in known { summedBy[value] = op }
+            for value in known + [source] { headWidths[value] = graph.ops[op].headWidth }
+            return
+        }
+        sums[op] = [values.count]
         // Each relation sums over the same source, so the name alone does not tell the sums apart.
         var sum = graph.bareSum(of: source)
         if values.contains(where: { $0.name == sum.name }) {
             sum = OpGraph.Value(name: "\(sum.name), \(op)", width: sum.width)
         }
         values.append(sum)
+        summedBy.append(op)
+        headWidths.append(0)
         producers.append([])
         producedIn.append(pass - 1)
         gatheredIn.append([])
@@ -82,6 +98,11 @@ struct Analysis {
     var slots: Int { 2 * passes.count }
     var phases: [OpGraph.Phase] { passes.map { graph.ops[$0[0]].phase } }
     func isBare(_ value: ValueIndex) -> Bool { value >= graph.values.count }
+
+    /// Whether neighbours are gone over once more, row by row, where slices of its source made its sums.
+    func hasRowPart(_ op: OpIndex) -> Bool {
+        if case .attentionGradient = graph.ops[op].kind { true } else { false }
+    }
 
     /// What a cut may say. Values that only ever live inside a pass are not here.
     var choices: [Choice] {
@@ -110,6 +131,8 @@ struct Layout {
     private(set) var storage: [Storage]
     /// Passes, its own apart, in which a value's rows are read.
     let rowUses: [[Int]]
+    /// Passes in which all of a value's rows are needed.
+    private let gathered: [[ClosedRange<Int>]]
 
     var graph: OpGraph { analysis.graph }
     var values: [OpGraph.Value] { analysis.values }
@@ -120,6 +143,7 @@ struct Layout {
         self.table = table
         chunks = table.chunks
         rowUses = Self.rowUses(analysis, decision)
+        gathered = Self.gathered(analysis, decision)
         passes = []
         storage = []
         storage = values.indices.map(keep)
@@ -152,7 +176,7 @@ package enum PassStep: Hashable, Sendable {
     /// Takes columns of the chunk, and stores them as one slice.
     case storePart(ValueIndex, slice: Int)
     case run(OpIndex)
-    /// The steps of a gather whose bare sum was made by slices.
+    /// What is left to do where slices made the sums: the steps of a gather, the scores of an attention's gradient.
     case finishSum(OpIndex)
 }
 
@@ -194,9 +218,14 @@ extension Layout {
                 let outputs = analysis.graph.ops[op].outputs
                 for input in analysis.graph.ops[op].inputs
                 where !outputs.contains(input) || analysis.producedIn[input] < pass { need(input) }
-                if let source = analysis.graph.ops[op].source, decision.sliceWidths[source] > 0 {
-                    need(analysis.bareSum[op])
-                } else if let relation = analysis.graph.ops[op].relation {
+                let isSliced = decision.slices(op, analysis)
+                if isSliced {
+                    for sum in analysis.sums[op] where seenIn[sum] != pass {
+                        seenIn[sum] = pass
+                        uses[sum].append(pass)
+                    }
+                }
+                if let relation = analysis.graph.ops[op].relation, !isSliced || analysis.hasRowPart(op) {
                     need(analysis.columns[relation])
                 }
                 for output in outputs { seenIn[output] = pass }
@@ -205,17 +234,49 @@ extension Layout {
         return uses
     }
 
+    /// For each value the passes that need all of its rows: where sums go slice by slice, the numbers of an attention's
+    /// ends are needed in the pass before, and the source itself is not.
+    private static func gathered(_ analysis: Analysis, _ decision: Decision) -> [[ClosedRange<Int>]] {
+        var gathered = analysis.values.map { _ in [ClosedRange<Int>]() }
+        for (index, ops) in analysis.passes.enumerated() {
+            let pass = 2 * index + 1
+            for op in ops {
+                let isSliced = decision.slices(op, analysis)
+                let source = analysis.graph.ops[op].source
+                for whole in analysis.graph.ops[op].wholes where !isSliced || whole != source {
+                    let from = isSliced ? pass - 1 : pass
+                    let to = isSliced && !analysis.hasRowPart(op) ? pass - 1 : pass
+                    if let last = gathered[whole].last, last.upperBound >= from - 1 {
+                        gathered[whole][gathered[whole].count - 1] =
+                            min(last.lowerBound, from)...max(last.upperBound, to)
+                    } else {
+                        gathered[whole].append(from...to)
+                    }
+                }
+            }
+        }
+        return gathered
+    }
+
+    /// The pass that makes a value.
+    private func produced(_ value: ValueIndex) -> Int {
+        let op = analysis.summedBy[value]
+        guard op >= 0, !analysis.isBare(value), decision.slices(op, analysis) else { return analysis.producedIn[value] }
+        return analysis.producedIn[value] - 1
+    }
+
     private func keep(_ value: ValueIndex) -> Storage {
         var storage = Storage()
-        let produced = analysis.producedIn[value]
-        let gathered = analysis.gatheredIn[value]
+        let produced = produced(value)
+        let gathered = gathered[value]
         let rows = rowUses[value]
         let way = decision.ways[value]
-        if analysis.isBare(value) {
+        let summedBy = analysis.summedBy[value]
+        if analysis.isBare(value) || summedBy >= 0 && decision.slices(summedBy, analysis) {
             // Made by slices, read by rows.
             guard let last = rows.last else { return storage }
             storage.spilled = produced...last
-            storage.sliceWidth = decision.sliceWidths[graph.ops[analysis.bareSum.firstIndex(of: value)!].source!]
+            storage.sliceWidth = decision.sliceWidths[graph.ops[summedBy].source!]
             return storage
         }
         if values[value].section != nil {
@@ -229,13 +290,20 @@ extension Layout {
             }
             return storage
         }
-        guard let last = [gathered.last, rows.last].compactMap({ $0 }).max() else { return storage }
+        if value == graph.result {
+            storage.spilled = produced...analysis.slots - 1
+            return storage
+        }
         if decision.sliceWidths[value] > 0 {
+            guard let last = [analysis.gatheredIn[value].last, rows.last].compactMap({ $0 }).max() else {
+                return storage
+            }
             storage.spilled = produced...last
             storage.sliceWidth = decision.sliceWidths[value]
             return storage
         }
-        guard let first = gathered.first else {
+        guard let last = [gathered.last?.upperBound, rows.last].compactMap({ $0 }).max() else { return storage }
+        guard let first = gathered.first?.upperBound else {
             if case .moved(let resident) = way {
                 storage.residentChunks = min(resident, chunks)
                 storage.resident = resident > 0 ? produced...last : nil
@@ -251,18 +319,26 @@ extension Layout {
             storage.whole = [produced...last]
             return storage
         }
-        storage.whole = [produced...first] + gathered.dropFirst().map { $0...$0 }
+        storage.whole = [produced...first] + gathered.dropFirst()
         if gathered.count > 1 || rows.contains(where: { row in !storage.isWhole(in: row) }) {
             storage.spilled = produced...last
         }
         return storage
     }
 
-    /// Slices of a value's columns.
+    /// Slices of a value's columns. Those of an attention are whole heads, or parts of one.
     func ranges(_ value: ValueIndex) -> [Range<Int>] {
         let width = values[value].width
         let step = storage[value].sliceWidth
-        return Swift.stride(from: 0, to: width, by: step).map { $0..<min($0 + step, width) }
+        let head = analysis.headWidths[value]
+        func cut(_ columns: Range<Int>, _ step: Int) -> [Range<Int>] {
+            Swift.stride(from: columns.lowerBound, to: columns.upperBound, by: step).map {
+                $0..<min($0 + step, columns.upperBound)
+            }
+        }
+        guard head > 0 else { return cut(0..<width, step) }
+        guard step < head else { return cut(0..<width, step / head * head) }
+        return cut(0..<width, head).flatMap { cut($0, step) }
     }
 
     private func slices(_ pass: Int, _ ops: [OpIndex]) -> Pass {
@@ -276,6 +352,7 @@ extension Layout {
                 result.sliced.append((source, [op]))
             }
         }
+        if !result.isEmpty { result.reloads = reloads(pass) }
         return result
     }
 
@@ -304,14 +381,15 @@ extension Layout {
             let outputs = graph.ops[op].outputs
             for input in graph.ops[op].inputs
             where !outputs.contains(input) || analysis.producedIn[input] < pass { need(input) }
-            if let source = graph.ops[op].source, storage[source].sliceWidth > 0 {
-                need(analysis.bareSum[op])
-                result.steps.append(.finishSum(op))
-            } else {
-                if let relation = graph.ops[op].relation { need(analysis.columns[relation]) }
-                result.steps.append(.run(op))
+            let isSliced = decision.slices(op, analysis)
+            let sums = isSliced ? analysis.sums[op] : []
+            for sum in sums { need(sum) }
+            let hasPart = !isSliced || analysis.hasRowPart(op)
+            if hasPart, let relation = graph.ops[op].relation { need(analysis.columns[relation]) }
+            if hasPart || sums.contains(where: analysis.isBare) {
+                result.steps.append(isSliced ? .finishSum(op) : .run(op))
             }
-            for output in outputs {
+            for output in outputs where !sums.contains(output) {
                 present.insert(output)
                 guard op == analysis.producers[output].last, storage[output].spilled != nil else { continue }
                 if storage[output].sliceWidth > 0 {
@@ -321,10 +399,12 @@ extension Layout {
                 }
             }
         }
-        result.reloads = values.indices.filter { value in
-            storage[value].whole.dropFirst().contains { $0.lowerBound == pass }
-        }
+        result.reloads = reloads(pass)
         return result
+    }
+
+    private func reloads(_ pass: Int) -> [ValueIndex] {
+        values.indices.filter { value in storage[value].whole.dropFirst().contains { $0.lowerBound == pass } }
     }
 
     private func title(_ ops: [OpIndex]) -> String {
@@ -357,12 +437,9 @@ extension Layout {
     /// Bytes of one row, for matrices.
     func rowBytes(_ value: ValueIndex) -> Int { values[value].width * 4 }
 
-    /// Positions, in the image's neighbours, of those of these chunks' rows in one topology.
+    /// Positions, in the image's neighbours, of those of these chunks' tiles in one topology.
     func edges(_ chunks: Range<Int>, relation: Int) -> Range<Int> {
-        let tiles = decision.chunkRows / ImageShape.tileRows
-        let edges = image.tileEdges(relation)
-        let last = edges.count - 1
-        return Int(edges[min(chunks.lowerBound * tiles, last)])..<Int(edges[min(chunks.upperBound * tiles, last)])
+        image.edges(ofRows: chunks.lowerBound * decision.chunkRows..<chunks.upperBound * decision.chunkRows, relation)
     }
 
     /// Bytes of all rows of a source; where it is put away too, of whole blocks.
@@ -470,18 +547,14 @@ struct ChunkTable {
     }
 
     private mutating func sums(_ section: ImageSection, _ value: OpGraph.Value, _ image: ImageShape) -> [Int] {
-        let tiles = chunkRows / ImageShape.tileRows
-        let edges = image.tileEdges(value.relation)
-        let last = edges.count - 1
         var sum = [0]
         sum.reserveCapacity(chunks + 1)
         for chunk in 0..<chunks {
             let range: Range<Int>
             if section == .columns {
-                let lower = Int(edges[min(chunk * tiles, last)])
-                let upper = Int(edges[min((chunk + 1) * tiles, last)])
-                mostEdges[value.relation] = max(mostEdges[value.relation], upper - lower)
-                range = lower * 4..<upper * 4
+                let edges = image.edges(ofRows: chunk * chunkRows..<(chunk + 1) * chunkRows, value.relation)
+                mostEdges[value.relation] = max(mostEdges[value.relation], edges.count)
+                range = edges.lowerBound * 4..<edges.upperBound * 4
             } else {
                 let bytes = value.width * 4
                 range = chunk * chunkRows * bytes..<min((chunk + 1) * chunkRows, image.nodes) * bytes
@@ -509,6 +582,14 @@ extension ImageShape {
     /// Row pointers of one topology at rows 0, 1024, 2048, …, nodes.
     package func tileEdges(_ relation: Int) -> [UInt64] {
         relations.isEmpty ? tileEdges : relations[relation].tileEdges
+    }
+
+    /// Positions, in the image's neighbours, of those of the tiles that these rows touch.
+    func edges(ofRows rows: Range<Int>, _ relation: Int) -> Range<Int> {
+        let edges = tileEdges(relation)
+        let last = edges.count - 1
+        let upper = (rows.upperBound + Self.tileRows - 1) / Self.tileRows
+        return Int(edges[min(rows.lowerBound / Self.tileRows, last)])..<Int(edges[min(upper, last)])
     }
 }
 
@@ -549,7 +630,9 @@ extension Layout {
             case .run(let index):
                 op = graph.ops[index]
                 if let relation = op.relation { add(.rowPointers, relation) }
-            case .finishSum(let index): op = graph.ops[index]
+            case .finishSum(let index):
+                op = graph.ops[index]
+                if analysis.hasRowPart(index), let relation = op.relation { add(.rowPointers, relation) }
             case .fetch, .store, .fetchPart, .storePart: continue
             }
             for case .scaleRows(let relation) in op.steps { add(.scale, relation) }

@@ -85,7 +85,7 @@ struct MemoryMap {
     }
 
     private mutating func addFixed(_ layout: Layout) {
-        for role in TrainingPlan.Fixed.allCases
+        for role in layout.graph.result == nil ? TrainingPlan.Fixed.allCases : TrainingPlan.Fixed.prediction
         where !layout.decision.fetchesNodeSections || role.section(layout.image) == nil {
             let bytes = role.bytes(layout.graph.model, layout.image)
             if bytes > 0 { fixed[role] = add(role.rawValue, bytes, nil) }
@@ -130,8 +130,7 @@ struct MemoryMap {
                 ops.append(op)
                 touched = layout.graph.ops[op].inputs + layout.graph.ops[op].outputs
             case .finishSum(let op):
-                touched =
-                    layout.graph.ops[op].inputs + [layout.analysis.bareSum[op]] + layout.graph.ops[op].outputs
+                touched = layout.graph.ops[op].inputs + layout.analysis.sums[op] + layout.graph.ops[op].outputs
             }
             for value in touched {
                 if first[value] == nil { first[value] = index }
@@ -182,9 +181,10 @@ struct MemoryMap {
                 let relation = layout.graph.ops[op].relation!
                 let groups = layout.groups(source, relation: relation)
                 let rows = groups.map(\.count).max()! * layout.stride(width: width)
-                let bare = layout.analysis.bareSum[op]
-                parts[pass][bare] = (0..<2).map { slot in
-                    add("\(layout.values[bare].name) \(slot)", rows, pass...pass)
+                for sum in layout.analysis.sums[op] {
+                    parts[pass][sum] = (0..<2).map { slot in
+                        add("\(layout.values[sum].name) slice \(slot)", rows, pass...pass)
+                    }
                 }
                 let columns = layout.analysis.columns[relation]
                 let kept = layout.storage[columns].residentChunks

@@ -10,6 +10,11 @@ package struct OpGraph: Sendable {
     package let image: ImageShape
     package internal(set) var values: [Value] = []
     package internal(set) var ops: [Op] = []
+    /// The outputs of a prediction: put away chunk by chunk into a window of their own, for the enclave to read.
+    package internal(set) var result: ValueIndex?
+
+    /// What a program is for: epochs of training, or one pass that says what a trained model answers for every row.
+    package enum Purpose: String, Sendable { case training, prediction }
 
     package enum Phase: String, Sendable { case train, evaluate }
 
@@ -56,7 +61,7 @@ package struct OpGraph: Sendable {
         case attend(Attention, to: ValueIndex)
         case attentionGradient(Attention, AttentionGradient)
         /// The dot product of each head's columns with those of a row of weights, or of another value.
-        case headDots(ValueIndex, HeadOther, heads: Int, to: Columns)
+        case headDots(ValueIndex, HeadOther, heads: Int, to: Columns, accumulates: Bool = false)
         /// Adds aᵀ·b to the gradient of a weight.
         case weightGradient(ValueIndex, ValueIndex, ParameterLayout.Entry)
         /// Adds the column sums, of the product with `factors` where there are some, to the gradient of a row of weights.
@@ -102,11 +107,16 @@ package struct OpGraph: Sendable {
         package let drops: Bool
     }
 
+    /// The sums over edges of an attention's gradient at one end.
     package struct AttentionGradient: Hashable, Sendable {
         package let isOfSources: Bool
-        package let gradient: ValueIndex
+        /// What is summed, a row for each node of the other end: the output's gradient, or the source.
+        package let other: ValueIndex
+        /// The part of the scores' gradient that needs no features.
         package let scoreGradient: ValueIndex
-        /// Where it is of sources.
+        /// What the other part is the dot product of a row with.
+        package let leaked: ValueIndex
+        /// The gradient of the source, where it is of sources.
         package let sourceGradient: ValueIndex?
     }
 }
@@ -159,36 +169,58 @@ extension OpGraph.Op {
             return [a] + (accumulates ? [to] : []) + steps.compactMap(\.value)
         case .gather(_, _, _, let steps): return steps.compactMap(\.value)
         case .attentionScale(_, let scores, _, _): return [scores]
-        case .attend(let attention, _): return [attention.targets]
-        case .attentionGradient(let attention, let gradient):
-            return gradient.isOfSources
-                ? [attention.sourceScores, attention.source] : [attention.targets, gradient.gradient]
-        case .headDots(let value, .rows(let other), _, _): return [value, other]
-        case .headDots(let value, .vector, _, _): return [value]
+        case .attend, .attentionGradient: return []
+        case .headDots(let value, let other, _, let to, let accumulates):
+            let others: [ValueIndex] = if case .rows(let rows) = other { [rows] } else { [] }
+            return [value] + others + (accumulates ? [to.value] : [])
         case .weightGradient(let a, let b, _): return [a, b]
         case .columnSum(let a, let factors, _): return [a] + (factors.map { [$0.value] } ?? [])
         case .loss(let outputs, _): return [outputs]
         }
     }
 
-    /// The values of which it reads all rows.
+    /// The values of which it reads all rows. The numbers of both ends of an attention are among them, although it needs
+    /// one end's row by row: they take little, and where sums go slice by slice, each slice needs them all.
     @inline(never)
     package var wholes: [ValueIndex] {
         switch kind {
         case .gather(let from, _, _, _): [from]
         case .attentionScale(let attention, _, _, _): [attention.sourceScores]
-        case .attend(let attention, _): [attention.sourceScores, attention.source]
+        case .attend(let attention, _): [attention.targets, attention.sourceScores, attention.source]
         case .attentionGradient(let attention, let gradient):
-            gradient.isOfSources
-                ? [attention.targets, gradient.gradient] : [attention.sourceScores, attention.source]
+            [attention.targets, attention.sourceScores, gradient.other]
         case .map, .part, .product, .headDots, .weightGradient, .columnSum, .loss: []
         }
     }
 
-    /// The source of a plain sum, which may be made slice by slice of its columns.
+    /// What it sums over neighbours, which may be done slice by slice of its columns.
     @inline(never)
     package var source: ValueIndex? {
-        if case .gather(let from, _, _, _) = kind { from } else { nil }
+        switch kind {
+        case .gather(let from, _, _, _): from
+        case .attend(let attention, _): attention.source
+        case .attentionGradient(_, let gradient): gradient.other
+        case .map, .part, .product, .attentionScale, .headDots, .weightGradient, .columnSum, .loss: nil
+        }
+    }
+
+    /// The sums that an attention makes of its source: what slices of columns fill.
+    @inline(never)
+    package var attentionSums: [ValueIndex] {
+        switch kind {
+        case .attend(_, let to): [to]
+        case .attentionGradient(_, let gradient): [gradient.leaked] + (gradient.sourceGradient.map { [$0] } ?? [])
+        case .map, .part, .product, .gather, .attentionScale, .headDots, .weightGradient, .columnSum, .loss: []
+        }
+    }
+
+    /// The columns of each head in what it sums; 0 where there are none.
+    @inline(never)
+    var headWidth: Int {
+        switch kind {
+        case .attend(let attention, _), .attentionGradient(let attention, _): attention.headWidth
+        case .map, .part, .product, .gather, .attentionScale, .headDots, .weightGradient, .columnSum, .loss: 0
+        }
     }
 
     /// The topology whose neighbours it reads.
@@ -205,10 +237,10 @@ extension OpGraph.Op {
     package var outputs: [ValueIndex] {
         switch kind {
         case .map(_, let to, _), .product(_, _, _, let to, _, _), .gather(_, _, let to, _), .attend(_, let to): [to]
-        case .part(_, let to, _), .headDots(_, _, _, let to): [to.value]
+        case .part(_, let to, _), .headDots(_, _, _, let to, _): [to.value]
         case .attentionScale(_, _, let highest, let inverse): [highest, inverse]
         case .attentionGradient(_, let gradient):
-            [gradient.scoreGradient] + (gradient.sourceGradient.map { [$0] } ?? [])
+            [gradient.scoreGradient, gradient.leaked] + (gradient.sourceGradient.map { [$0] } ?? [])
         case .loss(_, let gradient): gradient.map { [$0] } ?? []
         case .weightGradient, .columnSum: []
         }
@@ -254,6 +286,12 @@ extension OpGraph: CustomStringConvertible {
     /// One line for each operation.
     package var description: String {
         func name(_ value: ValueIndex) -> String { values[value].name }
+        func name(_ other: HeadOther) -> String {
+            switch other {
+            case .vector(let entry): entry.name
+            case .rows(let rows): name(rows)
+            }
+        }
         func columns(_ columns: Columns) -> String {
             "\(name(columns.value))[\(columns.first)..<\(columns.first + columns.count)]"
         }
@@ -292,12 +330,11 @@ extension OpGraph: CustomStringConvertible {
                 case .attend(let attention, let to):
                     "\(name(to)) = Σ α · neighbours of \(name(attention.source)), \(attention.heads) heads"
                 case .attentionGradient(_, let gradient):
-                    "\(name(gradient.scoreGradient)) = ∇scores of \(gradient.isOfSources ? "sources" : "targets")"
-                        + (gradient.sourceGradient.map { ", \(name($0)) = ∇sources" } ?? "")
-                case .headDots(let value, .vector(let entry), _, let to):
-                    "\(columns(to)) = ⟨\(name(value)), \(entry.name)⟩ by head"
-                case .headDots(let value, .rows(let other), _, let to):
-                    "\(columns(to)) = ⟨\(name(value)), \(name(other))⟩ by head"
+                    "\(name(gradient.scoreGradient)) = −Σ l · α · dot, \(name(gradient.leaked)) = Σ l · α · "
+                        + "\(gradient.isOfSources ? "targets" : "neighbours") of \(name(gradient.other))"
+                        + (gradient.sourceGradient.map { ", \(name($0)) = Σ α · the same" } ?? "")
+                case .headDots(let value, let other, _, let to, let accumulates):
+                    "\(columns(to)) \(accumulates ? "+=" : "=") ⟨\(name(value)), \(name(other))⟩ by head"
                 case .weightGradient(let a, let b, let entry): "∇\(entry.name) = \(name(a))ᵀ · \(name(b))"
                 case .columnSum(let a, let factors, let entry):
                     "∇\(entry.name) = column sums of \(name(a))\(factors.map { " ⊙ \(name($0.value))" } ?? "")"

@@ -2,11 +2,17 @@ package import Vocabulary
 
 extension OpGraph {
     /// The epoch of a model on an image: forward, backward, and forward again without dropout for the figures.
-    package init(model: ModelShape, image: ImageShape) {
-        var lowering = Lowering(OpGraph(model, image))
-        lowering.forward(.train)
-        lowering.backward()
-        lowering.forward(.evaluate)
+    ///
+    /// Of a prediction only that last part, for all rows and not only those that reach a labelled one.
+    package init(model: ModelShape, image: ImageShape, purpose: Purpose = .training) {
+        var lowering = Lowering(OpGraph(model, image), hasFrontier: purpose == .training)
+        switch purpose {
+        case .training:
+            lowering.forward(.train)
+            lowering.backward()
+            lowering.forward(.evaluate)
+        case .prediction: lowering.graph.result = lowering.forward(.evaluate)
+        }
         self = lowering.graph
     }
 
@@ -28,9 +34,11 @@ private struct Lowering {
     private var byName: [String: ValueIndex] = [:]
     private let model: ModelShape
     private let parameters: ParameterLayout
+    private let hasFrontier: Bool
 
-    init(_ graph: OpGraph) {
+    init(_ graph: OpGraph, hasFrontier: Bool) {
         self.graph = graph
+        self.hasFrontier = hasFrontier
         model = graph.model
         parameters = model.parameters
         for section in [ImageSection.columns, .features, .aggregate]
@@ -104,7 +112,9 @@ private struct Lowering {
 
     // MARK: Forward
 
-    mutating func forward(_ phase: OpGraph.Phase) {
+    /// Returns the outputs.
+    @discardableResult
+    mutating func forward(_ phase: OpGraph.Phase) -> ValueIndex {
         self.phase = phase
         layer = 1
         reach(0)
@@ -119,11 +129,12 @@ private struct Lowering {
         }
         hops = nil
         append(.loss(input, gradient: training ? value("gradient\(model.layers)", model.widths.last!) : nil))
+        return input
     }
 
     /// The next operations work on the rows that are `steps` beyond those whose output in this layer counts.
     private mutating func reach(_ steps: Int) {
-        hops = model.layers - layer + steps
+        hops = hasFrontier ? model.layers - layer + steps : nil
         otherHops = nil
     }
 
@@ -391,20 +402,25 @@ private struct Lowering {
         let ofSources = value("sourceScoreGradient\(layer)", heads)
         let ofTargets = value("targetScoreGradient\(layer)", heads)
         let weighed = value("weighedGradient\(layer)", width)
+        let (atSources, atTargets) = (value("leakedGradient\(layer)", width), value("leakedSource\(layer)", width))
         reach(1)
         otherHops = model.layers - layer
         append(
             .attentionGradient(
                 attention,
                 OpGraph.AttentionGradient(
-                    isOfSources: true, gradient: carried, scoreGradient: ofSources, sourceGradient: weighed)))
+                    isOfSources: true, other: carried, scoreGradient: ofSources, leaked: atSources,
+                    sourceGradient: weighed)))
         reach(0)
         append(
             .attentionGradient(
                 attention,
                 OpGraph.AttentionGradient(
-                    isOfSources: false, gradient: carried, scoreGradient: ofTargets, sourceGradient: nil)))
+                    isOfSources: false, other: attention.source, scoreGradient: ofTargets, leaked: atTargets,
+                    sourceGradient: nil)))
+        append(.headDots(carried, .rows(atTargets), heads: heads, to: all(ofTargets), accumulates: true))
         reach(1)
+        append(.headDots(attention.source, .rows(atSources), heads: heads, to: all(ofSources), accumulates: true))
         let ofSource = parameters[layer, .attentionSource]
         let ofTarget = parameters[layer, .attentionTarget]
         columnSum(attention.source, ofSource, factors: OpGraph.Factors(value: ofSources, heads: heads))

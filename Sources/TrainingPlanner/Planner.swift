@@ -8,10 +8,10 @@ package enum Planner {
 
     /// The cheapest plan that fits, or why none does.
     package static func plan(
-        model: ModelShape, image: ImageShape, budget: Budget
+        model: ModelShape, image: ImageShape, budget: Budget, purpose: OpGraph.Purpose = .training
     ) throws(PlanError) -> TrainingPlan {
-        try checkShape(model, image)
-        var search = Search(Analysis(OpGraph(model: model, image: image)), budget)
+        try checkShape(model, image, purpose)
+        var search = Search(Analysis(OpGraph(model: model, image: image, purpose: purpose)), budget)
         guard let chosen = search.best() else { throw refusal(search.least(), budget) }
         return chosen
     }
@@ -19,13 +19,17 @@ package enum Planner {
     /// The plan for one given cut, whatever it costs; for benchmarks and for an auditor who repeats a run under
     /// another plan.
     package static func plan(
-        model: ModelShape, image: ImageShape, budget: Budget, cut: Cut
+        model: ModelShape, image: ImageShape, budget: Budget, cut: Cut, purpose: OpGraph.Purpose = .training
     ) throws(PlanError) -> TrainingPlan {
-        guard cut.chunkRows > 0, cut.chunkRows.isMultiple(of: ImageShape.tileRows) else {
-            throw PlanError(.shapeMismatch, "chunks are multiples of \(ImageShape.tileRows) rows")
+        let tile = ImageShape.tileRows
+        guard cut.chunkRows >= Cut.chunkRowsMin,
+            cut.chunkRows.isMultiple(of: tile) || tile.isMultiple(of: cut.chunkRows)
+        else {
+            throw PlanError(
+                .shapeMismatch, "chunks are multiples of \(tile) rows, or divisors from \(Cut.chunkRowsMin) on")
         }
-        try checkShape(model, image)
-        let analysis = Analysis(OpGraph(model: model, image: image))
+        try checkShape(model, image, purpose)
+        let analysis = Analysis(OpGraph(model: model, image: image, purpose: purpose))
         let search = Search(analysis, budget)
         let candidate = search.candidate(Decision(cut, analysis))
         guard candidate.commands <= commandsMax else {
@@ -40,7 +44,7 @@ package enum Planner {
     package static func cheapest(
         of cuts: some Sequence<Cut>, model: ModelShape, image: ImageShape, budget: Budget
     ) throws(PlanError) -> TrainingPlan? {
-        try checkShape(model, image)
+        try checkShape(model, image, .training)
         let analysis = Analysis(OpGraph(model: model, image: image))
         let search = Search(analysis, budget)
         var best: TrainingPlan?
@@ -59,8 +63,10 @@ package enum Planner {
     }
 
     /// What a cut may say about a model on an image.
-    package static func choices(model: ModelShape, image: ImageShape) -> [Choice] {
-        Analysis(OpGraph(model: model, image: image)).choices
+    package static func choices(
+        model: ModelShape, image: ImageShape, purpose: OpGraph.Purpose = .training
+    ) -> [Choice] {
+        Analysis(OpGraph(model: model, image: image, purpose: purpose)).choices
     }
 
     private static func refusal(_ least: TrainingPlan?, _ budget: Budget) -> PlanError {
@@ -77,7 +83,9 @@ package enum Planner {
             neededSSDBytes: needed.ssdBytes)
     }
 
-    private static func checkShape(_ model: ModelShape, _ image: ImageShape) throws(PlanError) {
+    private static func checkShape(
+        _ model: ModelShape, _ image: ImageShape, _ purpose: OpGraph.Purpose
+    ) throws(PlanError) {
         guard image.features == model.widths.first, image.classes == model.widths.last else {
             throw PlanError(
                 .shapeMismatch,
@@ -98,7 +106,7 @@ package enum Planner {
             throw PlanError(
                 .widthEqualsNodes, "a width of the model equals the number of nodes, so weights could carry rows out")
         }
-        guard image.labelled[Int(Split.train.rawValue)] > 0 else {
+        guard purpose == .prediction || image.labelled[Int(Split.train.rawValue)] > 0 else {
             throw PlanError(.nothingToLearn, "no node is labelled for training")
         }
     }

@@ -62,7 +62,7 @@ struct Search {
 
     mutating func best() -> TrainingPlan? {
         var best: Candidate?
-        for rows in chunkRows {
+        for rows in chunkRows where rows >= ImageShape.tileRows || best == nil {
             if let start = start(rows, below: best?.seconds ?? .infinity) { best = start }
         }
         guard var chosen = best else {
@@ -87,10 +87,11 @@ struct Search {
     /// are not the fastest even where they fit.
     private static func chunkRows(_ image: ImageShape) -> [Int] {
         var sizes: [Int] = []
-        var rows = ImageShape.tileRows
+        var rows = Cut.chunkRowsMin
         while rows <= 1 << 16 {
-            sizes.append(rows)
-            if rows >= image.nodes { break }
+            // Parts of tiles are for small graphs: of a large one they are more than a program can hold.
+            if rows >= ImageShape.tileRows || image.nodes / rows * 8 <= Planner.commandsMax { sizes.append(rows) }
+            if rows >= max(image.nodes, ImageShape.tileRows) { break }
             rows *= 2
         }
         return sizes.reversed()
@@ -322,7 +323,7 @@ struct Search {
             guard candidate.commands <= Planner.commandsMax, seen.insert(cut).inserted else { return }
             // At the least: gaps between buffers would come on top.
             let excess = candidate.leastBytes - budget.deviceBytes
-            let host = Planner.sealed(candidate.spills.hostBytes)
+            let host = candidate.spills.sealedHostBytes
             let ssd = Planner.sealed(candidate.spills.ssdBytes)
             let seconds = candidate.seconds + budget.link.roundTripSeconds
             let rejection =

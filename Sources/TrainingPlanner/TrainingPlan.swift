@@ -56,6 +56,8 @@ package struct TrainingPlan: Sendable {
     package let seconds: [PassSeconds]
     package let forecast: Forecast
     package internal(set) var why: [Alternative]
+    /// What it was made for.
+    package let budget: Budget
     let layout: Layout
     let memory: MemoryMap
     let spills: SpillMap
@@ -69,6 +71,10 @@ package struct TrainingPlan: Sendable {
         /// What a run carries from epoch to epoch. It lies at the same place under every plan of a model, so that another
         /// plan can go on with it.
         package static let state: [Fixed] = [.parameters, .firstMoments, .secondMoments, .best, .bestState]
+        /// What a prediction needs of them.
+        static let prediction: [Fixed] = [
+            .rowPointers, .scale, .labels, .split, .classWeights, .parameters, .evaluateScores, .total,
+        ]
     }
 
     package var image: ImageShape { graph.image }
@@ -81,6 +87,15 @@ package struct TrainingPlan: Sendable {
 
     /// Plaintext bytes of a tier's window; 0 where nothing is put away there.
     package func spillBytes(_ tier: Spill.Tier) -> Int { tier == .host ? spills.hostBytes : spills.ssdBytes }
+
+    /// Plaintext bytes of a prediction's window; 0 for training.
+    package var resultBytes: Int { spills.resultBytes }
+    /// Where a chunk's outputs begin in that window, and how many bytes it takes: its rows, then what fills its last block.
+    package func resultRange(chunk: Int) -> Range<Int> {
+        guard let result = graph.result else { return 0..<0 }
+        let stride = layout.stride(width: layout.values[result].width)
+        return chunk * stride..<(chunk + 1) * stride
+    }
 }
 
 // MARK: - Where a pass finds what it works on
@@ -95,7 +110,8 @@ extension TrainingPlan {
     /// A value, or a gather's bare sum.
     package func value(_ index: ValueIndex) -> OpGraph.Value { layout.values[index] }
     package func columns(_ relation: Int) -> ValueIndex { layout.analysis.columns[relation] }
-    package func bareSum(of op: OpIndex) -> ValueIndex { layout.analysis.bareSum[op] }
+    /// What slices of its source fill.
+    package func sums(of op: OpIndex) -> [ValueIndex] { layout.analysis.sums[op] }
     package func slices(of value: ValueIndex) -> [Range<Int>] { layout.ranges(value) }
     package func groups(of source: ValueIndex, relation: Int) -> [Range<Int>] {
         layout.groups(source, relation: relation)
@@ -242,8 +258,9 @@ extension TrainingPlan {
     init(_ layout: Layout, _ memory: MemoryMap, _ spills: SpillMap, _ costs: [PassCost], _ budget: Budget) {
         let arena = Arena(
             memory.items.map { Arena.Item(bytes: $0.bytes, lifetime: $0.lifetime) }, alignment: Planner.alignment,
-            leastBytes: memory.leastBytes, pinned: Fixed.state.map { memory.fixed[$0]! })
+            leastBytes: memory.leastBytes, pinned: Fixed.state.compactMap { memory.fixed[$0] })
         let image = layout.image
+        self.budget = budget
         self.layout = layout
         self.memory = memory
         self.spills = spills
@@ -282,7 +299,7 @@ extension TrainingPlan.Forecast {
         let seconds = costs.map { $0.seconds(budget) }
         let syncs = budget.link.roundTripSeconds
         self.deviceBytes = deviceBytes
-        hostBytes = Planner.sealed(spills.hostBytes)
+        hostBytes = spills.sealedHostBytes
         ssdBytes = Planner.sealed(spills.ssdBytes)
         imageBytes = image.recipe.sections.reduce(0) { $0 + Planner.sealed(image.byteCount($1)) }
         let large: Set<ImageSection> = [.columns, .features, .aggregate]

@@ -65,6 +65,7 @@ package enum Route: String, CaseIterable, Sendable {
     case apiRunReport = "GET /api/v1/runs/:run/report"
     case apiRunCancel = "POST /api/v1/runs/:run/cancel"
     case apiRunResume = "POST /api/v1/runs/:run/resume"
+    case apiRunPredict = "POST /api/v1/runs/:run/predictions"
     case apiReleases = "GET /api/v1/releases"
     case apiRelease = "GET /api/v1/runs/:run/release"
     case apiReleaseReport = "GET /api/v1/runs/:run/release/report"
@@ -258,6 +259,7 @@ extension Route {
         case .apiRuns, .apiRun, .apiRunTimeline, .apiRunEvents, .apiRunPlan, .apiRunTimes, .apiRunReport, .apiReleases:
             Rule(.signedIn, .read)
         case .apiRunStart: Rule(.roles([.researcher]), .run, Self.text)
+        case .apiRunPredict: Rule(.roles([.researcher]), .run, Self.form)
         case .apiRunCancel: Rule(.roles([.researcher, .operatorRole, .dataCustodian]), .run, Self.form)
         case .apiRunResume: Rule(.roles([.researcher, .operatorRole]), .run, Self.form)
         case .apiRelease, .apiReleaseReport:

@@ -42,7 +42,7 @@ struct SekishoNode: ParsableCommand {
     @Option(help: "Folder of the node's own, where it keeps its highest fence. Made if it is missing.")
     var state: String
 
-    @Option(help: "Address and port to listen on; port 0 takes a free one.")
+    @Option(help: "Address and port to listen on, or mptcp://ADDRESS:PORT; port 0 takes a free one.")
     var listen = "127.0.0.1:0"
 
     @Option(help: "Write the port here once the node listens.")
@@ -71,8 +71,7 @@ struct SekishoNode: ParsableCommand {
             atPath: state, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         let log = Logger(label: "sekisho-node", factory: { StreamLogHandler.standardError(label: $0) })
         let agent = try NodeAgent(identity: identity, configuration: configuration) { $0.write(to: log) }
-        let (host, port) = try listenAddress()
-        let bound = try agent.start(host: host, port: port) { bound in
+        let bound = try agent.start(at: try listenAddress()) { bound in
             if let portFile {
                 try Data("\(bound)\n".utf8).write(to: URL(fileURLWithPath: portFile), options: .atomic)
             }
@@ -88,11 +87,11 @@ struct SekishoNode: ParsableCommand {
 
     private var unconfined: Logger.Metadata { ["event": "unconfined"] }
 
-    private func listenAddress() throws -> (String, UInt16) {
-        guard let colon = listen.lastIndex(of: ":"), let port = UInt16(listen[listen.index(after: colon)...]) else {
+    private func listenAddress() throws -> NodeAddress {
+        guard let address = NodeAddress(listen) else {
             throw ValidationError("--listen is an address, a colon and a port")
         }
-        return (String(listen[..<colon]), port)
+        return address
     }
 }
 

@@ -130,7 +130,8 @@ struct FabricCommand: AsyncParsableCommand {
         @OptionGroup var options: HomeOptions
         @OptionGroup var actor: ActorOption
         @Argument(help: "The node's name, as in its certificate.") var node: NodeID
-        @Option(help: "HOST:PORT where sekisho-node listens.") var address: String
+        @Option(help: "HOST:PORT where sekisho-node listens, or mptcp://HOST:PORT over several paths.") var address:
+            String
         @Option(help: "The pool it belongs to.") var pool: String
         @Option(help: "The file with what `sekisho-node --measure` printed on the node's host.") var measurements:
             String

@@ -177,9 +177,10 @@ struct GrantCommand: AsyncParsableCommand {
 
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "run", abstract: "Training runs: start, resume, show, report.",
+        commandName: "run", abstract: "Runs that train or predict: start, resume, show, report.",
         subcommands: [
-            Start.self, Resume.self, Advance.self, Cancel.self, List.self, Show.self, Times.self, Plan.self,
+            Start.self, Predict.self, Resume.self, Advance.self, Cancel.self, List.self, Show.self, Times.self,
+            Plan.self,
             Report.self,
         ])
 
@@ -205,6 +206,38 @@ struct RunCommand: AsyncParsableCommand {
             body["hours"] = hours.map { .integer(Int64($0)) }
             try await options.withDesk(as: actor) { desk in
                 let run = try await desk.json(.apiRunStart, body: .object(body), once: once).text("run")
+                return try await follow(RunID(run), desk)
+            }
+        }
+    }
+
+    struct Predict: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Count what a released model answers for the whole graph, and follow that run.",
+            discussion: """
+                A run of its own, held to policy, consent and review like any other. Answers for single people never \
+                leave; its release holds counts, each rounded down to a multiple of the data set's least cohort.
+                """)
+        @OptionGroup var options: HomeOptions
+        @OptionGroup var actor: ActorOption
+        @OptionGroup var once: OnceOption
+        @Argument(help: "The run whose model was released.") var model: RunID
+        @Option(help: "The grant it stands on.") var grant: GrantID
+        @Option(help: "The new run's id; made up when left out.") var id: RunID?
+        @Option(
+            help: "Device memory it may take: bytes, or such as 512KiB, 64MiB, 2GiB; the node's limit when left out.")
+        var deviceMemory: ByteCount?
+        @Option(help: "Device hours after which it is stopped; without it, what the grant has left.") var hours: Int?
+
+        func run() async throws {
+            var body: [String: JSON] = ["grant": .string(grant.text)]
+            body["id"] = id.map { .string($0.text) }
+            body["device_memory"] = deviceMemory.map { .integer(Int64($0.bytes)) }
+            body["hours"] = hours.map { .integer(Int64($0)) }
+            try await options.withDesk(as: actor) { desk in
+                let run = try await desk.json(
+                    .apiRunPredict, ["run": model.text], body: .object(body), once: once
+                ).text("run")
                 return try await follow(RunID(run), desk)
             }
         }

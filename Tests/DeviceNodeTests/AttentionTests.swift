@@ -94,11 +94,13 @@ import Testing
     }
 }
 
-/// How one computation is cut: rows, sources and heads, each at ascending positions.
+/// How one computation is cut: rows, sources, heads, and the columns of a head that is on its own, each at ascending
+/// positions.
 struct Cuts: CustomStringConvertible {
     var rows: [Int] = []
     var others: [Int] = []
     var heads: [Int] = []
+    var columns: [Int] = []
 
     init() {}
     init(_ one: AttentionCase, using random: inout SeededRandom) {
@@ -106,8 +108,9 @@ struct Cuts: CustomStringConvertible {
             (0..<Int.random(in: 0...2, using: &random)).map { _ in Int.random(in: 0...count, using: &random) }.sorted()
         }
         (rows, others, heads) = (some(one.nodes), some(one.nodes), some(one.heads))
+        columns = some(one.headWidth)
     }
-    var description: String { "rows \(rows), others \(others), heads \(heads)" }
+    var description: String { "rows \(rows), others \(others), heads \(heads), columns \(columns)" }
 
     static func ranges(_ cuts: [Int], _ count: Int) -> [Range<Int>] {
         zip([0] + cuts, cuts + [count]).map { $0..<$1 }
@@ -229,6 +232,17 @@ struct AttentionCase {
         }
     }
 
+    /// Likewise, and the columns of what is summed.
+    private func eachSlice(_ cuts: Cuts, _ body: (Range<Int>, Range<Int>, Range<Int>, Range<Int>) -> Void) {
+        each(cuts) { rows, others, heads in
+            let first = heads.lowerBound * headWidth
+            let columns = heads.count == 1 ? cuts.columns : []
+            for slice in Cuts.ranges(columns, heads.count * headWidth) where !slice.isEmpty {
+                body(rows, others, heads, first + slice.lowerBound..<first + slice.upperBound)
+            }
+        }
+    }
+
     private func run(
         _ kernel: @convention(c) (UnsafePointer<sk_attention>?, Int, Int, UnsafeMutablePointer<Float>?) -> Void,
         _ native: sk_attention, _ rows: Int
@@ -259,15 +273,15 @@ struct AttentionCase {
 
     func attend(_ kernels: Kernels, _ highest: Padded, _ inverse: Padded, _ cuts: Cuts) -> Padded {
         let out = g.copy()
-        each(cuts) { rows, others, heads in
-            let column = heads.lowerBound * headWidth
+        eachSlice(cuts) { rows, others, heads, columns in
             var native = native(rows, others, heads)
+            native.head_width = columns.count / heads.count
             native.target_scores = self.rows(t, rows.lowerBound, heads.lowerBound)
             native.highest = self.rows(highest, rows.lowerBound, heads.lowerBound)
             native.inverse = self.rows(inverse, rows.lowerBound, heads.lowerBound)
             native.source_scores = self.rows(s, others.lowerBound, heads.lowerBound)
-            native.source = self.rows(z, others.lowerBound, column)
-            native.target = self.rows(out, rows.lowerBound, column)
+            native.source = self.rows(z, others.lowerBound, columns.lowerBound)
+            native.target = self.rows(out, rows.lowerBound, columns.lowerBound)
             run(kernels.pointee.attend, native, rows.count)
         }
         return out
@@ -275,11 +289,16 @@ struct AttentionCase {
 
     func dots(_ kernels: Kernels, _ out: Padded) -> Padded {
         let dots = t.copy()
-        let native = sk_head_dots(
-            x: g.base, x_stride: g.stride, y: out.base, y_stride: out.stride, target: dots.base,
-            target_stride: dots.stride, heads: heads, head_width: headWidth, active: sk_active())
-        withUnsafePointer(to: native) { kernels.pointee.head_dots($0, 0, nodes) }
+        dot(kernels, g, out, into: dots, accumulates: false)
         return dots
+    }
+
+    private func dot(_ kernels: Kernels, _ x: Padded, _ y: Padded, into target: Padded, accumulates: Bool) {
+        let native = sk_head_dots(
+            x: x.base, x_stride: x.stride, y: y.base, y_stride: y.stride, target: target.base,
+            target_stride: target.stride, heads: heads, head_width: headWidth, accumulates: accumulates ? 1 : 0,
+            active: sk_active())
+        withUnsafePointer(to: native) { kernels.pointee.head_dots($0, 0, nodes) }
     }
 
     /// Gradients of t, s and z.
@@ -287,23 +306,40 @@ struct AttentionCase {
         -> (t: [Float], s: [Float], z: [Float])
     {
         let (dt, ds, dz) = (t.copy(), s.copy(), z.copy())
+        // Scores and sums at once, or each for itself.
+        let together = cuts.columns.isEmpty
         for targets in [true, false] {
-            each(cuts) { rows, others, heads in
-                let column = heads.lowerBound * headWidth
+            let leaked = z.copy()
+            let (score, own, other) = targets ? (dt, g, z) : (ds, z, g)
+            func fill(_ native: inout sk_attention, _ rows: Range<Int>, _ others: Range<Int>, _ head: Int) {
                 let (target, source) =
                     targets ? (rows.lowerBound, others.lowerBound) : (others.lowerBound, rows.lowerBound)
+                native.target_scores = self.rows(t, target, head)
+                native.highest = self.rows(highest, target, head)
+                native.inverse = self.rows(inverse, target, head)
+                native.source_scores = self.rows(s, source, head)
+                native.dots = self.rows(dots, target, head)
+            }
+            eachSlice(cuts) { rows, others, heads, columns in
                 var native = native(rows, others, heads, targets: targets)
-                native.target_scores = self.rows(t, target, heads.lowerBound)
-                native.highest = self.rows(highest, target, heads.lowerBound)
-                native.inverse = self.rows(inverse, target, heads.lowerBound)
-                native.dots = self.rows(dots, target, heads.lowerBound)
-                native.gradient = self.rows(g, target, column)
-                native.source_scores = self.rows(s, source, heads.lowerBound)
-                native.source = self.rows(z, source, column)
-                native.score_gradient = self.rows(targets ? dt : ds, rows.lowerBound, heads.lowerBound)
-                if !targets { native.target = self.rows(dz, rows.lowerBound, column) }
+                native.head_width = columns.count / heads.count
+                fill(&native, rows, others, heads.lowerBound)
+                if together { native.score_gradient = self.rows(score, rows.lowerBound, heads.lowerBound) }
+                native.source = self.rows(other, others.lowerBound, columns.lowerBound)
+                native.leaked = self.rows(leaked, rows.lowerBound, columns.lowerBound)
+                if !targets { native.target = self.rows(dz, rows.lowerBound, columns.lowerBound) }
                 run(kernels.pointee.attention_gradient, native, rows.count)
             }
+            if !together {
+                each(cuts) { rows, others, heads in
+                    var native = native(rows, others, heads, targets: targets)
+                    fill(&native, rows, others, heads.lowerBound)
+                    native.score_gradient = self.rows(score, rows.lowerBound, heads.lowerBound)
+                    run(kernels.pointee.attention_gradient, native, rows.count)
+                }
+            }
+            dot(kernels, own, leaked, into: score, accumulates: true)
+            #expect(leaked.paddingIsUntouched)
         }
         #expect(dt.paddingIsUntouched && ds.paddingIsUntouched && dz.paddingIsUntouched)
         return (dt.values, ds.values, dz.values)

@@ -319,7 +319,10 @@ import Vocabulary
             _ = try rig.ring(try rig.load(builder.program), Self.arguments)
         }
         try run([0..<1024, 1024..<2100])
-        for chunks in [[1024..<2100], [0..<1024], [0..<1024, 2048..<2100], [1024..<2100, 0..<1024], []] {
+        try run([0..<1024, 1024..<1500, 1500..<2048, 2048..<2100])
+        for chunks in [
+            [1024..<2100], [0..<1024], [0..<1024, 2048..<2100], [1024..<2100, 0..<1024], [0..<500, 600..<1024], [],
+        ] {
             let error = #expect(throws: ExecutorError.self) { try run(chunks) }
             #expect(error?.code == .chunkOrder)
         }

@@ -105,7 +105,7 @@ import Testing
         let tiles = (rows + 1023) / 1024
         let levels = Int.bitWidth - tiles.leadingZeroBitCount
         let cut = Int.random(in: 0...m, using: &random)
-        let chunkTiles = Int.random(in: 1...tiles, using: &random)
+        let pieces = Self.pieces(rows, &random)
         for kernels in Self.levels {
             // Whatever the stack holds before must not matter.
             let stack = UnsafeMutablePointer<Float>.allocate(capacity: (levels + 1) * m * n)
@@ -113,12 +113,13 @@ import Testing
             stack.initialize(repeating: .nan, count: (levels + 1) * m * n)
             var result = [Float](repeating: .nan, count: m * n)
             withScratch { scratch in
-                for first in stride(from: 0, to: tiles, by: chunkTiles) {
-                    let chunkRows = min(chunkTiles * 1024, rows - first * 1024)
+                for piece in pieces {
                     let native = sk_tile_product(
-                        a: a.base + first * 1024 * a.stride, a_stride: a.stride,
-                        b: b.base + first * 1024 * b.stride, b_stride: b.stride, m: m, n: n, rows: chunkRows,
-                        first_tile: UInt64(first), levels: levels, stack: stack, active: sk_active())
+                        a: a.base + piece.lowerBound * a.stride, a_stride: a.stride,
+                        b: b.base + piece.lowerBound * b.stride, b_stride: b.stride, m: m, n: n, rows: piece.count,
+                        first_tile: UInt64(piece.lowerBound / 1024), continues: piece.lowerBound % 1024 == 0 ? 0 : 1,
+                        stays_open: piece.upperBound % 1024 == 0 || piece.upperBound == rows ? 0 : 1, levels: levels,
+                        stack: stack, active: sk_active())
                     withUnsafePointer(to: native) {
                         kernels.pointee.tile_product($0, 0, cut, scratch)
                         kernels.pointee.tile_product($0, cut, m, scratch)
@@ -130,6 +131,21 @@ import Testing
         }
         let exact = Reference.tileProduct(a.values.map(Double.init), b.values.map(Double.init), rows: rows, m: m, n: n)
         #expect(zip(expected, exact).allSatisfy { abs(Double($0) - $1) < 1e-3 }, "seed \(seed)")
+    }
+
+    /// Rows as they may come in: several tiles at a time, or parts of one.
+    private static func pieces(_ rows: Int, _ random: inout SeededRandom) -> [Range<Int>] {
+        var pieces: [Range<Int>] = []
+        var first = 0
+        while first < rows {
+            let tile = first / 1024
+            let isWhole = first % 1024 == 0 && Bool.random(using: &random)
+            let end = min(rows, (tile + (isWhole ? Int.random(in: 1...3, using: &random) : 1)) * 1024)
+            let stop = isWhole ? end : Int.random(in: first + 1...end, using: &random)
+            pieces.append(first..<stop)
+            first = stop
+        }
+        return pieces
     }
 
     @Test("column sums are the fixed tree of their tiles", arguments: 1...8 as ClosedRange<UInt64>)
@@ -146,11 +162,13 @@ import Testing
             defer { stack.deallocate() }
             stack.initialize(repeating: .nan, count: (levels + 1) * columns)
             var result = [Float](repeating: .nan, count: columns)
-            for tile in 0..<tiles {
+            for piece in Self.pieces(rows, &random) {
                 let native = sk_tile_column_sum(
-                    a: a.base + tile * 1024 * a.stride, a_stride: a.stride, factors: nil, factors_stride: 0,
-                    heads: 0, columns: columns, rows: min(1024, rows - tile * 1024), first_tile: UInt64(tile),
-                    levels: levels, stack: stack, active: sk_active())
+                    a: a.base + piece.lowerBound * a.stride, a_stride: a.stride, factors: nil, factors_stride: 0,
+                    heads: 0, columns: columns, rows: piece.count, first_tile: UInt64(piece.lowerBound / 1024),
+                    continues: piece.lowerBound % 1024 == 0 ? 0 : 1,
+                    stays_open: piece.upperBound % 1024 == 0 || piece.upperBound == rows ? 0 : 1, levels: levels,
+                    stack: stack, active: sk_active())
                 withUnsafePointer(to: native) { kernels.pointee.tile_column_sum($0, 0, columns) }
             }
             sk_tile_finish(stack, UInt64(tiles), columns, &result, 0, columns)
@@ -377,6 +395,33 @@ import Testing
                 return withUnsafePointer(to: native) { kernels.pointee.loss($0, 0, figures.count, &figures) }
             }
             #expect(wrong == -1)
+            let pieces = Self.pieces(rows, &random)
+            var again = [sk_tile_figures](repeating: sk_tile_figures(), count: figures.count)
+            weights.withOptionalPointer { weights in
+                let (labels, split) = (labels.baseCopy, split.baseCopy)
+                defer {
+                    labels.deallocate()
+                    split.deallocate()
+                }
+                for piece in pieces {
+                    let row = piece.lowerBound
+                    let native = sk_loss(
+                        outputs: logits.base + row * logits.stride, outputs_stride: logits.stride, labels: labels + row,
+                        bits: nil, values: nil, values_stride: 0, split: split + row, class_weights: weights,
+                        rows: piece.count, classes: classes, total: 1, gradient: nil, gradient_stride: 0)
+                    again.withUnsafeMutableBufferPointer { again in
+                        _ = withUnsafePointer(to: native) {
+                            kernels.pointee.loss($0, 0, (piece.count + 1023) / 1024, again.baseAddress! + row / 1024)
+                        }
+                    }
+                }
+            }
+            for (one, other) in zip(figures, again) {
+                let same = withUnsafeBytes(of: one) { one in
+                    withUnsafeBytes(of: other) { one.elementsEqual($0) }
+                }
+                #expect(same, "seed \(seed), \(pieces)")
+            }
             var sums = [Double](repeating: 0, count: 12)
             for figure in figures {
                 withUnsafeBytes(of: figure) { bytes in
@@ -550,7 +595,7 @@ import Testing
                         }
                         let native = sk_tile_product(
                             a: a.base, a_stride: a.stride, b: c.base, b_stride: c.stride, m: m, n: n, rows: rows,
-                            first_tile: 0, levels: levels, stack: stack, active: active)
+                            first_tile: 0, continues: 0, stays_open: 0, levels: levels, stack: stack, active: active)
                         withUnsafePointer(to: native) { kernels.pointee.tile_product($0, 0, m, scratch) }
                         sk_tile_finish(stack, UInt64(tiles), m * n, &tile, 0, m * n)
                     }

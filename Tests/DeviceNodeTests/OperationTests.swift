@@ -261,6 +261,7 @@ private struct AttentionLayer {
         let sourceScores = builder.buffer(nodes * heads * 4)
         let features = [builder.buffer(nodes * width * 4), builder.buffer(nodes * width * 4)]
         let outputs = [width, heads, heads, width].map { builder.buffer(nodes * $0 * 4) }
+        let leaked = builder.buffer(nodes * width * 4)
         let attention = Attention(heads: heads, headWidth: one.headWidth, slope: 0.2)
         let chunks = stride(from: 0, to: nodes, by: chunkRows).map { $0..<min($0 + chunkRows, nodes) }
         func rows(_ place: Place, _ first: Int, _ width: Int, column: Int = 0, columns: Int? = nil) -> Matrix {
@@ -315,13 +316,23 @@ private struct AttentionLayer {
                             AttentionGradient(
                                 attention: attention, rowsAre: end, neighbours: neighbours(chunk),
                                 otherFirstRow: other.lowerBound, otherRows: other.count, targets: targets(target),
-                                dots: number(3, target), gradient: rows(features[1], target, width),
                                 sourceScores: rows(sourceScores, source, heads),
-                                source: rows(features[0], source, width),
-                                scoreGradient: rows(outputs[isTarget ? 1 : 2], chunk.lowerBound, heads),
-                                sourceGradient: isTarget ? nil : rows(outputs[3], chunk.lowerBound, width),
+                                scores: AttentionGradient.Scores(
+                                    dots: number(3, target),
+                                    gradient: rows(outputs[isTarget ? 1 : 2], chunk.lowerBound, heads)),
+                                sums: AttentionGradient.Sums(
+                                    other: rows(features[isTarget ? 0 : 1], other.lowerBound, width),
+                                    leaked: rows(leaked, chunk.lowerBound, width),
+                                    weighed: isTarget ? nil : rows(outputs[3], chunk.lowerBound, width)),
                                 accumulates: other.lowerBound > 0)))
                 }
+                builder.add(
+                    .headDots(
+                        HeadDots(
+                            x: rows(features[end == .targets ? 1 : 0], chunk.lowerBound, width),
+                            y: .rows(rows(leaked, chunk.lowerBound, width)),
+                            target: rows(outputs[end == .targets ? 1 : 2], chunk.lowerBound, heads), rows: chunk.count,
+                            heads: heads, headWidth: one.headWidth, accumulates: true)))
             }
         }
         self.one = one

@@ -149,7 +149,8 @@ import Testing
             stack.initialize(repeating: .nan, count: (levels + 1) * columns)
             let native = sk_tile_column_sum(
                 a: a.base, a_stride: a.stride, factors: factors.base, factors_stride: factors.stride, heads: heads,
-                columns: columns, rows: rows, first_tile: 0, levels: levels, stack: stack, active: sk_active())
+                columns: columns, rows: rows, first_tile: 0, continues: 0, stays_open: 0, levels: levels, stack: stack,
+                active: sk_active())
             withUnsafePointer(to: native) {
                 kernels.pointee.tile_column_sum($0, 0, cut)
                 kernels.pointee.tile_column_sum($0, cut, columns)

@@ -284,9 +284,13 @@ import Vocabulary
                 RowMap(
                     source: matrix, target: other, rows: 2, columns: 4, steps: [.bias(Place(buffer: 0, offset: 4100))])),
             .tileColumnSum(
-                TileColumnSum(a: matrix, columns: 4, firstRow: 5, rows: 2, totalRows: 7, stack: other.place)),
+                TileColumnSum(
+                    a: Matrix(matrix.place, stride: 1), columns: 1, firstRow: 5, rows: 1020, totalRows: 2000,
+                    stack: other.place)),
             .tileColumnSum(
-                TileColumnSum(a: matrix, columns: 4, firstRow: 0, rows: 2, totalRows: 7, stack: other.place)),
+                TileColumnSum(
+                    a: Matrix(matrix.place, stride: 1), columns: 1, firstRow: 0, rows: 1030, totalRows: 2000,
+                    stack: other.place)),
             .tileColumnSum(
                 TileColumnSum(a: matrix, columns: 4, firstRow: 0, rows: 8, totalRows: 7, stack: other.place)),
             .adam(
@@ -417,13 +421,16 @@ import Vocabulary
             .attentionGradient(
                 AttentionGradient(
                     attention: attention, rowsAre: .targets, neighbours: neighbours, otherFirstRow: 4, otherRows: 9,
-                    targets: targets(), dots: matrix(3), gradient: matrix(6), sourceScores: matrix(4),
-                    source: matrix(7), scoreGradient: matrix(3), accumulates: false)),
+                    targets: targets(), sourceScores: matrix(4),
+                    scores: AttentionGradient.Scores(dots: matrix(3), gradient: matrix(3)), sums: nil,
+                    accumulates: false)),
             .attentionGradient(
                 AttentionGradient(
                     attention: attention, rowsAre: .sources, neighbours: neighbours, otherFirstRow: 4, otherRows: 9,
-                    targets: targets(), dots: matrix(3), gradient: matrix(6), sourceScores: matrix(4),
-                    source: matrix(7), scoreGradient: matrix(3), sourceGradient: matrix(8), accumulates: true)),
+                    targets: targets(), sourceScores: matrix(4),
+                    scores: AttentionGradient.Scores(dots: matrix(3), gradient: matrix(3)),
+                    sums: AttentionGradient.Sums(other: matrix(6), leaked: matrix(7), weighed: matrix(8)),
+                    accumulates: true)),
             .headDots(
                 HeadDots(x: matrix(6), y: .vector(place()), target: matrix(3), rows: 4, heads: 3, headWidth: 2)),
             .headDots(

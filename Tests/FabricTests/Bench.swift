@@ -76,7 +76,7 @@ final class Bench: Sendable {
         let agent = try NodeAgent(
             identity: try NodeIdentity(folder: folder + "/" + name), configuration: try configuration(name),
             clock: clock, makeRunner: makeRunner)
-        return (agent, try agent.start(host: "127.0.0.1", port: 0))
+        return (agent, try agent.start(at: NodeAddress(host: "127.0.0.1", port: 0)))
     }
 
     func policy(_ name: String = "node-1") throws -> AttestationPolicy {
@@ -94,7 +94,7 @@ final class Bench: Sendable {
         return try Fabric(
             nodes: [
                 FabricNode(
-                    enrolment: enrolment, host: "127.0.0.1", port: port, pool: "test",
+                    enrolment: enrolment, address: NodeAddress(host: "127.0.0.1", port: port), pool: "test",
                     policy: try policy ?? self.policy(enrolment.node.text))
             ],
             identity: try gatewayIdentity(gateway), quarantineFile: folder + "/\(name).quarantine", clock: clock,
@@ -129,6 +129,14 @@ extension LeaseTiming {
         var timing = LeaseTiming()
         timing.ttlMilliseconds = 60_000
         timing.renewMilliseconds = 20
+        return timing
+    }
+
+    /// Over soon when its node is gone.
+    static var impatient: LeaseTiming {
+        var timing = LeaseTiming()
+        timing.ttlMilliseconds = 2000
+        timing.renewMilliseconds = 100
         return timing
     }
 }

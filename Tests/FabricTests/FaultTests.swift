@@ -10,14 +10,6 @@ import Vocabulary
 
 /// Processes that die and networks that are cut: the node is the daemon, or the gateway is a process of its own.
 @Suite(.serialized) struct FaultTests {
-    /// A lease's time that a test can wait out.
-    private static var short: LeaseTiming {
-        var timing = LeaseTiming()
-        timing.ttlMilliseconds = 2000
-        timing.renewMilliseconds = 100
-        return timing
-    }
-
     private static var long: LeaseTiming {
         var timing = LeaseTiming()
         timing.ttlMilliseconds = 60_000
@@ -91,7 +83,7 @@ import Vocabulary
             let relay = try Relay(to: daemon.port)
             defer { relay.close() }
             let policy = try NodeDaemon.policy(bench)
-            let fabric = try bench.fabric(enrolment, port: relay.port, policy: policy, timing: Self.short)
+            let fabric = try bench.fabric(enrolment, port: relay.port, policy: policy, timing: .impatient)
             let gpu = try await bench.attach(fabric, enrolment.node, fence: 1)
             let (program, _) = try await Copying.load(bench, on: gpu)
             relay.cut()
@@ -144,7 +136,7 @@ import Vocabulary
             let enrolment = try bench.enrol()
             let policy = try NodeDaemon.policy(bench)
             let first = try NodeDaemon(bench)
-            let fabric = try bench.fabric(enrolment, port: first.port, policy: policy, timing: Self.short)
+            let fabric = try bench.fabric(enrolment, port: first.port, policy: policy, timing: .impatient)
             let (attested, gpu) = try await Self.go(bench, fabric, enrolment.node, fence: 1, to: stage)
             first.kill()
             if stage == .scrubbed {
@@ -162,7 +154,7 @@ import Vocabulary
                 #expect(error != nil && fabric.nodes.map(\.state) == [.quarantined])
             }
             let second = try NodeDaemon(bench)
-            let again = try bench.fabric(enrolment, port: second.port, policy: policy, timing: Self.short)
+            let again = try bench.fabric(enrolment, port: second.port, policy: policy, timing: .impatient)
             if stage != .scrubbed {
                 let certificate = try await again.reinstate(enrolment.node)
                 // A node that never stored the fence was never leased under it.
@@ -237,7 +229,8 @@ import Vocabulary
             let enrolment = try bench.enrol()
             let daemon = try NodeDaemon(bench)
             let silent = try ControlConnection.connect(
-                host: "127.0.0.1", port: daemon.port, tls: try bench.gatewayIdentity(), milliseconds: 10_000)
+                NodeAddress(host: "127.0.0.1", port: daemon.port), tls: try bench.gatewayIdentity(),
+                milliseconds: 10_000)
             defer { silent.close() }
             let flood = ControlFrame(request: 1, fence: Fence(0), message: .hello)
             startThread { while (try? silent.send(flood)) != nil {} }
@@ -288,7 +281,7 @@ import Vocabulary
                 guard let socket = try? listener.accept(),
                     let near = try? ControlConnection(socket, tls: stolen.tls, milliseconds: 10_000),
                     let far = try? ControlConnection.connect(
-                        host: "127.0.0.1", port: port, tls: gateway, milliseconds: 10_000)
+                        NodeAddress(host: "127.0.0.1", port: port), tls: gateway, milliseconds: 10_000)
                 else { return }
                 while let frame = try? near.receive(milliseconds: 10_000), (try? far.send(frame)) != nil,
                     let answer = try? far.receive(milliseconds: 10_000), (try? near.send(answer)) != nil

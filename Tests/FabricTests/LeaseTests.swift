@@ -48,7 +48,7 @@ import Vocabulary
             let (restarted, newPort) = try bench.agent()
             defer { restarted.shutdown() }
             let connection = try ControlConnection.connect(
-                host: "127.0.0.1", port: newPort, tls: try bench.gatewayIdentity(),
+                NodeAddress(host: "127.0.0.1", port: newPort), tls: try bench.gatewayIdentity(),
                 milliseconds: 10_000)
             let messages: [ControlMessage] = [
                 .ping([]), .attest(nonce: RandomBytes.array(32), lease: bench.lease(8)), .leaseRenew, .leaseRevoke,
@@ -81,7 +81,7 @@ import Vocabulary
             let fabric = try bench.fabric(enrolment, port: port)
             let gpu = try await bench.attach(fabric, enrolment.node, fence: 3)
             let connection = try ControlConnection.connect(
-                host: "127.0.0.1", port: port, tls: try bench.gatewayIdentity(),
+                NodeAddress(host: "127.0.0.1", port: port), tls: try bench.gatewayIdentity(),
                 milliseconds: 10_000)
             for message in [ControlMessage.leaseRenew, .leaseRevoke, .scrubBegin(seed: RandomBytes.array(32))] {
                 #expect(try connection.ask(message, fence: Fence(3)) == .error(Refusal(.noLease)))
@@ -99,7 +99,7 @@ import Vocabulary
             let (agent, port) = try bench.agent(runner: recorder)
             defer { agent.shutdown() }
             let connection = try ControlConnection.connect(
-                host: "127.0.0.1", port: port, tls: try bench.gatewayIdentity(),
+                NodeAddress(host: "127.0.0.1", port: port), tls: try bench.gatewayIdentity(),
                 milliseconds: 10_000)
             let fence = Fence(1)
             let nonce = RandomBytes.array(32)

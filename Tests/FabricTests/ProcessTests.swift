@@ -14,7 +14,7 @@ import Vocabulary
             let enrolment = try bench.enrol()
             let policy = try NodeDaemon.policy(bench)
             let first = try NodeDaemon(bench)
-            let fabric = try bench.fabric(enrolment, port: first.port, policy: policy)
+            let fabric = try bench.fabric(enrolment, port: first.port, policy: policy, timing: .impatient)
             let gpu = try await bench.attach(fabric, enrolment.node, fence: 1)
             first.kill()
             // The renewals notice; whatever is asked fails.

@@ -121,10 +121,11 @@ import Vocabulary
             let fabric = try Fabric(
                 nodes: [
                     FabricNode(
-                        enrolment: enrolment, host: "127.0.0.1", port: port, pool: "test",
+                        enrolment: enrolment, address: NodeAddress(host: "127.0.0.1", port: port), pool: "test",
                         policy: AttestationPolicy(leastLevel: .software, allowed: allowed)),
                     FabricNode(
-                        enrolment: other, host: "127.0.0.1", port: port, pool: "test", policy: try bench.policy()),
+                        enrolment: other, address: NodeAddress(host: "127.0.0.1", port: port), pool: "test",
+                        policy: try bench.policy()),
                 ],
                 identity: try bench.gatewayIdentity(), quarantineFile: bench.folder + "/two.quarantine",
                 clock: bench.clock)
@@ -184,7 +185,7 @@ import Vocabulary
                 guard let socket = try? listener.accept(),
                     let near = try? ControlConnection(socket, tls: node.tls, milliseconds: 10_000),
                     let far = try? ControlConnection.connect(
-                        host: "127.0.0.1", port: port, tls: gateway, milliseconds: 10_000)
+                        NodeAddress(host: "127.0.0.1", port: port), tls: gateway, milliseconds: 10_000)
                 else { return }
                 while let frame = try? near.receive(milliseconds: 10_000), (try? far.send(frame)) != nil,
                     let answer = try? far.receive(milliseconds: 10_000), (try? near.send(answer)) != nil

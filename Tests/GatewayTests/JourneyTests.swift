@@ -56,6 +56,27 @@ let wholeRun = [
         }
     }
 
+    @Test("each epoch's record says what crossed the windows; together that is what the run's says, but for the model")
+    func crossed() async throws {
+        try await withEnclave { enclave in
+            let run = try await enclave.request(
+                try await enclave.grant(), specification: Clinic.specification(epochs: 6))
+            #expect(try await enclave.finish(run) == .closed(.released))
+            let records = try await enclave.records(.run(run))
+            let windows = records.filter { $0.event == .trainingEpoch }.compactMap { $0.detail["windows"] }
+            try #require(windows.count == 6)
+            let whole = try #require(records.first { $0.key == "trained" }).detail
+            func sum(_ name: String) -> Int64 {
+                windows.reduce(0) { $0 + ($1.objectValue?[name]?.integerValue ?? 0) }
+            }
+            #expect(sum("bytes_to_device") == whole["bytes_to_device"]?.integerValue)
+            // The model itself comes after the last epoch.
+            let written = try #require(whole["bytes_from_device"]?.integerValue)
+            #expect(sum("bytes_from_device") > 0 && sum("bytes_from_device") < written)
+            #expect(sum("reads") > 0 && sum("writes") > 0)
+        }
+    }
+
     @Test("a person who has withdrawn is in no run image, and the subject history says so")
     func withdrawn() async throws {
         try await withEnclave(policy: Clinic.policy.replacing("cohort_min: 60", with: "cohort_min: 10")) { enclave in

@@ -147,6 +147,9 @@ struct ReferenceTwin {
         return figures
     }
 
+    /// [nodes, classes], without dropout, at the present parameters.
+    func answers() -> [Double] { outputs(nil).value.values }
+
     /// Mean training loss with this epoch's dropout, at the present parameters.
     func loss(_ epoch: Int) -> Double { lossAndSlope(outputs(epoch).value).loss }
 

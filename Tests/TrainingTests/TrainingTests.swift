@@ -52,7 +52,7 @@ import Vocabulary
     /// Any cut at all.
     static func cut(_ choices: [Choice], nodes: Int, _ random: inout SeededRandom) -> Cut {
         var cut = Cut(
-            chunkRows: 1024 * Int.random(in: 1...3, using: &random),
+            chunkRows: [128, 512, 1024, 2048, 3072].randomElement(using: &random)!,
             fetchesNodeSections: Bool.random(using: &random))
         let chunks = (nodes + cut.chunkRows - 1) / cut.chunkRows
         for choice in choices {
@@ -76,12 +76,25 @@ import Vocabulary
         threads: Int = 1, report: (EpochReport) async throws -> Void = { _ in }
     ) async throws -> TrainedModel {
         let shape = spec.shape(for: image.shape)
-        let plan =
-            try cut.map { try Planner.plan(model: shape, image: image.shape, budget: budget, cut: $0) }
-            ?? Planner.plan(model: shape, image: image.shape, budget: budget)
+        let plan = try plan(shape, image.shape, budget, cut)
         let trainer = try Trainer(spec: spec, plan: plan, trainingByClass: image.trainingByClass)
         let device = try LocalDevice(image, memoryBytes: plan.forecast.deviceBytes, runKey: key, threads: threads)
         return try await trainer.train(on: device, report: report)
+    }
+
+    /// The plan for a cut; in larger chunks where these need more commands than a program can hold.
+    static func plan(
+        _ shape: ModelShape, _ image: ImageShape, _ budget: Budget, _ cut: Cut?,
+        purpose: OpGraph.Purpose = .training
+    ) throws -> TrainingPlan {
+        guard var cut else { return try Planner.plan(model: shape, image: image, budget: budget, purpose: purpose) }
+        while true {
+            let made = Result { () throws(PlanError) in
+                try Planner.plan(model: shape, image: image, budget: budget, cut: cut, purpose: purpose)
+            }
+            guard case .failure(let error) = made, error.code == .tooManyCommands else { return try made.get() }
+            cut.chunkRows *= 2
+        }
     }
 
     @Test("the device's programs train as the float64 twin does", arguments: Array(UInt64(1)...8))
@@ -235,8 +248,8 @@ import Vocabulary
             on: device,
             replan: { current, report in
                 asked.append(report.epoch)
-                let corrected = current.corrected(slow, by: report)
-                #expect(corrected.device.productFlopsPerSecond != slow.device.productFlopsPerSecond)
+                let (made, corrected) = (current.epoch.budget, current.corrected(by: report))
+                #expect(corrected.device.productFlopsPerSecond != made.device.productFlopsPerSecond)
                 return others[current.generation]
             })
         // The first epoch of each plan loads what stays, so it does not count.

@@ -94,8 +94,8 @@ typedef struct {
   size_t stride;
 } sk_rows;
 
-/// An attention over edges between `rows` and their neighbours. `scores`, `highest`, `inverse` and `dots` are [.., heads],
-/// `gradient` and `source` [.., heads * head_width]; the first row of each is the first of its end.
+/// An attention over edges between `rows` and their neighbours. Numbers of nodes are [.., heads], what is summed and its
+/// sums [.., heads * head_width]; the first row of each is the first of its end.
 typedef struct {
   const uint64_t *pointers;  // [rows + 1], positions counted from edge_base
   const uint32_t *neighbours;
@@ -107,10 +107,11 @@ typedef struct {
   size_t heads, head_width;
   float slope;
   sk_rows target_scores, highest, inverse, source_scores;
-  sk_rows dots, gradient;  // targets'
-  sk_rows source;          // sources'
-  sk_rows target;          // attend: the output; gradient: that of the sources, or no values
-  sk_rows score_gradient;
+  sk_rows dots;            // targets'
+  sk_rows source;          // what is summed: rows of the neighbours' end
+  sk_rows target;          // its sum, weighed; in a gradient this, and both that follow, may have no values
+  sk_rows leaked;          // gradient: its sum, weighed with weight · leak
+  sk_rows score_gradient;  // gradient: the sum of − weight before dropout · leak · dot
   int accumulates;
   int drops;
   uint32_t threshold, stream, first_head;
@@ -128,6 +129,7 @@ typedef struct {
   float *target;
   size_t target_stride;
   size_t heads, head_width;
+  int accumulates;
   sk_active active;
 } sk_head_dots;
 
@@ -159,6 +161,8 @@ typedef struct {
   size_t m, n;
   size_t rows;
   uint64_t first_tile;
+  int continues;   // the rows before were of the same tile
+  int stays_open;  // the tile goes on in the rows behind
   size_t levels;
   float *stack;  // [levels + 1, m, n]
   sk_active active;
@@ -173,6 +177,7 @@ typedef struct {
   size_t columns;
   size_t rows;
   uint64_t first_tile;
+  int continues, stays_open;  // as in sk_tile_product
   size_t levels;
   float *stack;  // [levels + 1, columns]
   sk_active active;
@@ -230,13 +235,15 @@ typedef struct {
   /// `scratch`, here and below: SK_SCRATCH_FLOATS floats, of this call alone.
   void (*attention_scale)(const sk_attention *, size_t begin, size_t end, float *scratch);
   void (*attend)(const sk_attention *, size_t begin, size_t end, float *scratch);
+  /// Sums over the edges of rows [begin, end) of which gradients of scores and features are made.
   void (*attention_gradient)(const sk_attention *, size_t begin, size_t end, float *scratch);
   void (*head_dots)(const sk_head_dots *, size_t begin, size_t end);
   void (*product)(const sk_product *, size_t begin, size_t end, float *scratch);
   /// Rows [begin, end) of the [m, n] sums.
   void (*tile_product)(const sk_tile_product *, size_t begin, size_t end, float *scratch);
   void (*tile_column_sum)(const sk_tile_column_sum *, size_t begin, size_t end);
-  /// Tiles [begin, end) of the chunk. Returns the first row with a target or a split that cannot be, or -1.
+  /// Tiles [begin, end) of the chunk; their figures are added to. Returns the first row with a target or a split that
+  /// cannot be, or -1.
   int64_t (*loss)(const sk_loss *, size_t begin, size_t end, sk_tile_figures *figures);
   void (*adam)(const sk_adam *, size_t begin, size_t end);
   /// Row `row` of a Glorot-uniform matrix.

@@ -67,7 +67,8 @@ struct AuditReport {
     private mutating func addStage(_ record: DocumentRecord) {
         let ends = [
             "run.requested": "", "run.decided": "decide", "run.opened": "open", "device.leased": "attach",
-            "run.planned": "plan", "run.trained": "train", "device.scrubbed": "scrub", "release.decided": "review",
+            "run.planned": "plan", "run.trained": "train", "run.predicted": "train", "device.scrubbed": "scrub",
+            "release.decided": "review",
             "release.ready": "release", "run.closed": "closed",
         ]
         guard let run = record.text("run"), let stage = ends[record.event],

@@ -248,7 +248,8 @@ struct FHIRAuditEvent {
                 (type, action) = (life("destroy", "Destroy/Delete Record Lifecycle Event"), "D")
             case "progress.shown", "release.ready":
                 (type, action) = (life("disclose", "Disclose Record Lifecycle Event"), "R")
-            case "program.loaded", "training.epoch", "training.resumed", "run.trained", "run.planned", "device.leased":
+            case "program.loaded", "training.epoch", "training.resumed", "run.trained", "run.predicted", "run.planned",
+                "device.leased":
                 (type, action) = (life("transform", "Transform/Translate Record Lifecycle Event"), "E")
             default: (type, action) = (dcm("110100", "Application Activity"), "E")
             }

@@ -75,6 +75,7 @@ struct ReportWords {
         "program.loaded": ("Program loaded", "プログラムの読込み"), "training.epoch": ("Training epoch", "学習エポック"),
         "training.resumed": ("Training resumed", "学習の再開"),
         "progress.shown": ("Progress shown", "途中経過の開示"), "run.trained": ("Training finished", "学習完了"),
+        "run.predicted": ("Predictions counted", "予測の集計"),
         "window.refused": ("Access outside windows", "範囲外アクセスの拒否"),
         "device.scrubbed": ("Device scrubbed", "装置の消去"), "release.checked": ("Candidate checked", "成果物の検査"),
         "release.reviewed": ("Release reviewed", "持出しの審査"), "release.decided": ("Release decided", "持出し可否の決定"),

@@ -26,7 +26,7 @@ struct RunCrate {
     /// - Parameter files: the documents that lie beside it.
     func json(files: [String]) -> JSON {
         let requested = first("run.requested")
-        let trained = first("run.trained", "done")
+        let trained = first("run.trained", "done") ?? first("run.predicted", "done")
         let closed = first("run.closed")
         let dataset = requested?.text("dataset") ?? "unknown"
         let version = requested?.text("version") ?? "unknown"

@@ -47,7 +47,7 @@ package struct API: Sendable {
         case .apiPassport, .apiPassportPresent, .apiPassportIssuers, .apiPassportTrust, .apiIdentityLink:
             try await passports(call, caller.person)
         case .apiRuns, .apiRunStart, .apiRun, .apiRunTimeline, .apiRunEvents, .apiRunPlan, .apiRunTimes, .apiRunReport,
-            .apiRunCancel, .apiRunResume:
+            .apiRunCancel, .apiRunResume, .apiRunPredict:
             try await runs(call, caller.person)
         case .apiReleases, .apiRelease, .apiReleaseReport, .apiReleaseReview, .apiReleaseTake:
             try await releases(call, caller.person)
@@ -277,6 +277,7 @@ extension API {
             try query.finish()
             return APIReply(json: try await gateway.runs(page, where: filter, by: person).json(\.json))
         case .apiRunStart: return try await startRun(call, person)
+        case .apiRunPredict: return try await predict(call, person)
         case .apiRunTimeline:
             var query = try Fields(query: call.query)
             let page = try query.page(order: .oldest)
@@ -310,14 +311,42 @@ extension API {
         try call.expectNoQuery()
         var fields = try Fields(body: call.body)
         let specification = try fields.text("specification", lengthMax: 65_536)
-        let grant: GrantID = try fields.id("grant")
-        let wanted: RunID? = try fields.optionalID("id")
-        let deviceMemory = try fields.optionalNumber("device_memory", in: 1...JSON.integerMax)
-        let hours = try fields.optionalNumber("hours", in: 1...876_600)
-        try fields.finish()
+        let wish = try RunWish(&fields)
         let id = try await gateway.requestRun(
-            specification: specification, grant: grant, id: wanted, deviceMemory: deviceMemory.map(Int.init),
-            hours: hours.map(Int.init), once: call.onceKey, by: person)
+            specification: specification, grant: wish.grant, id: wish.id, deviceMemory: wish.deviceMemory,
+            hours: wish.hours, once: call.onceKey, by: person)
+        return try await started(id, person)
+    }
+
+    /// What every run asks for beside what it does.
+    private struct RunWish {
+        let grant: GrantID
+        let id: RunID?
+        let deviceMemory: Int?
+        let hours: Int?
+
+        /// Reads the rest of a body: nothing else may be in it.
+        init(_ fields: inout Fields) throws {
+            grant = try fields.id("grant")
+            id = try fields.optionalID("id")
+            deviceMemory = try fields.optionalNumber("device_memory", in: 1...JSON.integerMax).map(Int.init)
+            hours = try fields.optionalNumber("hours", in: 1...876_600).map(Int.init)
+            try fields.finish()
+        }
+    }
+
+    private func predict(_ call: APICall, _ person: PersonID) async throws -> APIReply {
+        try call.expectNoQuery()
+        let model: RunID = try call.id("run")
+        var fields = try Fields(body: call.body)
+        let wish = try RunWish(&fields)
+        let id = try await gateway.requestPrediction(
+            of: model, grant: wish.grant, id: wish.id, deviceMemory: wish.deviceMemory, hours: wish.hours,
+            once: call.onceKey, by: person)
+        return try await started(id, person)
+    }
+
+    private func started(_ id: RunID, _ person: PersonID) async throws -> APIReply {
         var reply = try await run(id, person, status: 201)
         reply.location = APICall(.apiRun, path: ["run": id.text]).target
         return reply

@@ -157,7 +157,7 @@ package struct APIRoutes: Sendable {
     ]
     /// Whose keys stand in the very records of what was done.
     private static let keepsOnceKey: Set<Route> = [
-        .apiRequestFile, .apiRequestAmend, .apiRequestRenew, .apiRunStart,
+        .apiRequestFile, .apiRequestAmend, .apiRequestRenew, .apiRunStart, .apiRunPredict,
     ]
 
     /// The revision in an entity tag that we gave; any state for `*`.

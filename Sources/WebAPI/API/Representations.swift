@@ -99,7 +99,7 @@ extension RunEntry {
             "changed": .time(changed), "stage": .string(stage.rawValue), "end": .optional(end?.rawValue),
             "waiting_for": .optional(missing?.words), "missing": missing?.json ?? .null, "reasons": .strings(reasons),
             "explanations": .strings(words), "epochs": ["done": .count(epochs.done), "of": .count(epochs.of)],
-            "devices_lost": .strings(devicesLost.map(\.text)),
+            "model": .optional(model?.text), "devices_lost": .strings(devicesLost.map(\.text)),
             "revision": .string(revision.text),
         ]
     }
