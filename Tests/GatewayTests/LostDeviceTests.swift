@@ -32,12 +32,12 @@ import Vocabulary
         enclave.home.appendingPathComponent("vault/runs/\(run)/checkpoint.sealed").path
     }
 
-    /// Kills a node as soon as a run has kept a checkpoint.
-    private func killInTraining(_ node: TestNode, _ enclave: Enclave, _ run: RunID) async throws {
+    /// Does something as soon as a run has kept a checkpoint.
+    private func inTraining(_ enclave: Enclave, _ run: RunID, _ body: @escaping @Sendable () -> Void) async throws {
         let events = try await enclave.gateway.follow(run, by: enclave.researcher)
         let file = Self.checkpoint(enclave, run)
         Task {
-            for await case .epoch in events where FileManager.default.fileExists(atPath: file) { return node.kill() }
+            for await case .epoch in events where FileManager.default.fileExists(atPath: file) { return body() }
         }
     }
 
@@ -70,7 +70,7 @@ import Vocabulary
                 for await event in events { if case .deviceLost = event { lost.append(event) } }
                 return lost
             }
-            try await killInTraining(node, enclave, run)
+            try await inTraining(enclave, run) { node.kill() }
             #expect(try await finish(run, enclave) == .closed(.released))
             #expect(try await enclave.weights(run) == whole && whole != nil)
             #expect(await followed.value == [.deviceLost(node.id)])
@@ -102,6 +102,36 @@ import Vocabulary
         #expect(try await enclave.nodeStates() == ["quarantined (lost)", "free"])
         let quarantined = try await enclave.own(.nodeQuarantined)
         #expect(quarantined.map(\.reasons) == [["scrub-unproven", "device-lost"]])
+    }
+
+    @Test(
+        "train: a node that is out of reach for longer than its lease lives: the run goes on, and the node comes back clean"
+    )
+    func outOfReach() async throws {
+        try await withEnclave(hasNode: false) { enclave in
+            let node = try await enclave.startNode("campus-1")
+            try await enclave.startNode("campus-2")
+            let grant = try await enclave.grant()
+            let whole = try await undisturbed(enclave, grant)
+            let run = try await enclave.request(grant, specification: Self.specification)
+            try await inTraining(enclave, run) { node.freeze() }
+            #expect(try await finish(run, enclave) == .closed(.released))
+            #expect(try await enclave.weights(run) == whole && whole != nil)
+            #expect(
+                try await sequence(enclave, run) == RefusalTests.leased + Self.planned + Self.move
+                    + ["training.resumed done"] + Self.trained)
+            try await checkStory(enclave, run, lost: node.id)
+            // It finds its lease over, scrubs by itself, and shows the certificate of that.
+            node.wake()
+            var isBack = false
+            for _ in 0..<500 where !isBack {
+                do {
+                    try await enclave.gateway.releaseFromQuarantine(node.id, by: enclave.operatorPerson)
+                    isBack = true
+                } catch is GatewayError {}
+            }
+            #expect(try await enclave.nodeStates() == ["free", "free"])
+        }
     }
 
     @Test("attach: a node that dies between its evidence and its lease: the run gets another one")

@@ -64,6 +64,11 @@ final class TestNode: Sendable {
         _ = Child.end(of: process)
     }
 
+    /// Nothing that is sent to it is answered until `wake`, as behind a link that is cut without a word.
+    func freeze() { Foundation.kill(process, SIGSTOP) }
+
+    func wake() { Foundation.kill(process, SIGCONT) }
+
     deinit { kill() }
 }
 
