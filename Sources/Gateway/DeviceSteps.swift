@@ -34,6 +34,17 @@ struct DeviceSession: Sendable {
     let crossed = CrossedSummary()
 }
 
+/// What the train stage works with, whether it trains or predicts.
+struct TrainWork: Sendable {
+    let session: DeviceSession
+    let rates: MeasuredRates
+    let specification: ModelSpec
+    let plan: RunPlan
+    let image: RunImage
+    /// Whether the plan is the one of the run's own record.
+    let isRecorded: Bool
+}
+
 /// What a device has read and written through its windows since it was last asked: each epoch's record has its own.
 final class CrossedSummary: Sendable {
     private let last = Mutex(FabricCounters())
@@ -402,8 +413,31 @@ extension Gateway {
     /// Maps the windows, loads the epoch's program and rings it; the candidate is sealed into the vault. Started again
     /// after a crash it trains from the first epoch and comes to the same weights.
     func train(_ run: RunCase) async throws {
-        typealias Key = RunCase.Key
         if let model = RunFacts(run)?.model { return try await predict(run, with: model) }
+        let work = try await trainWork(run)
+        let (session, specification, image) = (work.session, work.specification, work.image)
+        let model: TrainedModel
+        do {
+            let trainer = Trainer(spec: specification, plan: work.plan)
+            let resumed = try await checkpoint(of: run, trainer, session)
+            let device = device(for: work, of: run, state: resumed?.state ?? [:])
+            model = try await trainer.train(on: device, from: resumed?.checkpoint, rule: checkpointRule) {
+                @Sendable checkpoint in
+                try await self.keep(checkpoint, of: run.id, session)
+            } replan: { @Sendable current, report in
+                try await self.replanned(run, specification, image.shape, current, report, session, work.rates)
+            } report: { @Sendable report in
+                try await self.record(report, of: run.id, specification, session, labelled: image.shape.labelled)
+            }
+        } catch {
+            throw trainFailure(error, of: session)
+        }
+        try await storeCandidate(of: run, specification, model, session)
+    }
+
+    /// The run's device with its plan, as it was recorded or, where that is another one, as it is recorded now.
+    func trainWork(_ run: RunCase) async throws -> TrainWork {
+        typealias Key = RunCase.Key
         let session = try await session(for: run, stage: .train)
         // The rates of when it was planned: later ones would make another plan.
         let rates = MeasuredRates(json: run.file[Key.planned]?.payload["rates"] ?? .null)
@@ -412,35 +446,31 @@ extension Gateway {
         // it was is recorded.
         let isRecorded = plan.digest.hex == run.file[Key.planned]?.detail["plan"]?.stringValue
         if !isRecorded { try recordReplanned(run.id, plan, session, budget: rates) }
-        let model: TrainedModel
-        do {
-            let trainer = Trainer(spec: specification, plan: plan)
-            let resumed = try await checkpoint(of: run, trainer, session)
-            let device = AttachedDevice(
-                gpu: session.gpu, image: image, spills: session.spills, state: resumed?.state ?? [:]
-            ) { [weak self] table, program, isFirst in
-                try await self?.recordLoad(
-                    run: run.id, windows: table, program: program, isPlanned: isRecorded && isFirst)
-            } opening: { [weak self] sealed in
-                guard let self else { throw CancellationError() }
-                return try await openResult(sealed, run: run, session: session)
-            }
-            model = try await trainer.train(on: device, from: resumed?.checkpoint, rule: checkpointRule) {
-                @Sendable checkpoint in
-                try await self.keep(checkpoint, of: run.id, session)
-            } replan: { @Sendable current, report in
-                try await self.replanned(run, specification, image.shape, current, report, session, rates)
-            } report: { @Sendable report in
-                try await self.record(report, of: run.id, specification, session, labelled: image.shape.labelled)
-            }
-        } catch let error as FabricError {
-            throw failure(error, of: session, at: .train)
-        } catch let error as TrainingError {
-            throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
-        } catch let error as VaultError {
-            throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
+        return TrainWork(
+            session: session, rates: rates, specification: specification, plan: plan, image: image,
+            isRecorded: isRecorded)
+    }
+
+    /// - Parameter state: sealed windows that the device begins with.
+    func device(for work: TrainWork, of run: RunCase, state: [UInt16: [UInt8]]) -> AttachedDevice {
+        AttachedDevice(gpu: work.session.gpu, image: work.image, spills: work.session.spills, state: state) {
+            [weak self] table, program, isFirst in
+            try await self?.recordLoad(
+                run: run.id, windows: table, program: program, isPlanned: work.isRecorded && isFirst)
+        } opening: { [weak self] sealed in
+            guard let self else { throw CancellationError() }
+            return try await openResult(sealed, run: run, session: work.session)
         }
-        try await storeCandidate(of: run, specification, model, session)
+    }
+
+    /// What an error of the train stage means.
+    func trainFailure(_ error: any Error, of session: DeviceSession) -> any Error {
+        switch error {
+        case let error as FabricError: failure(error, of: session, at: .train)
+        case let error as TrainingError: StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
+        case let error as VaultError: StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
+        default: error
+        }
     }
 
     /// Another plan for the rates that the last epochs have shown; `nil` where it would be laid out the same.

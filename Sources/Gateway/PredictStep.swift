@@ -67,37 +67,21 @@ extension Gateway {
 
     /// The train stage of a prediction. Started again after a crash it comes to the same counts.
     func predict(_ run: RunCase, with model: RunID) async throws {
-        typealias Key = RunCase.Key
-        let session = try await session(for: run, stage: .train)
-        let rates = MeasuredRates(json: run.file[Key.planned]?.payload["rates"] ?? .null)
-        let (specification, plan, image) = try await trainingPlan(run, session, rates, stage: .train)
-        let isRecorded = plan.digest.hex == run.file[Key.planned]?.detail["plan"]?.stringValue
-        if !isRecorded { try recordReplanned(run.id, plan, session, budget: rates) }
+        let work = try await trainWork(run)
+        let (session, specification) = (work.session, work.specification)
         let multiple = try max(policy(for: run.dataset).release.cohortMin.value, 1)
-        var counts = PredictionCounts(specification.task, classes: image.shape.classes, multiple: multiple)
+        var counts = PredictionCounts(specification.task, classes: work.image.shape.classes, multiple: multiple)
         let report: Predictor.Report
         let weights: Digest
         do {
-            let predictor = Predictor(spec: specification, plan: plan)
+            let predictor = Predictor(spec: specification, plan: work.plan)
             let trained = try await releasedModel(of: model)
             weights = trained.digest
             let state = try await sealed(predictor.weights(trained.tensors), for: run, session)
-            let device = AttachedDevice(
-                gpu: session.gpu, image: image, spills: session.spills, state: state
-            ) { [weak self] table, program, isFirst in
-                try await self?.recordLoad(
-                    run: run.id, windows: table, program: program, isPlanned: isRecorded && isFirst)
-            } opening: { [weak self] part in
-                guard let self else { throw CancellationError() }
-                return try await openResult(part, run: run, session: session)
-            }
+            let device = device(for: work, of: run, state: state)
             report = try await predictor.predict(on: device) { counts.add($1) }
-        } catch let error as FabricError {
-            throw failure(error, of: session, at: .train)
-        } catch let error as TrainingError {
-            throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
-        } catch let error as VaultError {
-            throw StageFailure.failed(.train, error.code.rawValue, error.publicDescription)
+        } catch {
+            throw trainFailure(error, of: session)
         }
         // What ended while its run was being stopped is none of the run's.
         guard try !stopIfEnded(run.id) else { throw CancellationError() }

@@ -175,6 +175,24 @@ struct GrantCommand: AsyncParsableCommand {
     }
 }
 
+/// What is said of every new run.
+struct RunOptions: ParsableArguments {
+    @Option(help: "The grant it stands on.") var grant: GrantID
+    @Option(help: "The new run's id; made up when left out.") var id: RunID?
+    @Option(
+        help: "Device memory it may take: bytes, or such as 512KiB, 64MiB, 2GiB; the node's limit when left out.")
+    var deviceMemory: ByteCount?
+    @Option(help: "Device hours after which it is stopped; without it, what the grant has left.") var hours: Int?
+
+    var body: [String: JSON] {
+        var body: [String: JSON] = ["grant": .string(grant.text)]
+        body["id"] = id.map { .string($0.text) }
+        body["device_memory"] = deviceMemory.map { .integer(Int64($0.bytes)) }
+        body["hours"] = hours.map { .integer(Int64($0)) }
+        return body
+    }
+}
+
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Runs that train or predict: start, resume, show, report.",
@@ -191,19 +209,12 @@ struct RunCommand: AsyncParsableCommand {
         @OptionGroup var actor: ActorOption
         @OptionGroup var once: OnceOption
         @Argument(help: "The model specification (YAML); config/specs holds examples.") var spec: String
-        @Option(help: "The grant it stands on.") var grant: GrantID
-        @Option(help: "The run's id; made up when left out.") var id: RunID?
-        @Option(
-            help: "Device memory it may take: bytes, or such as 512KiB, 64MiB, 2GiB; the node's limit when left out.")
-        var deviceMemory: ByteCount?
-        @Option(help: "Device hours after which it is stopped; without it, what the grant has left.") var hours: Int?
+        @OptionGroup var asked: RunOptions
 
         func run() async throws {
             let text = try GatewayFile.read(URL(fileURLWithPath: spec), role: "model specification")
-            var body: [String: JSON] = ["specification": .string(text), "grant": .string(grant.text)]
-            body["id"] = id.map { .string($0.text) }
-            body["device_memory"] = deviceMemory.map { .integer(Int64($0.bytes)) }
-            body["hours"] = hours.map { .integer(Int64($0)) }
+            var body = asked.body
+            body["specification"] = .string(text)
             try await options.withDesk(as: actor) { desk in
                 let run = try await desk.json(.apiRunStart, body: .object(body), once: once).text("run")
                 return try await follow(RunID(run), desk)
@@ -222,21 +233,12 @@ struct RunCommand: AsyncParsableCommand {
         @OptionGroup var actor: ActorOption
         @OptionGroup var once: OnceOption
         @Argument(help: "The run whose model was released.") var model: RunID
-        @Option(help: "The grant it stands on.") var grant: GrantID
-        @Option(help: "The new run's id; made up when left out.") var id: RunID?
-        @Option(
-            help: "Device memory it may take: bytes, or such as 512KiB, 64MiB, 2GiB; the node's limit when left out.")
-        var deviceMemory: ByteCount?
-        @Option(help: "Device hours after which it is stopped; without it, what the grant has left.") var hours: Int?
+        @OptionGroup var asked: RunOptions
 
         func run() async throws {
-            var body: [String: JSON] = ["grant": .string(grant.text)]
-            body["id"] = id.map { .string($0.text) }
-            body["device_memory"] = deviceMemory.map { .integer(Int64($0.bytes)) }
-            body["hours"] = hours.map { .integer(Int64($0)) }
             try await options.withDesk(as: actor) { desk in
                 let run = try await desk.json(
-                    .apiRunPredict, ["run": model.text], body: .object(body), once: once
+                    .apiRunPredict, ["run": model.text], body: .object(asked.body), once: once
                 ).text("run")
                 return try await follow(RunID(run), desk)
             }

@@ -41,6 +41,15 @@ import Vocabulary
         }
     }
 
+    /// A run whose node, the only one, is killed as soon as it could train.
+    private func lostBeforeTraining(_ enclave: Enclave) async throws -> RunID {
+        let node = try await enclave.startNode("campus-1")
+        let run = try await enclave.request(try await enclave.grant())
+        try await enclave.advance(run, to: .train)
+        node.kill()
+        return run
+    }
+
     /// The whole rest of a run, as a serving gateway does it: one that waits is asked again.
     private func finish(_ run: RunID, _ enclave: Enclave) async throws -> RunProgress {
         for _ in 0..<20 {
@@ -152,10 +161,7 @@ import Vocabulary
     @Test("a run whose only device is lost waits in the line, says so, and goes on when there is another")
     func waits() async throws {
         try await withEnclave(hasNode: false) { enclave in
-            let node = try await enclave.startNode("campus-1")
-            let run = try await enclave.request(try await enclave.grant())
-            try await enclave.advance(run, to: .train)
-            node.kill()
+            let run = try await lostBeforeTraining(enclave)
             for _ in 0..<2 {
                 let error = await refusal { _ = try await enclave.gateway.advanceAsFarAsPossible(run) }
                 #expect(error?.code == .busy)
@@ -175,10 +181,7 @@ import Vocabulary
     @Test("a run that waits for another device can be cancelled; the record says that the lost one's scrub is unproven")
     func cancelled() async throws {
         try await withEnclave(hasNode: false) { enclave in
-            let node = try await enclave.startNode("campus-1")
-            let run = try await enclave.request(try await enclave.grant())
-            try await enclave.advance(run, to: .train)
-            node.kill()
+            let run = try await lostBeforeTraining(enclave)
             let error = await refusal { _ = try await enclave.gateway.advanceAsFarAsPossible(run) }
             #expect(error?.code == .busy)
             try await enclave.gateway.cancelRun(run, by: enclave.researcher)
@@ -198,10 +201,7 @@ import Vocabulary
     func withdrawn() async throws {
         try await withEnclave(policy: Clinic.policy.replacing("cohort_min: 60", with: "cohort_min: 10"), hasNode: false)
         { enclave in
-            let node = try await enclave.startNode("campus-1")
-            let run = try await enclave.request(try await enclave.grant())
-            try await enclave.advance(run, to: .train)
-            node.kill()
+            let run = try await lostBeforeTraining(enclave)
             try await enclave.gateway.setConsent(
                 subject: "P:1", dataset: Clinic.dataset, state: "withdrawn", by: enclave.steward)
             try await enclave.startNode("campus-2")
@@ -214,10 +214,7 @@ import Vocabulary
     @Test("policy decides about the other device, too: one that it does not accept gets nothing of the run")
     func policyRefuses() async throws {
         try await withEnclave(hasNode: false) { enclave in
-            let node = try await enclave.startNode("campus-1")
-            let run = try await enclave.request(try await enclave.grant())
-            try await enclave.advance(run, to: .train)
-            node.kill()
+            let run = try await lostBeforeTraining(enclave)
             // Another pool than policy names.
             let other = try await enclave.startNode("campus-2")
             try await enclave.gateway.addNode(
