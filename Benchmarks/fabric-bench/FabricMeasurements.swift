@@ -47,14 +47,20 @@ final class FabricMeasurements {
         try? FileManager.default.removeItem(atPath: folder)
     }
 
-    func run() async throws {
+    enum Part: String, CaseIterable { case streams, latencies, attaching, scrubbing, cutting, distance }
+
+    func run(_ parts: [Part]) async throws {
         let node = try startNode()
-        try await streams(node)
-        try await latencies(node)
-        try await attaching(node)
-        try scrubbing()
-        try await cutting(node)
-        try await distance(node)
+        for part in parts {
+            switch part {
+            case .streams: try await streams(node)
+            case .latencies: try await latencies(node)
+            case .attaching: try await attaching(node)
+            case .scrubbing: try scrubbing()
+            case .cutting: try await cutting(node)
+            case .distance: try await distance(node)
+            }
+        }
     }
 
     func say(_ name: String, _ value: Double, _ words: String) {
