@@ -53,3 +53,26 @@ struct Arena {
         return (offsets, peak)
     }
 }
+
+extension Arena {
+    /// Places for the buffers of a layout.
+    init(_ layout: Layout, leastBytes: Int) {
+        var buffers = Buffers()
+        layout.tellBuffers(&buffers)
+        self.init(
+            buffers.items, alignment: Planner.alignment, leastBytes: leastBytes,
+            pinned: TrainingPlan.Fixed.state.compactMap { role in buffers.fixed.first { $0.role == role }?.item })
+    }
+
+    private struct Buffers: BufferSink {
+        var items: [Item] = []
+        var fixed: [(role: TrainingPlan.Fixed, item: Int)] = []
+
+        mutating func add(
+            _ content: BufferContent, _ bytes: Int, steps: ClosedRange<Int>, passes: ClosedRange<Int>?
+        ) {
+            if case .fixed(let role) = content { fixed.append((role, items.count)) }
+            items.append(Item(bytes: bytes, lifetime: steps))
+        }
+    }
+}

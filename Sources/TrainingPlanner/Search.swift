@@ -37,33 +37,52 @@ struct Search {
     /// A decision and what it comes to, before buffers have places.
     struct Candidate {
         let layout: Layout
-        let memory: MemoryMap
+        let usage: DeviceUsage
+        /// Which tier each put-away value goes to.
         let spills: SpillMap
         let costs: [PassCost]
         let seconds: Double
-        let leastBytes: Int
+        var leastBytes: Int { usage.leastBytes }
         var commands: Int { costs.reduce(0) { $0 + $1.commands } }
     }
 
     func candidate(_ decision: Decision) -> Candidate {
-        let table =
-            tables[decision.chunkRows] ?? ChunkTable(analysis.graph, chunkRows: decision.chunkRows)
-        let layout = Layout(analysis, decision, table)
-        let memory = MemoryMap(layout)
-        let spills = SpillMap(layout, hostBytesMax: budget.hostBytes)
+        let layout = layout(decision)
+        return candidate(layout, DeviceUsage(layout))
+    }
+
+    private func layout(_ decision: Decision) -> Layout {
+        Layout(
+            analysis, decision,
+            tables[decision.chunkRows] ?? ChunkTable(analysis.graph, chunkRows: decision.chunkRows))
+    }
+
+    private func candidate(_ layout: Layout, _ usage: DeviceUsage) -> Candidate {
+        let spills = SpillMap(layout, hostBytesMax: budget.hostBytes, findsOffsets: false)
         let costs = layout.costs(spills, budget, opSeconds)
         return Candidate(
-            layout: layout, memory: memory, spills: spills, costs: costs,
-            seconds: costs.reduce(0) { $0 + $1.seconds(budget).pass }, leastBytes: memory.leastBytes)
+            layout: layout, usage: usage, spills: spills, costs: costs,
+            seconds: costs.reduce(0) { $0 + $1.seconds(budget).pass })
     }
 
     func plan(_ candidate: Candidate) -> TrainingPlan {
-        TrainingPlan(candidate.layout, candidate.memory, candidate.spills, candidate.costs, budget)
+        let memory = MemoryMap(candidate.layout)
+        let arena = Arena(
+            memory.arenaItems, alignment: Planner.alignment, leastBytes: candidate.leastBytes, pinned: memory.pinned)
+        return TrainingPlan(candidate, memory, arena, budget)
     }
 
     func fits(_ forecast: TrainingPlan.Forecast) -> Bool {
         forecast.deviceBytes <= budget.deviceBytes && forecast.hostBytes <= budget.hostBytes
             && forecast.ssdBytes <= budget.ssdBytes
+    }
+
+    /// Device bytes with places for all buffers; `nil` where what is put away has no room.
+    private func deviceBytes(_ candidate: Candidate) -> Int? {
+        guard candidate.spills.sealedHostBytes <= budget.hostBytes,
+            Planner.sealed(candidate.spills.ssdBytes) <= budget.ssdBytes
+        else { return nil }
+        return Arena(candidate.layout, leastBytes: candidate.leastBytes).peakBytes
     }
 
     // MARK: Best
@@ -156,12 +175,12 @@ struct Search {
 
     /// Of the sources that lie in device memory where most is in use, the one that takes most of it.
     private func widest(_ candidate: Candidate) -> ValueIndex? {
-        let usage = candidate.memory.usageByPass
+        let usage = candidate.usage.byPass
         let order = usage.indices.sorted { (usage[$0], $1) > (usage[$1], $0) }
         for pass in order {
             let here = analysis.graph.values.indices.filter { value in
                 canSlice(value) && narrower(value, candidate.layout.decision) > 0
-                    && (candidate.layout.storage[value].isWhole(in: pass)
+                    && (candidate.layout.isWhole(value, in: pass)
                         || candidate.layout.passes[pass].sliced.contains { $0.source == value })
             }
             func width(_ value: ValueIndex) -> Int {
@@ -258,12 +277,12 @@ struct Search {
                 room -= filled.leastBytes - budget.deviceBytes
                 continue
             }
-            let forecast = plan(filled).forecast
-            if fits(forecast) { return filled }
-            guard forecast.deviceBytes > budget.deviceBytes else { return nil }
-            room -= forecast.deviceBytes - budget.deviceBytes
+            guard let bytes = deviceBytes(filled) else { return nil }
+            if bytes <= budget.deviceBytes { return filled }
+            room -= bytes - budget.deviceBytes
         }
-        return empty.seconds < limit && fits(plan(empty).forecast) ? empty : nil
+        guard empty.seconds < limit, let bytes = deviceBytes(empty), bytes <= budget.deviceBytes else { return nil }
+        return empty
     }
 
     private func placed(_ candidate: Candidate) -> TrainingPlan? {
@@ -286,11 +305,11 @@ struct Search {
                     guard candidate.commands <= Planner.commandsMax else { break }
                     let plan = plan(candidate)
                     if least.map({ plan.forecast.deviceBytes < $0.forecast.deviceBytes }) ?? true { least = plan }
-                    let usage = candidate.memory.usageByPass
+                    let usage = candidate.usage.byPass
                     let fullest = usage.indices.max { (usage[$0], $1) < (usage[$1], $0) }!
                     let helps = analysis.graph.values.indices.filter { value in
                         canSlice(value) && narrower(value, decision) > 0
-                            && (candidate.layout.storage[value].isWhole(in: fullest)
+                            && (candidate.layout.isWhole(value, in: fullest)
                                 || candidate.layout.passes[fullest].sliced.contains { $0.source == value })
                     }
                     guard
@@ -374,220 +393,5 @@ extension Analysis {
     var choicesByIndex: [(ValueIndex, Choice)] {
         let byName = Dictionary(uniqueKeysWithValues: values.enumerated().map { ($1.name, $0) })
         return choices.map { (byName[$0.name]!, $0) }
-    }
-}
-
-/// Which of the values that could move stay, and with how many chunks: those first that save most seconds for each byte
-/// they take, then whatever exchange of two makes the epoch shorter.
-private struct Knapsack {
-    private let decision: Decision
-    private let budget: Budget
-    private let chunks: Int
-    private let items: [Item]
-    /// By item: whether it is put away on the SSD.
-    private let isOnSSD: [Bool]
-    /// By item: chunks that stay.
-    private var levels: [Int]
-    private var costs: [PassCost]
-    private var seconds: [Double]
-    /// By pass: bytes that nobody has taken; negative where slots had to go before.
-    private var free: [Int]
-
-    private struct Item {
-        let value: ValueIndex
-        /// Device bytes of its first chunks, by how many; the last is the whole.
-        let bytes: [Int]
-        /// Passes in which it takes them, where it does not already.
-        let passes: [Int]
-        /// Only whole or not at all.
-        let isWhole: Bool
-        /// By pass: sealed bytes that no longer cross, and slots that are no longer needed.
-        let saved: [Saving]
-    }
-
-    private struct Saving {
-        let pass: Int
-        let fetched: Int
-        let stored: Int
-        let slotBytes: Int
-    }
-
-    init(_ empty: Search.Candidate, _ budget: Budget, room: Int) {
-        decision = empty.layout.decision
-        self.budget = budget
-        let layout = empty.layout
-        chunks = layout.chunks
-        // Without their titles, since they are changed often.
-        costs = empty.costs.map(\.untitled)
-        seconds = costs.map { $0.seconds(budget).pass }
-        free = empty.memory.usageByPass.map { room - $0 }
-        items = layout.values.indices.compactMap { Self.item($0, layout, empty.memory) }
-        isOnSSD = items.map { empty.spills.places[$0.value]?.tier == .ssd }
-        levels = Array(repeating: 0, count: items.count)
-        estimate = seconds.reduce(0, +)
-        fill()
-    }
-
-    var filled: Decision {
-        var filled = decision
-        for (item, level) in zip(items, levels) where level > 0 {
-            filled.ways[item.value] = level == chunks ? .device : .moved(residentChunks: level)
-        }
-        return filled
-    }
-
-    /// Bytes that an item takes in a pass with so many chunks.
-    private func bytes(_ item: Item, _ level: Int, in pass: Int) -> Int {
-        guard level == chunks else { return item.bytes[level] }
-        return item.bytes[level] - (item.saved.first { $0.pass == pass }?.slotBytes ?? 0)
-    }
-
-    /// The most chunks of an item that fit.
-    private func most(_ index: Int) -> Int {
-        let item = items[index]
-        var partial = item.isWhole ? 0 : chunks - 1
-        var whole = true
-        for pass in item.passes {
-            let room = free[pass] + bytes(item, levels[index], in: pass)
-            if bytes(item, chunks, in: pass) > room { whole = false }
-            if partial > 0, item.bytes[partial] > room {
-                var (low, high) = (0, partial)
-                while low < high {
-                    let middle = (low + high + 1) / 2
-                    if item.bytes[middle] <= room { low = middle } else { high = middle - 1 }
-                }
-                partial = low
-            }
-        }
-        return whole ? chunks : partial
-    }
-
-    /// Seconds and, less than any of them, bytes over the link that a change saves.
-    private func gain(_ index: Int, _ level: Int) -> Double {
-        var gain = 0.0
-        for saving in items[index].saved {
-            let moved = less(saving, index, level)
-            var cost = costs[saving.pass]
-            cost.spare(moved, onSSD: isOnSSD[index])
-            gain += seconds[saving.pass] - cost.seconds(budget).pass
-            gain += 1e-15 * Double(moved.fetched + moved.stored)
-        }
-        return gain
-    }
-
-    /// Bytes that cross less in a pass with so many chunks.
-    private func less(_ saving: Saving, _ index: Int, _ level: Int) -> (fetched: Int, stored: Int) {
-        (
-            saving.fetched * level / chunks - saving.fetched * levels[index] / chunks,
-            saving.stored * level / chunks - saving.stored * levels[index] / chunks
-        )
-    }
-
-    private mutating func set(_ index: Int, _ level: Int) {
-        guard level != levels[index] else { return }
-        let item = items[index]
-        for pass in item.passes { free[pass] += bytes(item, levels[index], in: pass) - bytes(item, level, in: pass) }
-        for saving in item.saved {
-            let moved = less(saving, index, level)
-            costs[saving.pass].spare(moved, onSSD: isOnSSD[index])
-            estimate -= seconds[saving.pass]
-            seconds[saving.pass] = costs[saving.pass].seconds(budget).pass
-            estimate += seconds[saving.pass]
-        }
-        levels[index] = level
-    }
-
-    /// Seconds of an epoch.
-    private(set) var estimate = 0.0
-
-    private mutating func fill() {
-        while true {
-            var best: (index: Int, density: Double, level: Int)?
-            for (index, item) in items.enumerated() where levels[index] < chunks {
-                let level = most(index)
-                guard level > levels[index] else { continue }
-                let density =
-                    gain(index, level) / Double(max(item.bytes[level] - item.bytes[levels[index]], 1))
-                if best.map({ density > $0.density }) ?? true { best = (index, density, level) }
-            }
-            guard let best else { return }
-            set(best.index, best.level)
-        }
-    }
-
-    /// Takes chunks from one for another, and fills up what that leaves, as long as it helps.
-    mutating func exchange() {
-        var improves = true
-        var rounds = 0
-        while improves, rounds < 2 {
-            improves = false
-            rounds += 1
-            for from in items.indices where levels[from] > 0 {
-                for less in [0, levels[from] / 2, levels[from] - 1] where less < levels[from] {
-                    for to in items.indices where to != from && levels[to] < chunks {
-                        let (fromBefore, toBefore, before) = (levels[from], levels[to], estimate)
-                        set(from, less)
-                        let level = most(to)
-                        if level > toBefore {
-                            set(to, level)
-                            set(from, max(less, items[from].isWhole && most(from) < chunks ? 0 : most(from)))
-                        }
-                        if estimate < before - 1e-9 {
-                            improves = true
-                            break
-                        }
-                        set(to, toBefore)
-                        set(from, fromBefore)
-                    }
-                }
-            }
-        }
-    }
-
-    private static func item(_ value: ValueIndex, _ layout: Layout, _ memory: MemoryMap) -> Item? {
-        guard layout.decision.ways[value] == .moved(residentChunks: 0), !layout.analysis.isBare(value) else {
-            return nil
-        }
-        let section = layout.values[value].section
-        let storage = layout.storage[value]
-        guard section != nil || (storage.spilled != nil && storage.sliceWidth == 0) else { return nil }
-        if layout.decision.takesTurns, !storage.whole.isEmpty { return nil }
-        var saved: [Saving] = []
-        let moved =
-            section == nil
-            ? layout.spans(value) * Planner.sealed(layout.stride(value)) : layout.table.fetchedBytes(value, from: 0)
-        for (number, pass) in layout.passes.enumerated() {
-            var fetched = 0
-            var stored = 0
-            for step in pass.steps {
-                if step == .fetch(value) { fetched += moved }
-                if step == .store(value) { stored += moved }
-            }
-            if pass.reloads.contains(value) { fetched += moved }
-            if section == .columns {
-                let relation = layout.values[value].relation
-                for (source, ops) in pass.sliced {
-                    for op in ops where layout.analysis.facts[op].relation == relation {
-                        let once = layout.groups(op).reduce(0) { $0 + layout.fetchedBytes(value, chunks: $1) }
-                        fetched += once * layout.ranges(source).count
-                    }
-                }
-            }
-            guard fetched + stored > 0 else { continue }
-            let slots =
-                (memory.local[number][value]?.buffers ?? [])
-                + (memory.sliceColumns[number][value] ?? [])
-            saved.append(
-                Saving(
-                    pass: number, fetched: fetched, stored: stored,
-                    slotBytes: slots.reduce(0) { $0 + memory.items[$1].bytes }))
-        }
-        let isSource = !layout.analysis.gatheredIn[value].isEmpty
-        return Item(
-            value: value, bytes: [0] + (1...layout.chunks).map { layout.bytes(value, chunks: $0) },
-            passes: section == nil
-                ? storage.spilled!.filter { !storage.isWhole(in: $0) } : Array(layout.passes.indices),
-            isWhole: isSource,
-            saved: saved)
     }
 }
