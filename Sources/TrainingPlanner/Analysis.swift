@@ -6,7 +6,8 @@ import Vocabulary
 /// Pass p of the operations is number 2p + 1 here; 2p is kept for the slices of its sums, where a cut makes any.
 ///
 /// A class, so that the many layouts that are made of one analysis share it without counting its parts.
-final class Analysis: Sendable {
+// Nothing of it changes after its initialiser; the lists that it points to are its own.
+final class Analysis: @unchecked Sendable {
     let graph: OpGraph
     /// What each operation reads and makes: asked for again and again.
     let facts: [OpFacts]
@@ -14,17 +15,18 @@ final class Analysis: Sendable {
     let fixedBytes: [(role: TrainingPlan.Fixed, bytes: Int)]
     /// By pass: what it is about, as slices and as rows.
     let titles: [(slices: String, rows: String)]
+    private let lists: IndexLists
     /// The graph's values and, behind them, the bare sums of gathers that a cut may slice.
     let values: [OpGraph.Value]
     /// Operations of each pass.
     let passes: [[OpIndex]]
     /// By operation: what the slices of its source fill. For a gather its bare sum, for an attention what it makes.
-    let sums: [[ValueIndex]]
+    let sums: [Indices]
     /// By value: the operation whose slices fill it; −1 for others.
     let summedBy: [OpIndex]
     /// By value: the columns of each head in what an attention sums over and in its sums; 0 for others.
     let headWidths: [Int]
-    let producers: [[OpIndex]]
+    let producers: [Indices]
     /// Pass that makes it; −1 for parts of the image.
     let producedIn: [Int]
     /// Passes in which its rows at the other end of an edge are read.
@@ -38,6 +40,10 @@ final class Analysis: Sendable {
     let wholeUses: [[(op: OpIndex, pass: Int, isSource: Bool)]]
     /// Steps along edges to the farthest row that counts.
     let hops: Int
+    /// By value: whether one group of heads makes it, and another needs all of its rows first.
+    let isMadeEarly: [Bool]
+    /// Values that are kept alike.
+    let kinds: [[ValueIndex]]
     /// By pass: whether it is part of training or of the evaluation.
     let phases: [OpGraph.Phase]
 
@@ -50,10 +56,11 @@ final class Analysis: Sendable {
         titles = placement.titles
         values = placement.values
         passes = placement.passes
-        sums = placement.sums
+        lists = placement.lists
+        sums = placement.sums.map(placement.lists.add)
         summedBy = placement.summedBy
         headWidths = placement.headWidths
-        producers = placement.producers
+        producers = placement.producers.map(placement.lists.add)
         producedIn = placement.producedIn
         gatheredIn = placement.gatheredIn
         recomputable = placement.producers.map { ops in !ops.isEmpty && ops.allSatisfy { graph.ops[$0].isLocal } }
@@ -61,6 +68,23 @@ final class Analysis: Sendable {
         columns = graph.values.indices.filter { graph.values[$0].section == .columns }
         wholeUses = placement.wholeUses
         hops = graph.ops.reduce(0) { max($0, $1.hops ?? 0) }
+        isMadeEarly = placement.values.indices.map { value in
+            guard let made = placement.producers[value].last, let use = placement.wholeUses[value].first else {
+                return false
+            }
+            return graph.ops[made].group != graph.ops[use.op].group
+        }
+        var numbers: [String: Int] = [:]
+        var kinds: [[ValueIndex]] = []
+        for (index, value) in graph.values.enumerated() {
+            let number = numbers[value.kind, default: kinds.count]
+            if number == kinds.count {
+                numbers[value.kind] = number
+                kinds.append([])
+            }
+            kinds[number].append(index)
+        }
+        self.kinds = kinds
         phases = placement.passes.map { graph.ops[$0[0]].phase }
     }
 
@@ -75,7 +99,7 @@ final class Analysis: Sendable {
         return graph.values.indices.compactMap { value in
             let isSource = !gatheredIn[value].isEmpty
             guard isSource || uses.last[value] >= 0 else { return nil }
-            let later = gatheredIn[value].count > 1 || uses.last[value] >= 0
+            let later = gatheredIn[value].count > 1 || uses.last[value] >= 0 || isMadeEarly[value]
             return Choice(
                 name: values[value].name, width: values[value].width, moves: later, movesWhole: isSource,
                 recomputes: recomputable[value] && uses.last[value] >= 0,
@@ -88,6 +112,7 @@ final class Analysis: Sendable {
 private struct Placement {
     let graph: OpGraph
     let facts: [OpFacts]
+    let lists = IndexLists()
     private(set) var titles: [(slices: String, rows: String)] = []
     private(set) var values: [OpGraph.Value]
     private(set) var passes: [[OpIndex]] = []
@@ -102,7 +127,7 @@ private struct Placement {
 
     init(_ graph: OpGraph) {
         self.graph = graph
-        facts = graph.ops.map(OpFacts.init)
+        facts = graph.ops.map { [lists] op in OpFacts(op, lists) }
         values = graph.values
         sums = Array(repeating: [], count: graph.ops.count)
         summedBy = Array(repeating: -1, count: graph.values.count)
@@ -123,7 +148,11 @@ private struct Placement {
         let last = 2 * passes.count - 1
         var waits = false
         for whole in graph.ops[index].wholes where producedIn[whole] == last { waits = true }
-        if passes.isEmpty || graph.ops[index - 1].phase != phase || waits { passes.append([]) }
+        if passes.isEmpty || graph.ops[index - 1].phase != phase || graph.ops[index - 1].group != graph.ops[index].group
+            || waits
+        {
+            passes.append([])
+        }
         passes[passes.count - 1].append(index)
         let pass = 2 * passes.count - 1
         for whole in graph.ops[index].wholes where gatheredIn[whole].last != pass { gatheredIn[whole].append(pass) }
@@ -183,10 +212,29 @@ private struct Placement {
     }
 }
 
+/// Some numbers of operations or values that an analysis keeps; not longer than it lives.
+typealias Indices = UnsafeBufferPointer<Int>
+
+/// Lists that are read again and again for each decision, where counting references takes more than reading.
+// Only the initialisers of an analysis add lists; afterwards nothing changes them until nobody holds them.
+final class IndexLists: @unchecked Sendable {
+    private var lists: [UnsafeMutableBufferPointer<Int>] = []
+
+    func add(_ list: [Int]) -> Indices {
+        let copy = UnsafeMutableBufferPointer<Int>.allocate(capacity: list.count)
+        _ = copy.initialize(from: list)
+        lists.append(copy)
+        return Indices(copy)
+    }
+
+    deinit { for list in lists { list.deallocate() } }
+}
+
 /// What an operation reads and makes.
-struct OpFacts {
-    let inputs: [ValueIndex]
-    let outputs: [ValueIndex]
+// The lists are the analysis's, which holds this too, and are never written.
+struct OpFacts: @unchecked Sendable {
+    let inputs: Indices
+    let outputs: Indices
     let wholes: [ValueIndex]
     let source: ValueIndex?
     let relation: Int?
@@ -196,9 +244,9 @@ struct OpFacts {
     /// Numbers of nodes that it reads beside the row pointers of its topology.
     let nodeSections: [NodeSection]
 
-    init(_ op: OpGraph.Op) {
-        inputs = op.inputs
-        outputs = op.outputs
+    init(_ op: OpGraph.Op, _ lists: IndexLists) {
+        inputs = lists.add(op.inputs)
+        outputs = lists.add(op.outputs)
         wholes = op.wholes
         source = op.source
         relation = op.relation

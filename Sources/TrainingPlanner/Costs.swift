@@ -266,7 +266,7 @@ extension Layout {
     /// `seen` is, by value, the last pass that had it.
     private func spilling(_ pass: Int, _ budget: Budget, _ seen: inout [Int]) -> Double {
         var (once, again) = (0, 0)
-        func add(_ touched: [ValueIndex]) {
+        func add(_ touched: Indices) {
             for value in touched {
                 let width = analysis.values[value].width
                 if seen[value] != pass { once += width } else { again += width }

@@ -150,29 +150,40 @@ struct Knapsack {
     }
 
     private mutating func fill() {
-        while true {
-            var best: (index: Int, density: Double, level: Int)?
-            for index in items.indices where levels[index] < chunks {
-                let level = most(index)
-                guard level > levels[index] else { continue }
-                let bytes = bytes(items[index], level) - bytes(items[index], levels[index])
-                let density = gain(index, level) / Double(max(bytes, 1))
-                if best.map({ density > $0.density }) ?? true { best = (index, density, level) }
+        // What an item gains only shrinks as others are filled in, so one that is still the best after another look is.
+        var queue: [(index: Int, density: Double)] = items.indices.compactMap { index in
+            density(index).map { (index, $0) }
+        }
+        queue.sort { ($0.density, $1.index) < ($1.density, $0.index) }
+        while let first = queue.popLast() {
+            guard let density = density(first.index) else { continue }
+            if let next = queue.last, density < next.density {
+                let place = queue.firstIndex { $0.density > density } ?? queue.count
+                queue.insert((first.index, density), at: place)
+            } else {
+                set(first.index, most(first.index))
             }
-            guard let best else { return }
-            set(best.index, best.level)
         }
     }
 
+    /// Seconds saved for each byte if as much of an item stays as fits; `nil` where no more does.
+    private func density(_ index: Int) -> Double? {
+        let level = most(index)
+        guard levels[index] < chunks, level > levels[index] else { return nil }
+        let bytes = bytes(items[index], level) - bytes(items[index], levels[index])
+        return gain(index, level) / Double(max(bytes, 1))
+    }
+
     /// Takes chunks from one for another, and fills up what that leaves, as long as it helps.
-    mutating func exchange() {
+    mutating func exchange(rounds: Int) {
         var improves = true
-        var rounds = 0
-        while improves, rounds < 2 {
+        var left = rounds
+        while improves, left > 0 {
             improves = false
-            rounds += 1
+            left -= 1
             for from in items.indices where levels[from] > 0 {
-                for less in [0, levels[from] / 2, levels[from] - 1] where less < levels[from] {
+                let some = rounds > 1 ? [0, levels[from] / 2, levels[from] - 1] : [0]
+                for less in some where less < levels[from] {
                     improves = exchange(from, less) || improves
                 }
             }

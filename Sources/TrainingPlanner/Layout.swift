@@ -231,12 +231,13 @@ extension Layout {
             return
         }
         storage[value].whole = gathered
-        if decision.takesTurns {
+        let moves = if case .moved = way { true } else { false }
+        if decision.takesTurns || moves && analysis.isMadeEarly[value] {
             storage[value].spilled = produced...last
             return
         }
         let first = wholes[gathered.lowerBound].upperBound
-        guard case .moved = way, last > first else {
+        guard moves, last > first else {
             wholes.removeSubrange(gathered.lowerBound + 1..<gathered.upperBound)
             wholes[gathered.lowerBound] = produced...last
             storage[value].whole = gathered.lowerBound..<gathered.lowerBound + 1

@@ -114,8 +114,8 @@ struct MemoryMap: BufferSink {
     private(set) var sliceColumns: [[ValueIndex: [Int]]]
     /// By pass: buffers of the numbers of nodes that are fetched.
     private(set) var nodes: [[NodeSection: [Int]]]
-    /// By pass, then by the weights' offset.
-    private(set) var stacks: [[Int: Int]]
+    /// By pass: weights whose gradient it adds to.
+    private(set) var stacks: [[(entry: ParameterLayout.Entry, buffer: Int)]]
     private let names: [String]
 
     init(_ layout: Layout) {
@@ -127,7 +127,7 @@ struct MemoryMap: BufferSink {
         parts = Array(repeating: [:], count: passes)
         sliceColumns = Array(repeating: [:], count: passes)
         nodes = Array(repeating: [:], count: passes)
-        stacks = Array(repeating: [:], count: passes)
+        stacks = Array(repeating: [], count: passes)
         layout.tellBuffers(&self)
     }
 
@@ -165,7 +165,7 @@ struct MemoryMap: BufferSink {
             nodes[pass][section, default: []].append(index)
         case .stack(let entry):
             name = "stack of \(entry.name)"
-            stacks[pass][entry.offset] = index
+            stacks[pass].append((entry, index))
         }
         items.append(Item(name: name, bytes: bytes, lifetime: steps, passes: passes))
     }
@@ -274,7 +274,11 @@ extension Layout {
         let tiles = (image.nodes + ImageShape.tileRows - 1) / ImageShape.tileRows
         // The levels of a binary counter over the tiles, and the sum of the tile at hand.
         let levels = Int.bitWidth - tiles.leadingZeroBitCount + 1
-        for entry in stacks { add(.stack(entry), levels * entry.count * 4, pass...pass, &sink) }
+        for entry in stacks {
+            // The sum of a part of a matrix lies behind them, before its rows go to theirs.
+            let parts = entry.isContiguous ? levels : levels + 1
+            add(.stack(entry), parts * entry.count * 4, pass...pass, &sink)
+        }
     }
 
     private func addLocal(_ value: ValueIndex, _ pass: Int, _ touched: Touched, _ sink: inout some BufferSink) {

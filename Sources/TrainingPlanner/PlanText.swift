@@ -20,6 +20,8 @@ extension TrainingPlan {
                 }),
             "sliceWidths": .object(cut.sliceWidths.mapValues(integer)),
             "fetchesNodeSections": .bool(cut.fetchesNodeSections), "takesTurns": .bool(cut.takesTurns),
+            "headGroups": integer(cut.form.headGroups), "repeatsSources": .bool(cut.form.repeatsSources),
+            "splitsEnds": .bool(cut.form.splitsEnds),
             "buffers": .array(
                 buffers.map { buffer in
                     [

@@ -113,7 +113,7 @@ extension TrainingPlan {
     package func value(_ index: ValueIndex) -> OpGraph.Value { layout.values[index] }
     package func columns(_ relation: Int) -> ValueIndex { layout.analysis.columns[relation] }
     /// What slices of its source fill.
-    package func sums(of op: OpIndex) -> [ValueIndex] { layout.analysis.sums[op] }
+    package func sums(of op: OpIndex) -> [ValueIndex] { Array(layout.analysis.sums[op]) }
     package func slices(of value: ValueIndex) -> [Range<Int>] { layout.ranges(value) }
     package func groups(of op: OpIndex) -> [Range<Int>] { layout.groups(op) }
     package func made(_ op: OpIndex, bySlice slice: Int) -> [(value: ValueIndex, slice: Int, columns: Range<Int>)] {
@@ -235,11 +235,13 @@ extension TrainingPlan {
         return (Location(buffer: slots[turn % slots.count], byteOffset: 0), false)
     }
 
-    package func stack(_ entry: ParameterLayout.Entry, pass: Int) -> Int { memory.stacks[pass][entry.offset]! }
+    package func stack(_ entry: ParameterLayout.Entry, pass: Int) -> Int {
+        memory.stacks[pass].first { $0.entry == entry }!.buffer
+    }
 
     /// Weights whose gradients are complete when a pass ends.
     package func finishes(pass: Int) -> [(entry: ParameterLayout.Entry, buffer: Int)] {
-        model.parameters.entries.compactMap { entry in memory.stacks[pass][entry.offset].map { (entry, $0) } }
+        memory.stacks[pass].sorted { $0.entry.offset < $1.entry.offset }
     }
 
     /// Where a stored piece lies in the window of its tier.
@@ -292,7 +294,7 @@ extension TrainingPlan {
         self.memory = memory
         self.spills = spills
         graph = layout.graph
-        cut = layout.decision.cut(layout.analysis)
+        cut = layout.cut
         buffers = zip(memory.items, arena.offsets).map { item, offset in
             Buffer(name: item.name, offset: offset, byteCount: item.bytes, lifetime: item.passes)
         }
