@@ -2,7 +2,7 @@ import Vocabulary
 
 /// What one pass asks of each resource.
 package struct PassCost: Hashable, Sendable {
-    package let title: String
+    package internal(set) var title = ""
     package internal(set) var computeSeconds = 0.0
     /// Sealed bytes over the link.
     package internal(set) var fetchedBytes = 0
@@ -20,19 +20,7 @@ package struct PassCost: Hashable, Sendable {
     /// Whether moving and computing take turns.
     let takesTurns: Bool
 
-    init(title: String, takesTurns: Bool) {
-        self.title = title
-        self.takesTurns = takesTurns
-    }
-
-    var untitled: PassCost {
-        var cost = PassCost(title: "", takesTurns: takesTurns)
-        cost.computeSeconds = computeSeconds
-        (cost.fetchedBytes, cost.storedBytes) = (fetchedBytes, storedBytes)
-        (cost.ssdReadBytes, cost.ssdWrittenBytes) = (ssdReadBytes, ssdWrittenBytes)
-        cost.commands = commands
-        return cost
-    }
+    init(takesTurns: Bool) { self.takesTurns = takesTurns }
 
     /// So many bytes cross less.
     mutating func spare(_ bytes: (fetched: Int, stored: Int), onSSD: Bool) {
@@ -87,24 +75,46 @@ struct SpillMap {
     var sealedHostBytes: Int { Planner.sealed(hostBytes) + Planner.sealed(resultBytes) }
 
     /// Everything into host memory if it fits; else the values that take longest there move to the SSD.
-    init(_ layout: Layout, hostBytesMax: Int) {
-        places = Array(repeating: nil, count: layout.values.count)
+    ///
+    /// - Parameter findsOffsets: otherwise, where host memory has room for all side by side, just that is told, and the
+    ///   bytes are those of side by side.
+    init(_ layout: Layout, hostBytesMax: Int, findsOffsets: Bool = true) {
+        let values = layout.storage.count
+        places = Array(repeating: nil, count: values)
         let result = layout.graph.result
-        resultBytes = result.map(layout.spillBytes) ?? 0
+        resultBytes = if let result { layout.spillBytes(result) } else { 0 }
         let hostBytesMax = hostBytesMax - Planner.sealed(resultBytes)
-        let spilled = layout.values.indices.filter { layout.storage[$0].spilled != nil && $0 != result }
-        var onSSD: Set<ValueIndex> = []
-        let bytes = spilled.reduce(into: [:]) { $0[$1] = layout.spillBytes($1) }
+        var bytes = Array(repeating: 0, count: values)
+        var spilled: [ValueIndex] = []
+        for value in 0..<values where layout.storage[value].spilled != nil && value != result {
+            bytes[value] = layout.spillBytes(value)
+            spilled.append(value)
+        }
+        let sideBySide = spilled.reduce(0) { $0 + bytes[$1] }
+        if !findsOffsets, Planner.sealed(sideBySide) <= hostBytesMax {
+            for value in spilled { places[value] = Spill(tier: .host, offset: 0) }
+            hostBytes = sideBySide
+        } else {
+            place(spilled, bytes, layout, hostBytesMax)
+        }
+        // Behind the tier's own window, as nothing there shares bytes with it.
+        if let result { places[result] = Spill(tier: .host, offset: hostBytes) }
+    }
+
+    private mutating func place(_ spilled: [ValueIndex], _ bytes: [Int], _ layout: Layout, _ hostBytesMax: Int) {
         func arena(_ values: [ValueIndex]) -> Arena {
             Arena(
-                values.map { Arena.Item(bytes: bytes[$0]!, lifetime: layout.storage[$0].spilled!) },
+                values.map { Arena.Item(bytes: bytes[$0], lifetime: layout.storage[$0].spilled!) },
                 alignment: Limits.blockBytes)
         }
-        let bySize = spilled.sorted { (bytes[$0]!, $1) > (bytes[$1]!, $0) }
+        var onSSD: Set<ValueIndex> = []
         var host = arena(spilled)
-        for value in bySize where Planner.sealed(host.peakBytes) > hostBytesMax {
-            onSSD.insert(value)
-            host = arena(spilled.filter { !onSSD.contains($0) })
+        if Planner.sealed(host.peakBytes) > hostBytesMax {
+            for value in spilled.sorted(by: { (bytes[$0], $1) > (bytes[$1], $0) })
+            where Planner.sealed(host.peakBytes) > hostBytesMax {
+                onSSD.insert(value)
+                host = arena(spilled.filter { !onSSD.contains($0) })
+            }
         }
         let inHost = spilled.filter { !onSSD.contains($0) }
         let disk = spilled.filter(onSSD.contains)
@@ -113,8 +123,6 @@ struct SpillMap {
         for (value, offset) in zip(disk, ssd.offsets) { places[value] = Spill(tier: .ssd, offset: offset) }
         hostBytes = host.peakBytes
         ssdBytes = ssd.peakBytes
-        // Behind the tier's own window, as nothing there shares bytes with it.
-        if let result { places[result] = Spill(tier: .host, offset: hostBytes) }
     }
 }
 
@@ -129,15 +137,19 @@ package struct Spill: Hashable, Sendable {
 extension Layout {
     /// What each pass asks of each resource; `opSeconds` are those of `OpGraph.seconds`.
     func costs(_ spills: SpillMap, _ budget: Budget, _ opSeconds: [Double]) -> [PassCost] {
-        passes.enumerated().map { number, pass in
-            var cost = PassCost(title: pass.title, takesTurns: decision.takesTurns)
-            for value in pass.reloads { addReload(value, spills, &cost) }
+        var seen = Array(repeating: -1, count: storage.count)
+        var costs: [PassCost] = []
+        costs.reserveCapacity(passes.count)
+        for pass in passes.indices {
+            var cost = PassCost(takesTurns: decision.takesTurns)
+            for value in passes[pass].reloads { addReload(value, spills, &cost) }
             addSlices(pass, spills, budget, &cost)
-            for step in pass.steps { add(step, spills, budget, opSeconds, &cost) }
-            cost.computeSeconds += spilling(pass, budget)
-            if decision.fetchesNodeSections { addNodes(pass, &cost) }
-            return cost
+            for step in passes[pass].steps { add(step, spills, budget, opSeconds, &cost) }
+            cost.computeSeconds += spilling(pass, budget, &seen)
+            if decision.fetchesNodeSections { addNodes(passes[pass], &cost) }
+            costs.append(cost)
         }
+        return costs
     }
 
     private func move(
@@ -174,7 +186,7 @@ extension Layout {
         case .fetchParts(let value), .storeParts(let value):
             let stores = if case .storeParts = step { true } else { false }
             move(value, Planner.sealed(spillBytes(value)), stores: stores, spills, &cost)
-            cost.commands += (chunks + spans(value)) * alikeSlices(value).count
+            cost.commands += (chunks + spans(value)) * alikeCount(value)
             cost.computeSeconds += graph.stream(elements: 2 * values[value].width, budget)
         case .run(let op):
             cost.commands += chunks
@@ -187,49 +199,61 @@ extension Layout {
 
     private func addNodes(_ pass: Pass, _ cost: inout PassCost) {
         // Slices go over the rows once for each.
-        let times = pass.sliced.reduce(0) { $0 + ranges($1.source).count * $1.ops.count }
+        let times = pass.sliced.reduce(0) { $0 + storage[$1.source].slices.count * $1.ops.count }
         for section in nodeSections(pass) {
             // The relations of one source share its slices.
             let sums = pass.sliced.reduce(0) { total, sliced in
-                total + ranges(sliced.source).count
-                    * sliced.ops.count { graph.ops[$0].relation == section.relation }
+                total + storage[sliced.source].slices.count
+                    * sliced.ops.count { analysis.facts[$0].relation == section.relation }
             }
             let count = times > 0 ? sums : 1
-            cost.fetchedBytes += count * fetchedBytes(section)
-            cost.commands += count * spans
+            cost.fetchedBytes += count * table.fetchedBytes(section)
+            cost.commands += count * table.spans
         }
     }
 
-    private func addSlices(_ pass: Pass, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost) {
-        for (source, ops) in pass.sliced {
-            let ranges = ranges(source)
-            for range in ranges {
-                move(source, Planner.sealed(sliceBytes(source, range)), stores: false, spills, &cost)
-                cost.commands += 1
+    private func addSlices(_ pass: Int, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost) {
+        for (source, ops) in passes[pass].sliced {
+            let slices = storage[source].slices
+            // Slices are whole blocks, so that all of them are sealed to as much as one piece.
+            move(source, Planner.sealed(spillBytes(source)), stores: false, spills, &cost)
+            cost.commands += slices.count
+            for op in ops { addSlices(of: op, slices, spills, budget, &cost) }
+        }
+    }
+
+    private func addSlices(
+        of op: OpIndex, _ slices: Range<Int>, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost
+    ) {
+        let relation = analysis.facts[op].relation!
+        let columns = analysis.columns[relation]
+        let grouping = grouping(op)
+        var (lower, groups, fetches, fetched) = (0, 0, 0, 0)
+        while lower < chunks {
+            let group = lower..<grouping.end(of: lower)
+            if group.upperBound > storage[columns].residentChunks {
+                fetched += fetchedBytes(columns, chunks: group)
+                fetches += 1
             }
-            for index in ops {
-                let op = graph.ops[index]
-                let relation = op.relation!
-                let groups = groups(index)
-                let columns = analysis.columns[relation]
-                for group in groups where group.upperBound > storage[columns].residentChunks {
-                    cost.fetchedBytes += ranges.count * fetchedBytes(columns, chunks: group)
-                    cost.commands += ranges.count
-                }
-                let share = image.share(op.phase, hops: op.hops)
-                for (slice, range) in ranges.enumerated() {
-                    let made = made(index, bySlice: slice)
-                    for sum in made {
-                        move(sum.value, Planner.sealed(sliceBytes(sum.value, sum.columns)), stores: true, spills, &cost)
-                    }
-                    let sums = made.count { $0.value != op.scoreSum }
-                    cost.commands += (1 + made.count + (made.count - sums)) * groups.count
-                    let heads = op.headWidth > 0 ? max(range.count / op.headWidth, 1) : 0
-                    let scores = sums < made.count ? values[op.scoreSum!].width : 0
-                    let width = sums * range.count + (heads + scores) * OpGraph.edgeElements
-                    cost.computeSeconds += share * graph.gather(width: width, relation, budget)
-                }
-            }
+            groups += 1
+            lower = group.upperBound
+        }
+        cost.fetchedBytes += slices.count * fetched
+        cost.commands += slices.count * fetches
+        let score = analysis.facts[op].scoreSum
+        for sum in analysis.sums[op] { move(sum, Planner.sealed(spillBytes(sum)), stores: true, spills, &cost) }
+        let sums = analysis.sums[op].count - (score == nil ? 0 : 1)
+        // The scores are made with the first slice, by a command of their own.
+        cost.commands += (slices.count * (1 + sums) + (score == nil ? 0 : 2)) * groups
+        let share = image.share(graph.ops[op].phase, hops: graph.ops[op].hops)
+        let headWidth = analysis.facts[op].headWidth
+        for index in slices {
+            let width = self.slices[index].count
+            let heads = headWidth > 0 ? max(width / headWidth, 1) : 0
+            let scores = index == slices.lowerBound ? score.map { values[$0].width } ?? 0 : 0
+            cost.computeSeconds +=
+                share
+                * graph.gather(width: sums * width + (heads + scores) * OpGraph.edgeElements, relation, budget)
         }
     }
 
@@ -239,14 +263,19 @@ extension Layout {
     }
 
     /// What rows that a pass works on more than once take again, where a chunk of them is more than the cache holds.
-    private func spilling(_ pass: Pass, _ budget: Budget) -> Double {
-        var seen = Set<ValueIndex>()
+    /// `seen` is, by value, the last pass that had it.
+    private func spilling(_ pass: Int, _ budget: Budget, _ seen: inout [Int]) -> Double {
         var (once, again) = (0, 0)
-        for case .run(let op) in pass.steps {
-            for value in analysis.facts[op].inputs + analysis.facts[op].outputs {
-                let width = values[value].width
-                if seen.insert(value).inserted { once += width } else { again += width }
+        func add(_ touched: Indices) {
+            for value in touched {
+                let width = analysis.values[value].width
+                if seen[value] != pass { once += width } else { again += width }
+                seen[value] = pass
             }
+        }
+        for case .run(let op) in passes[pass].steps {
+            add(analysis.facts[op].inputs)
+            add(analysis.facts[op].outputs)
         }
         let bytes = Double(min(decision.chunkRows, image.nodes) * once * 4)
         let cache = Double(budget.device.cacheBytes)
