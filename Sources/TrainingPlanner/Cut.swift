@@ -93,9 +93,17 @@ extension Layout {
         var cut = Cut(
             chunkRows: decision.chunkRows, fetchesNodeSections: decision.fetchesNodeSections,
             takesTurns: decision.takesTurns, form: graph.form)
+        var isMadeAgain = Array(repeating: false, count: values.count)
+        for (number, pass) in passes.enumerated() {
+            for case .run(let op) in pass.steps {
+                for output in analysis.facts[op].outputs where analysis.producedIn[output] < number {
+                    isMadeAgain[output] = true
+                }
+            }
+        }
         for (index, value) in values.enumerated() {
             let moves = if case .moved = decision.ways[index] { true } else { false }
-            if moves ? storage[index].spilled != nil || value.section != nil : decision.ways[index] == .recompute {
+            if moves ? storage[index].spilled != nil || value.section != nil : isMadeAgain[index] {
                 cut.ways[value.name] = decision.ways[index]
             }
             if decision.sliceWidths[index] > 0 { cut.sliceWidths[value.name] = decision.sliceWidths[index] }
@@ -106,18 +114,21 @@ extension Layout {
 
 extension Cut {
     package func title(chunks: Int) -> String {
+        // Values of several groups of heads are kept alike, so one line does for all where their chunks do not differ.
         var parts: [String] = []
+        func add(_ name: String, _ what: String) {
+            let kind = form.headGroups > 1 ? name.split(separator: ".").map(Self.withoutGroup).joined() : name
+            let part = "\(kind) \(what)"
+            if !parts.contains(part) { parts.append(part) }
+        }
         for (name, way) in ways.sorted(by: { $0.key < $1.key }) {
             switch way {
             case .device: break
-            case .recompute: parts.append("\(name) recomputed")
-            case .moved(let resident):
-                parts.append("\(name) moves" + (resident > 0 ? " but for \(resident) of \(chunks)" : ""))
+            case .recompute: add(name, "recomputed")
+            case .moved(let resident): add(name, "moves" + (resident > 0 ? " but for \(resident) of \(chunks)" : ""))
             }
         }
-        for (name, width) in sliceWidths.sorted(by: { $0.key < $1.key }) {
-            parts.append("\(name) in slices of \(width)")
-        }
+        for (name, width) in sliceWidths.sorted(by: { $0.key < $1.key }) { add(name, "in slices of \(width)") }
         if fetchesNodeSections { parts.append("numbers of nodes fetched") }
         if takesTurns { parts.append("moving and computing in turns") }
         if form.headGroups > 1 { parts.append("heads in \(form.headGroups) groups") }
@@ -125,5 +136,12 @@ extension Cut {
         if form.splitsEnds { parts.append("the two ends of edges one after the other") }
         let rows = "\(chunks) row chunk\(chunks == 1 ? "" : "s") of \(chunkRows)"
         return parts.isEmpty ? "all resident, \(rows)" : parts.joined(separator: ", ") + ", \(rows)"
+    }
+    /// "0 again" is " again", and others are parts of names.
+    private static func withoutGroup(_ part: Substring) -> String {
+        guard part.first?.isNumber == true else {
+            return part == "evaluate" || part == "image" ? "\(part)." : "\(part)"
+        }
+        return String(part.drop(while: \.isNumber))
     }
 }

@@ -2,7 +2,7 @@ import Vocabulary
 
 /// Which of the values that could move stay, and with how many chunks: those first that save most seconds for each byte
 /// they take, then whatever exchange of two makes the epoch shorter.
-struct Knapsack {
+final class Knapsack {
     private let layout: Layout
     private let budget: Budget
     private let chunks: Int
@@ -130,7 +130,7 @@ struct Knapsack {
         )
     }
 
-    private mutating func set(_ index: Int, _ level: Int) {
+    private func set(_ index: Int, _ level: Int) {
         guard level != levels[index] else { return }
         let item = items[index]
         let difference = bytes(item, levels[index]) - bytes(item, level)
@@ -149,7 +149,7 @@ struct Knapsack {
         levels[index] = level
     }
 
-    private mutating func fill() {
+    private func fill() {
         // What an item gains only shrinks as others are filled in, so one that is still the best after another look is.
         var queue: [(index: Int, density: Double)] = items.indices.compactMap { index in
             density(index).map { (index, $0) }
@@ -175,7 +175,7 @@ struct Knapsack {
     }
 
     /// Takes chunks from one for another, and fills up what that leaves, as long as it helps.
-    mutating func exchange(rounds: Int) {
+    func exchange(rounds: Int) {
         var improves = true
         var left = rounds
         while improves, left > 0 {
@@ -191,7 +191,7 @@ struct Knapsack {
     }
 
     /// The first other item that is worth it gets what `from` gives.
-    private mutating func exchange(_ from: Int, _ less: Int) -> Bool {
+    private func exchange(_ from: Int, _ less: Int) -> Bool {
         let (fromBefore, before) = (levels[from], estimate)
         set(from, less)
         for to in items.indices where to != from && levels[to] < chunks {
@@ -208,7 +208,7 @@ struct Knapsack {
         return false
     }
 
-    private mutating func addItem(_ value: ValueIndex, _ empty: Search.Candidate) {
+    private func addItem(_ value: ValueIndex, _ empty: Search.Candidate) {
         let analysis = layout.analysis
         guard layout.decision.ways[value] == .moved(residentChunks: 0), !analysis.isBare(value) else { return }
         let section = analysis.values[value].section

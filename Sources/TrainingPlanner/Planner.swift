@@ -13,7 +13,7 @@ package enum Planner {
         try checkShape(model, image, purpose)
         var searches = worthwhile(model, image, budget, purpose)
         var best: (search: Int, candidate: Search.Candidate)?
-        for index in searches.indices {
+        for index in searches.indices where index == 0 || best == nil || searches[index].fitsUnsliced() {
             if let candidate = searches[index].best(below: best?.candidate.seconds ?? .infinity) {
                 best = (index, candidate)
             }
@@ -55,10 +55,14 @@ package enum Planner {
                 Analysis(OpGraph(model: model, image: image, purpose: purpose, form: form)), budget,
                 tables: plain.tables)
             guard isLast || search.fitsUnsliced() else { continue }
-            return form.headGroups == 2 && !plain.fitsUnsliced() ? [search] : [plain, search]
+            let isLess = form.headGroups > 1 && !form.splitsEnds && model.widths[0] <= model.attendedWidth(1)
+            return isLess && !plain.fitsUnsliced() ? [search] : [plain, search]
         }
         return [plain]
     }
+
+    /// More groups of heads take passes and commands, and planning time.
+    private static let groupsMax = 4
 
     /// The forms that a model's operations may have beside the plain one, from the least change to those that need least
     /// memory.
@@ -69,7 +73,7 @@ package enum Planner {
         guard !model.normalises, !model.isResidual else { return forms }
         let heads = (1...model.layers).map(model.heads).max()!
         var groups = 2
-        while groups <= heads, heads.isMultiple(of: groups) {
+        while groups <= min(heads, groupsMax), heads.isMultiple(of: groups) {
             forms.append(OpGraph.Form(headGroups: groups, repeatsSources: trains))
             if trains { forms.append(OpGraph.Form(headGroups: groups, repeatsSources: true, splitsEnds: true)) }
             groups *= 2

@@ -17,6 +17,8 @@ struct Search {
     private let sources: [[ValueIndex]]
     /// What takes less time to make again than to move.
     private let isSoonerMade: [Bool]
+    /// What can be made again, and is needed later only for what is made of it.
+    private let isStep: [Bool]
     /// By operation: what it takes with all rows.
     private let opSeconds: [Double]
     private(set) var evaluations = 0
@@ -29,6 +31,9 @@ struct Search {
     /// Whether there is so much to work out for each decision that only the most promising are.
     private let isLarge: Bool
     private let isSmall: Bool
+    private lazy var isResident = fitsResident()
+    /// What is sooner made again is a better start then than all or nothing.
+    private var hasAttention: Bool { analysis.graph.model.aggregation == .gat }
 
     /// - Parameter tables: of a search for the same image, where there was one.
     init(_ analysis: Analysis, _ budget: Budget, tables: [Int: ChunkTable]? = nil) {
@@ -36,11 +41,15 @@ struct Search {
         self.budget = budget
         let size = analysis.values.count * analysis.slots
         isLarge = size > 3000
-        isSmall = size < 700
-        evaluationsMax = isLarge ? 16 : isSmall ? min(60_000 / size, 150) : 40
+        isSmall = size < 450
+        evaluationsMax = isLarge ? 12 : isSmall ? min(60_000 / size, 150) : 40
         let choices = analysis.choicesByIndex
         let recomputable = Set(choices.filter(\.1.recomputes).map(\.0))
         self.recomputable = recomputable.sorted()
+        let chosen = Set(choices.map(\.0))
+        isStep = analysis.values.indices.map {
+            !analysis.isBare($0) && analysis.recomputable[$0] && !chosen.contains($0)
+        }
         recomputableKinds = analysis.kinds.map { $0.filter(recomputable.contains) }.filter { !$0.isEmpty }
         sources = analysis.kinds.map { kind in
             kind.filter { !analysis.gatheredIn[$0].isEmpty && analysis.sliceable[$0] }
@@ -118,10 +127,11 @@ struct Search {
     mutating func best(below limit: Double = .infinity) -> Candidate? {
         var best: Candidate?
         // What takes so little as numbers of nodes is fetched, and buffers are halved, only where nothing else is left.
-        for tightness in 0...2 where best == nil {
+        for tightness in 0...2 where best == nil && (isSmall || mayFit(tightness)) {
             var fits = false
             for rows in chunkRows where isPromising(rows) || !fits {
-                guard let start = start(rows, tightness, below: best?.seconds ?? limit, &fits) else { continue }
+                guard let start = start(rows, tightness, below: best.map { $0.seconds * Self.gain } ?? limit, &fits)
+                else { continue }
                 best = start
             }
             // What fits, but not in less time, only takes longer in turns.
@@ -134,7 +144,8 @@ struct Search {
         while improves, evaluations < most {
             improves = false
             for neighbour in neighbours(chosen.layout.decision) where evaluations < most {
-                guard seen.insert(neighbour).inserted, let filled = fill(neighbour, below: chosen.seconds) else {
+                guard seen.insert(neighbour).inserted, let filled = fill(neighbour, below: chosen.seconds * Self.gain)
+                else {
                     continue
                 }
                 chosen = filled
@@ -169,9 +180,25 @@ struct Search {
     /// Everything that may move moves; sources are whole.
     private func emptiest(_ rows: Int) -> Decision {
         var decision = Decision(chunkRows: rows, values: analysis.values.count)
-        // Which values outlive their pass depends on what is made again.
-        for value in analysis.graph.values.indices { decision.ways[value] = .moved(residentChunks: 0) }
+        // Which values outlive their pass depends on what is made again; the steps to that are made again too.
+        for value in analysis.graph.values.indices {
+            decision.ways[value] = isStep[value] ? .recompute : .moved(residentChunks: 0)
+        }
         return decision
+    }
+
+    /// Whether small chunks with narrow slices fit, without which nothing else does.
+    private func mayFit(_ tightness: Int) -> Bool {
+        var decision = emptiest(chunkRows.last!)
+        (decision.fetchesNodeSections, decision.takesTurns) = (tightness > 0, tightness > 1)
+        for value in recomputable where isSoonerMade[value] { decision.ways[value] = .recompute }
+        // Ever narrower slices cross in ever longer spans.
+        return [32, 16, 8, 4].contains { width in
+            for kind in sources {
+                for value in kind { decision.sliceWidths[value] = analysis.values[value].width > width ? width : 0 }
+            }
+            return DeviceUsage(layout(decision)).leastBytes <= budget.deviceBytes
+        }
     }
 
     /// - Parameter fits: set where anything does.
@@ -181,8 +208,9 @@ struct Search {
         var best: Candidate?
         let few = (analysis.graph.image.nodes + rows - 1) / rows <= 16
         // With few chunks, what moves takes hardly less room in its slots than all of it would.
-        for moves in few && isSmall ? [true, false] : [true] {
-            for made in isSmall ? Made.allCases : [Made.sooner] {
+        for moves in few && isSmall || isResident ? [false, true] : [true] {
+            for made in hasAttention ? moves ? [Made.sooner, .never] : [.never] : Made.allCases {
+                if hasAttention, moves, made == .never, fits || best != nil { continue }
                 var decision =
                     moves ? emptiest(rows) : Decision(chunkRows: rows, values: analysis.values.count)
                 decision.fetchesNodeSections = tightness > 0
@@ -192,7 +220,7 @@ struct Search {
                     for value in recomputable where isSoonerMade[value] { decision.ways[value] = .recompute }
                 }
                 guard let cut = sliced(decision, to: budget.deviceBytes) else { continue }
-                if let filled = fill(cut, below: best?.seconds ?? limit) {
+                if let filled = fill(cut, below: best.map { $0.seconds * Self.gain } ?? limit) {
                     best = filled
                     fits = true
                 } else if !fits {
@@ -203,12 +231,15 @@ struct Search {
         return best
     }
 
+    /// Less than this of the time is worth another decision, which may take more memory.
+    private static let gain = 1 - 1e-4
+
     /// What is made again to begin with.
     private enum Made: CaseIterable { case never, sooner, always }
 
     /// Whether everything fits without slices, and nothing of what is sooner made again kept.
     func fitsUnsliced() -> Bool {
-        guard let rows = chunkRows.first(where: { $0 <= 4096 }) else { return false }
+        guard let rows = chunkRows.first(where: { $0 <= 4096 && isPromising($0) }) else { return false }
         var decision = emptiest(rows)
         for value in recomputable where isSoonerMade[value] { decision.ways[value] = .recompute }
         return DeviceUsage(layout(decision)).leastBytes <= budget.deviceBytes
@@ -229,15 +260,25 @@ struct Search {
             let layout = layout(decision)
             let usage = DeviceUsage(layout)
             if usage.leastBytes <= bytes { return decision }
-            guard let kind = widest(layout, usage) else { return nil }
-            for value in kind { decision.sliceWidths[value] = narrower(value, decision) }
+            guard let (kind, next) = widest(layout, usage) else { return nil }
+            // At once to where there is room, if two slices of it were all.
+            let rowBytes = decision.takesTurns ? 4 : 8
+            var excess = usage.leastBytes - bytes
+            repeat {
+                let before = decision.sliceWidths[kind[0]]
+                let taken = before > 0 ? before * rowBytes : analysis.values[kind[0]].width * 4
+                for value in kind { decision.sliceWidths[value] = narrower(value, decision) }
+                excess -= (taken - decision.sliceWidths[kind[0]] * rowBytes) * analysis.graph.image.nodes
+            } while (isLarge || !isSmall && !hasAttention) && excess > 0 && narrower(kind[0], decision) > next
         }
     }
 
-    /// Of the sources that lie in device memory where most is in use, the one that takes most of it; with its kind.
-    private func widest(_ layout: Layout, _ usage: DeviceUsage) -> [ValueIndex]? {
+    /// Of the sources that lie in device memory where most is in use, the one that takes most of it, with its kind; and the
+    /// width of the next.
+    private func widest(_ layout: Layout, _ usage: DeviceUsage) -> (kind: [ValueIndex], next: Int)? {
         let fullest = usage.byPass.indices.max { usage.byPass[$0] < usage.byPass[$1] }!
         var widest: (kind: [ValueIndex], width: Int)?
+        var next = 0
         for kind in sources where narrower(kind[0], layout.decision) > 0 {
             let isThere = kind.contains { value in
                 layout.isWhole(value, in: fullest)
@@ -246,10 +287,15 @@ struct Search {
             guard isThere else { continue }
             let slice = layout.decision.sliceWidths[kind[0]]
             let width = slice > 0 ? slice : analysis.values[kind[0]].width
-            if width >= widest?.width ?? 0 { widest = (kind, width) }
+            if width >= widest?.width ?? 0 {
+                next = widest?.width ?? 0
+                widest = (kind, width)
+            } else {
+                next = max(next, width)
+            }
         }
         // Slicing elsewhere does not help the fullest pass.
-        return widest?.kind
+        return widest.map { ($0.kind, next) }
     }
 
     /// The next narrower power of two; 0 where there is none.
@@ -318,11 +364,13 @@ struct Search {
         guard empty.commands <= Planner.commandsMax, floor < limit else { return nil }
         var room = budget.deviceBytes
         // Buffers leave gaps in the arena, so the first filling may turn out a little too large.
-        for _ in 0..<6 {
+        for _ in 0..<(isLarge ? 3 : 6) {
             guard empty.leastBytes <= room else { break }
-            var knapsack = Knapsack(empty, budget, room: room)
+            let knapsack = Knapsack(empty, budget, room: room)
             // Exchanges take time, and never gain that much.
-            if !isLarge, knapsack.estimate < limit * 1.25 { knapsack.exchange(rounds: isSmall ? 2 : 1) }
+            if !isLarge, knapsack.estimate < limit * (isSmall ? 1.25 : 1.03) {
+                knapsack.exchange(rounds: isSmall ? 2 : 1)
+            }
             last = knapsack.filled
             looked[decision.chunkRows] = last
             // Its sum is as good as the candidate's own, and much sooner there.
@@ -335,7 +383,7 @@ struct Search {
             }
             guard let bytes = deviceBytes(filled) else { return nil }
             if bytes <= budget.deviceBytes { return filled }
-            room -= bytes - budget.deviceBytes
+            room -= (bytes - budget.deviceBytes) * (isSmall ? 1 : isLarge ? 3 : 2)
         }
         guard empty.seconds < limit, let bytes = deviceBytes(empty), bytes <= budget.deviceBytes else { return nil }
         return empty
@@ -356,7 +404,7 @@ struct Search {
                     guard candidate.commands <= Planner.commandsMax else { break }
                     let plan = plan(candidate)
                     if least.map({ plan.forecast.deviceBytes < $0.forecast.deviceBytes }) ?? true { least = plan }
-                    guard let kind = widest(candidate.layout, candidate.usage) else { break }
+                    guard let (kind, _) = widest(candidate.layout, candidate.usage) else { break }
                     for value in kind { decision.sliceWidths[value] = narrower(value, decision) }
                 }
             }
