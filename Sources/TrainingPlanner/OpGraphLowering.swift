@@ -446,7 +446,10 @@ private struct Lowering {
     }
 
     private func activationGradient(_ layer: Int, _ active: ValueIndex) -> [ValueStep] {
-        dropout(layer) + [model.activation == .elu ? .eluGradient(active) : .reluGradient(active)]
+        // Where `active` has its dropout behind it, what was dropped is 0 there, and dies with what the activation killed.
+        (isPlain ? dropout(layer).map { _ in .keptScale(layer) } : dropout(layer)) + [
+            model.activation == .elu ? .eluGradient(active) : .reluGradient(active)
+        ]
     }
 
     /// From the gradient of a layer's output to that of its sum.
