@@ -1175,14 +1175,21 @@ static void NAME(tile_product)(const sk_tile_product *p, size_t begin, size_t en
   }
 }
 
-// The factor of each of the n columns from `column` on, in one row.
-INLINE v16 NAME(factor)(const sk_tile_column_sum *p, const float *factors, size_t column, size_t n) {
+// The factor of each of the n columns from `column` on, in one row; `head` is that of all of them where it is not negative.
+INLINE v16 NAME(factor)(const sk_tile_column_sum *p, const float *factors, size_t column, size_t n, long head_of_all) {
   if (!p->heads) return NAME(load_some)(factors + column, n);
-  size_t width = p->columns / p->heads, head = column / width;
-  if ((column + n - 1) / width == head) return NAME(splat)(factors[head]);
+  if (head_of_all >= 0) return NAME(splat)(factors[head_of_all]);
+  size_t width = p->columns / p->heads;
   float each[16] = {0};
   for (size_t i = 0; i < n; i++) each[i] = factors[(column + i) / width];
   return NAME(load)(each);
+}
+
+// The head that n columns from `column` on belong to, or -1 where that is not one.
+INLINE long NAME(only_head)(const sk_tile_column_sum *p, size_t column, size_t n) {
+  if (!p->heads) return -1;
+  size_t width = p->columns / p->heads, head = column / width;
+  return (column + n - 1) / width == head ? (long)head : -1;
 }
 
 static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, size_t end) {
@@ -1195,6 +1202,8 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
     size_t column = begin;
     for (; column + 64 <= end; column += 64) {
       v16 sum[4] = {{0}};
+      long head[4];
+      for (int i = 0; i < 4; i++) head[i] = NAME(only_head)(p, column + 16 * i, 16);
       if (p->continues)
         for (int i = 0; i < 4; i++) sum[i] = NAME(load)(sums + column + 16 * i);
       for (size_t row = 0; row < rows; row++) {
@@ -1202,7 +1211,8 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
         for (int i = 0; i < 4; i++) {
           v16 v = NAME(load)(a + row * p->a_stride + column + 16 * i);
           if (factors)
-            sum[i] = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column + 16 * i, 16), sum[i]);
+            sum[i] = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column + 16 * i, 16, head[i]),
+                               sum[i]);
           else
             sum[i] += v;
         }
@@ -1211,12 +1221,13 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
     }
     for (; column < end; column += 16) {
       size_t n = end - column < 16 ? end - column : 16;
+      const long head = NAME(only_head)(p, column, n);
       v16 sum = p->continues ? NAME(load_some)(sums + column, n) : (v16){0};
       for (size_t row = 0; row < rows; row++) {
         if (!NAME(is_active)(p->active, first + row)) continue;
         v16 v = NAME(load_some)(a + row * p->a_stride + column, n);
         if (factors)
-          sum = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column, n), sum);
+          sum = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column, n, head), sum);
         else
           sum += v;
       }

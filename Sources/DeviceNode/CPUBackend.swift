@@ -5,9 +5,9 @@ internal import Vocabulary
 
 /// Runs compute commands on the processor. Operands were checked with the program, so addresses here are plain sums.
 final class CPUBackend {
-    private let kernels: UnsafePointer<sk_kernels>
+    let kernels: UnsafePointer<sk_kernels>
     private let memory: DeviceMemory
-    private let pool: ThreadPool
+    let pool: ThreadPool
     /// Packed operands, one part for each thread; wiped like device memory, since data passes through it.
     private let scratch: DeviceMemory
 
@@ -26,13 +26,13 @@ final class CPUBackend {
 
     private static let scratchBytes = (Int(SK_SCRATCH_FLOATS) * 4 + 4095) / 4096 * 4096
 
-    private func scratch(of thread: Int) -> UnsafeMutablePointer<Float> {
+    func scratch(of thread: Int) -> UnsafeMutablePointer<Float> {
         (scratch.base + thread * Self.scratchBytes).assumingMemoryBound(to: Float.self)
     }
 
     // MARK: Addresses
 
-    private func address(_ place: Place, in program: Program) -> UnsafeMutableRawPointer {
+    func address(_ place: Place, in program: Program) -> UnsafeMutableRawPointer {
         memory.base + program.buffers[Int(place.buffer)].offset + place.offset
     }
 
@@ -226,9 +226,11 @@ final class CPUBackend {
 
     /// Blocks that suit each of these, and that the second cache holds where there are several.
     private func cuts(_ works: [RowWork]) -> [Int] {
-        if let pointers = works.lazy.compactMap(\.pointers).first { return edgeCuts(pointers, rows: works[0].rows) }
-        let (least, alignment) = (works.map(\.least).max()!, works.map(\.alignment).max()!)
         let rows = works[0].rows
+        if let pointers = works.lazy.compactMap(\.pointers).first {
+            return edgeCuts(pointers, rows: rows, least: works.count > 1 ? rows / 512 : 1)
+        }
+        let (least, alignment) = (works.map(\.least).max()!, works.map(\.alignment).max()!)
         let perThread = works.count > 1 ? max(4, rows / (pool.threads * max(least, 504))) : 4
         return pool.cuts(count: rows, least: least, alignment: alignment, perThread: perThread)
     }
@@ -376,11 +378,11 @@ final class CPUBackend {
         native.source_scores = rows(sourceScores, in: program)
     }
 
-    /// Pieces with about the same number of edges and rows together.
-    private func edgeCuts(_ pointers: UnsafePointer<UInt64>, rows: Int) -> [Int] {
+    /// Pieces with about the same number of edges and rows together, at least so many where there is work for them.
+    func edgeCuts(_ pointers: UnsafePointer<UInt64>, rows: Int, least: Int = 1) -> [Int] {
         func work(_ row: Int) -> UInt64 { pointers[row] - pointers[0] + 4 * UInt64(row) }
         let total = work(rows)
-        let pieces = pool.threads == 1 ? 1 : min(UInt64(pool.threads) * 16, total / 4096 + 1)
+        let pieces = pool.threads == 1 ? 1 : min(UInt64(max(pool.threads * 16, least)), total / 4096 + 1)
         var cuts = [0]
         for piece in 1..<max(pieces, 1) {
             let wanted = total / pieces * piece
@@ -577,117 +579,6 @@ final class CPUBackend {
                 target + row * initialise.target.stride, initialise.columns, bound, arguments.seed, UInt32(row),
                 initialise.stream)
         }
-    }
-
-    /// Times the kernels on memory that is free for it, each warm and the faster of two.
-    func measure(_ measure: Measure, in program: Program) -> Completion.Rates {
-        let width = 256
-        let narrow = 16
-        let degree = 16
-        // Of each row: source, target, neighbours and row pointer; less the weight and the stack of its gradient.
-        let weights = width * width
-        let spare =
-            measure.byteCount - weights * 4
-            - Program.tileStackBytes(
-                totalRows: Self.measuredRowsMax, rows: width / 4, columns: width)
-        let rows = min(Self.measuredRowsMax, spare / (2 * width * 4 + degree * 4 + 8) - 1) / degree * degree
-        let base = address(measure.place, in: program)
-        let source = base.assumingMemoryBound(to: Float.self)
-        let target = source + rows * width
-        let weight = target + rows * width
-        let stack = weight + weights
-        let pointers = UnsafeMutableRawPointer(
-            stack + Program.tileStackBytes(totalRows: Self.measuredRowsMax, rows: width / 4, columns: width) / 4
-        ).assumingMemoryBound(to: UInt64.self)
-        let neighbours = UnsafeMutableRawPointer(pointers + rows + 1).assumingMemoryBound(to: UInt32.self)
-        source.update(repeating: 0.5, count: 2 * rows * width + weights)
-        // One neighbour out of each sixteenth of the rows, by a linear congruential generator.
-        var state: UInt64 = 1
-        for row in 0...rows { pointers[row] = UInt64(row * degree) }
-        for edge in 0..<rows * degree {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            let stratum = rows / degree
-            neighbours[edge] = UInt32(edge % degree * stratum + Int(state >> 33) % stratum)
-        }
-        func gather(_ width: Int) -> Double {
-            let native = sk_aggregate(
-                pointers: pointers, neighbours: neighbours, edge_base: 0, source: source, source_stride: width,
-                source_first: 0, source_rows: UInt32(rows), covers_all: 1, target: target, target_stride: width,
-                width: width, accumulates: 0, chain: sk_chain(), active: sk_active())
-            return Double(rows * degree * width * 4)
-                / seconds {
-                    pool.onPieces(edgeCuts(UnsafePointer(pointers), rows: rows)) { piece, _ in
-                        withUnsafePointer(to: native) {
-                            kernels.pointee.aggregate($0, piece.lowerBound, piece.upperBound)
-                        }
-                    }
-                }
-        }
-        var rates = Completion.Rates()
-        rates.wideGatherBytesPerSecond = gather(width)
-        rates.narrowGatherBytesPerSecond = gather(narrow)
-        rates.copyBytesPerSecond =
-            Double(rows * width * 4)
-            / seconds {
-                pool.onPieces(pool.cuts(count: rows * width, least: 1 << 16)) { piece, _ in
-                    (target + piece.lowerBound).update(from: source + piece.lowerBound, count: piece.count)
-                }
-            }
-        let few = min(rows, 8192)
-        let product = sk_product(
-            factors: sk_factors(a: source, a_stride: width, b: weight, b_stride: width, inner: width),
-            more: sk_factors(), c: target, c_stride: width, columns: width, transposes_b: 0, accumulates: 0,
-            chain: sk_chain(), active: sk_active())
-        rates.productFlops =
-            Double(2 * few * width * width)
-            / seconds {
-                pool.onPieces(pool.cuts(count: few, least: 168, alignment: 84)) { piece, thread in
-                    withUnsafePointer(to: product) {
-                        kernels.pointee.product($0, piece.lowerBound, piece.upperBound, scratch(of: thread))
-                    }
-                }
-            }
-        let tile = sk_tile_product(
-            a: source, a_stride: width, b: target, b_stride: width, m: width / 4, n: width, rows: few, first_tile: 0,
-            continues: 0, stays_open: 0, levels: Program.tileLevels(totalRows: few), stack: stack, active: sk_active())
-        rates.tileProductFlops =
-            Double(2 * few * width / 4 * width)
-            / seconds {
-                pool.onPieces(pool.cuts(count: width / 4, least: 14, perThread: 1)) { piece, thread in
-                    withUnsafePointer(to: tile) {
-                        kernels.pointee.tile_product($0, piece.lowerBound, piece.upperBound, scratch(of: thread))
-                    }
-                }
-            }
-        var steps = [sk_step(), sk_step(), sk_step()]
-        steps[0].kind = Int32(SK_STEP_BIAS)
-        steps[0].values = UnsafePointer(weight)
-        steps[1].kind = Int32(SK_STEP_RELU)
-        steps[2].kind = Int32(SK_STEP_DROPOUT)
-        steps[2].threshold = 1 << 31
-        steps[2].constant = 2
-        rates.mapElementsPerSecond = steps.withUnsafeBufferPointer { steps in
-            let map = sk_map(
-                source: source, source_stride: width, target: target, target_stride: width, columns: width,
-                chain: sk_chain(steps: steps.baseAddress, count: steps.count, seed: 1, epoch: 0, first_row: 0),
-                active: sk_active())
-            return Double(few * width)
-                / seconds {
-                    pool.onPieces(pool.cuts(count: few, least: 128)) { piece, _ in
-                        withUnsafePointer(to: map) { kernels.pointee.map($0, piece.lowerBound, piece.upperBound) }
-                    }
-                }
-        }
-        return rates
-    }
-
-    private static let measuredRowsMax = 1 << 17
-
-    private func seconds(_ body: () -> Void) -> Double {
-        body()
-        let clock = ContinuousClock()
-        let fastest = min(clock.measure(body), clock.measure(body))
-        return max(Double(fastest.components.attoseconds) * 1e-18 + Double(fastest.components.seconds), 1e-9)
     }
 
     /// The figures of all rows; `rows` says how many there were.

@@ -178,8 +178,10 @@ private final class Replay {
     private let backend: CPUBackend
     private let staging: DeviceMemory
     private let isCancelled: () -> Bool
-    private let state = Condition()
+    /// Each queue waits at its own place, and is woken when what it waits for has come.
+    private let state = Condition(places: Operation.Queue.allCases.count)
     // Under `state`:
+    private var awaited = [[Int]?](repeating: nil, count: Operation.Queue.allCases.count)
     private var ended = [Int](repeating: 0, count: Operation.Queue.allCases.count)
     private var failure: ExecutorError?
     private var completion = Completion()
@@ -230,7 +232,7 @@ private final class Replay {
         var spent = [UInt64](repeating: 0, count: Int(Operation.codeMax) + 1)
         var waiting = program.queued[queue.rawValue][...]
         while let index = waiting.popFirst() {
-            guard waits(for: program.needs[index]) else { break }
+            guard waits(queue, for: program.needs[index]) else { break }
             var batch = [index]
             if isAsked(index) {
                 // What may go over the same rows at once, as far as nothing holds it back.
@@ -250,7 +252,9 @@ private final class Replay {
             }
             state.lock()
             ended[queue.rawValue] += batch.count
-            state.broadcast()
+            for other in awaited.indices {
+                if let needs = awaited[other], hasCome(needs) { state.wake(other) }
+            }
             state.unlock()
         }
         state.lock()
@@ -309,15 +313,22 @@ private final class Replay {
     }
 
     /// False if the doorbell has failed.
-    private func waits(for needs: [Int]) -> Bool {
+    private func waits(_ queue: Operation.Queue, for needs: [Int]) -> Bool {
         state.lock()
         defer { state.unlock() }
         while failure == nil {
-            if zip(ended, needs).allSatisfy({ $0 >= $1 }) { return true }
-            state.wait()
+            if hasCome(needs) {
+                awaited[queue.rawValue] = nil
+                return true
+            }
+            awaited[queue.rawValue] = needs
+            state.wait(at: queue.rawValue)
         }
         return false
     }
+
+    /// Under `state`.
+    private func hasCome(_ needs: [Int]) -> Bool { ended.indices.allSatisfy { ended[$0] >= needs[$0] } }
 
     /// Whether nothing but its own queue's earlier commands holds this one back.
     private func isReady(_ index: Int, after queue: Operation.Queue) -> Bool {
@@ -330,7 +341,7 @@ private final class Replay {
         state.lock()
         defer { state.unlock() }
         if failure == nil { failure = error }
-        state.broadcast()
+        for queue in awaited.indices { state.wake(queue) }
     }
 
     /// Runs one command that does not go by rows.

@@ -1,9 +1,21 @@
 import Vocabulary
 
+/// Kinds of computing that a forecast tells apart, so that each can be held against the clock.
+package enum WorkKind: Int, CaseIterable, Sendable {
+    case product, weightGradient, columnSum, neighbourSum, attention, rowLocal, loss
+}
+
 /// What one pass asks of each resource.
 package struct PassCost: Hashable, Sendable {
     package let title: String
-    package internal(set) var computeSeconds = 0.0
+    /// Seconds by `WorkKind`.
+    package internal(set) var computing = SIMD8<Double>()
+    package var computeSeconds: Double { computing.sum() }
+    /// Commands that fetch and that store.
+    package internal(set) var fetches = 0
+    package internal(set) var stores = 0
+    /// Pieces in which rows come, of which the first is waited for.
+    package internal(set) var pieces = 1
     /// Sealed bytes over the link.
     package internal(set) var fetchedBytes = 0
     package internal(set) var storedBytes = 0
@@ -27,7 +39,8 @@ package struct PassCost: Hashable, Sendable {
 
     var untitled: PassCost {
         var cost = PassCost(title: "", takesTurns: takesTurns)
-        cost.computeSeconds = computeSeconds
+        cost.computing = computing
+        (cost.fetches, cost.stores, cost.pieces) = (fetches, stores, pieces)
         (cost.fetchedBytes, cost.storedBytes) = (fetchedBytes, storedBytes)
         (cost.ssdReadBytes, cost.ssdWrittenBytes) = (ssdReadBytes, ssdWrittenBytes)
         cost.commands = commands
@@ -43,25 +56,33 @@ package struct PassCost: Hashable, Sendable {
         ssdWrittenBytes -= bytes.stored
     }
 
+    mutating func add(_ seconds: Double, _ kind: WorkKind) { computing[kind.rawValue] += seconds }
+
     /// Seconds of each resource, and of the pass: resources overlap where they do not take turns, so the slowest counts.
     package func seconds(_ budget: Budget) -> PassSeconds {
-        let sealing = Double(fetchedBytes + storedBytes) / budget.link.sealBytesPerSecond
+        let sealRate = budget.link.sealBytesPerSecond
+        let sealing = Double(fetchedBytes + storedBytes) / sealRate
+        // Opening and sealing have threads of their own; where no core is left for them they slow all that compute.
+        let taken = budget.device.sealsOnComputeCores && !takesTurns ? sealing / Double(budget.device.threads) : 0
         let compute =
-            computeSeconds + Double(commands) * budget.device.secondsPerCommand
-            + (budget.device.sealsOnComputeCores ? sealing : 0)
-        let fetch = Double(fetchedBytes) / budget.link.bytesPerSecond
-        let store = Double(storedBytes) / budget.link.storeBytesPerSecond
+            computeSeconds + Double(commands - fetches - stores) * budget.device.secondsPerCommand + taken
+        let roundTrip = budget.link.roundTripSeconds
+        func crossing(_ bytes: Int, _ transfers: Int, _ rate: Double) -> Double {
+            max(Double(bytes) / rate + Double(transfers) * roundTrip, Double(bytes) / sealRate)
+        }
+        let fetch = crossing(fetchedBytes, fetches, budget.link.bytesPerSecond)
+        let store = crossing(storedBytes, stores, budget.link.storeBytesPerSecond)
         let ssdRead = Double(ssdReadBytes) / budget.ssd.readBytesPerSecond
         let ssdWrite = Double(ssdWrittenBytes) / budget.ssd.writeBytesPerSecond
-        // Filling and draining the queues: a round trip and the first block at each end.
-        let ends = fetchedBytes + storedBytes > 0 ? 2 * budget.link.roundTripSeconds : 0
+        // Filling and draining the queues: the first piece comes, and the last one goes, while nothing is computed.
+        let ends = (max(fetch, ssdRead) + max(store, ssdWrite)) / Double(pieces)
         let pass =
             takesTurns
             ? compute + max(fetch, ssdRead) + max(store, ssdWrite)
-            : max(compute, fetch, store, ssdRead, ssdWrite, sealing)
+            : max(compute, fetch, store, ssdRead, ssdWrite) + ends
         return PassSeconds(
             compute: compute, fetch: fetch, store: store, ssdRead: ssdRead, ssdWrite: ssdWrite, sealing: sealing,
-            pass: pass + ends)
+            pass: pass)
     }
 }
 
@@ -131,10 +152,11 @@ extension Layout {
     func costs(_ spills: SpillMap, _ budget: Budget, _ opSeconds: [Double]) -> [PassCost] {
         passes.enumerated().map { number, pass in
             var cost = PassCost(title: pass.title, takesTurns: decision.takesTurns)
+            if pass.sliced.isEmpty { cost.pieces = spans }
             for value in pass.reloads { addReload(value, spills, &cost) }
             addSlices(pass, spills, budget, &cost)
             for step in pass.steps { add(step, spills, budget, opSeconds, &cost) }
-            cost.computeSeconds += spilling(pass, budget)
+            addStreams(pass, budget, &cost)
             if decision.fetchesNodeSections { addNodes(pass, &cost) }
             return cost
         }
@@ -157,6 +179,7 @@ extension Layout {
         let blocks = Self.wholeBlocks(image.nodes * rowBytes(value)) / Limits.blockBytes
         move(value, blocks * Limits.sealedBlockBytes, stores: false, spills, &cost)
         cost.commands += 1
+        cost.fetches += 1
     }
 
     private func add(
@@ -166,6 +189,7 @@ extension Layout {
         case .fetch(let value), .store(let value):
             let stores = if case .store = step { true } else { false }
             cost.commands += spans(value)
+            if stores { cost.stores += spans(value) } else { cost.fetches += spans(value) }
             let bytes =
                 storage[value].spilled == nil
                 ? table.fetchedBytes(value, from: storage[value].residentChunks)
@@ -174,14 +198,21 @@ extension Layout {
         case .fetchParts(let value), .storeParts(let value):
             let stores = if case .storeParts = step { true } else { false }
             move(value, Planner.sealed(spillBytes(value)), stores: stores, spills, &cost)
-            cost.commands += (chunks + spans(value)) * alikeSlices(value).count
-            cost.computeSeconds += graph.stream(elements: 2 * values[value].width, budget)
+            let alike = alikeSlices(value).count
+            cost.commands += (chunks + spans(value)) * alike
+            if stores { cost.stores += spans(value) * alike } else { cost.fetches += spans(value) * alike }
+            // Pieces of rows go through memory less well than rows.
+            cost.add(graph.stream(elements: 4 * values[value].width, budget), .rowLocal)
         case .run(let op):
             cost.commands += chunks
-            cost.computeSeconds += opSeconds[op]
+            let kind = graph.ops[op].workKind
+            // A tile's figures are one thread's.
+            let tiles = max(decision.chunkRows / ImageShape.tileRows, 1)
+            let idle = kind == .loss ? Double(max(budget.device.threads / tiles, 1)) : 1
+            cost.add(idle * opSeconds[op], kind)
         case .finishSum(let op):
             cost.commands += chunks
-            cost.computeSeconds += graph.stream(elements: 2 * values[analysis.facts[op].source!].width, budget)
+            cost.add(graph.stream(elements: 2 * values[analysis.facts[op].source!].width, budget), .rowLocal)
         }
     }
 
@@ -197,6 +228,7 @@ extension Layout {
             let count = times > 0 ? sums : 1
             cost.fetchedBytes += count * fetchedBytes(section)
             cost.commands += count * spans
+            cost.fetches += count * spans
         }
     }
 
@@ -206,6 +238,7 @@ extension Layout {
             for range in ranges {
                 move(source, Planner.sealed(sliceBytes(source, range)), stores: false, spills, &cost)
                 cost.commands += 1
+                cost.fetches += 1
             }
             for index in ops {
                 let op = graph.ops[index]
@@ -215,6 +248,7 @@ extension Layout {
                 for group in groups where group.upperBound > storage[columns].residentChunks {
                     cost.fetchedBytes += ranges.count * fetchedBytes(columns, chunks: group)
                     cost.commands += ranges.count
+                    cost.fetches += ranges.count
                 }
                 let share = image.share(op.phase, hops: op.hops)
                 for (slice, range) in ranges.enumerated() {
@@ -224,10 +258,19 @@ extension Layout {
                     }
                     let sums = made.count { $0.value != op.scoreSum }
                     cost.commands += (1 + made.count + (made.count - sums)) * groups.count
-                    let heads = op.headWidth > 0 ? max(range.count / op.headWidth, 1) : 0
-                    let scores = sums < made.count ? values[op.scoreSum!].width : 0
-                    let width = sums * range.count + (heads + scores) * OpGraph.edgeElements
-                    cost.computeSeconds += share * graph.gather(width: width, relation, budget)
+                    cost.stores += made.count * groups.count
+                    let seconds: Double
+                    if op.headWidth > 0 {
+                        // A slice of less than a head works out the head's weights again.
+                        let heads = max(range.count / op.headWidth, 1)
+                        seconds =
+                            graph.attention(width: sums * range.count, heads: heads, budget)
+                            + (sums < made.count
+                                ? graph.attention(width: 0, heads: values[op.scoreSum!].width, budget) : 0)
+                    } else {
+                        seconds = graph.gather(width: range.count, relation, budget)
+                    }
+                    cost.add(share * seconds, op.workKind)
                 }
             }
         }
@@ -238,25 +281,64 @@ extension Layout {
         ChunkTable.crossing(table.range(value, chunks: chunks), of: image.byteCount(values[value].section!))
     }
 
-    /// What rows that a pass works on more than once take again, where a chunk of them is more than the cache holds.
-    private func spilling(_ pass: Pass, _ budget: Budget) -> Double {
+    /// What rows take that go through memory: once where a pass comes to them, and again for each operation that does not
+    /// follow the one before row by row, where a chunk of them is more than the cache holds.
+    private func addStreams(_ pass: Pass, _ budget: Budget, _ cost: inout PassCost) {
         var seen = Set<ValueIndex>()
-        var (once, again) = (0, 0)
+        var near = Set<ValueIndex>()
+        var again: [(width: Double, kind: WorkKind)] = []
+        var once = 0.0
         for case .run(let op) in pass.steps {
-            for value in analysis.facts[op].inputs + analysis.facts[op].outputs {
-                let width = values[value].width
-                if seen.insert(value).inserted { once += width } else { again += width }
+            let kind = graph.ops[op].workKind
+            let share = image.share(graph.ops[op].phase, hops: graph.ops[op].hops)
+            if !kind.goesByRows { near = [] }
+            for value in analysis.facts[op].inputs + analysis.facts[op].outputs where !near.contains(value) {
+                let width = share * Double(values[value].width)
+                if seen.insert(value).inserted {
+                    once += width
+                    cost.add(graph.stream(elements: width, budget), kind)
+                } else {
+                    again.append((width, kind))
+                }
+                if kind.goesByRows { near.insert(value) }
             }
         }
-        let bytes = Double(min(decision.chunkRows, image.nodes) * once * 4)
+        let bytes = Double(min(decision.chunkRows, image.nodes)) * once * 4
         let cache = Double(budget.device.cacheBytes)
-        return bytes > cache ? graph.stream(elements: again, budget) * (1 - cache / bytes) : 0
+        guard bytes > cache else { return }
+        for (width, kind) in again { cost.add(graph.stream(elements: width, budget) * (1 - cache / bytes), kind) }
+    }
+}
+
+extension WorkKind {
+    /// Whether blocks of rows stay in the caches from one operation to the next.
+    fileprivate var goesByRows: Bool {
+        switch self {
+        case .product, .neighbourSum, .attention, .rowLocal: true
+        case .weightGradient, .columnSum, .loss: false
+        }
+    }
+}
+
+extension OpGraph.Op {
+    var workKind: WorkKind {
+        switch kind {
+        case .map, .part, .headDots: .rowLocal
+        case .product: .product
+        case .gather: .neighbourSum
+        case .attentionScale, .attend, .attentionGradient: .attention
+        case .weightGradient: .weightGradient
+        case .columnSum: .columnSum
+        case .loss: .loss
+        }
     }
 }
 
 extension OpGraph {
-    fileprivate func stream(elements: Int, _ budget: Budget) -> Double {
-        Double(image.nodes * elements * 4) / budget.device.streamBytesPerSecond
+    fileprivate func stream(elements: Int, _ budget: Budget) -> Double { stream(elements: Double(elements), budget) }
+
+    fileprivate func stream(elements: Double, _ budget: Budget) -> Double {
+        Double(image.nodes) * elements * 4 / budget.device.streamBytesPerSecond
     }
 
     fileprivate func gather(width: Int, _ relation: Int, _ budget: Budget) -> Double {
@@ -264,40 +346,71 @@ extension OpGraph {
             * (Double(width * 4 + 4) / budget.device.gatherBytesPerSecond + budget.device.secondsPerEdge)
     }
 
-    /// What an operation takes, with the rows that matter to it.
+    /// Sums over edges, weighed by head; the weights are worked out on the way.
+    fileprivate func attention(width: Int, heads: Int, _ budget: Budget) -> Double {
+        Double(image.edges)
+            * (Double(width * 4 + 4) / budget.device.gatherBytesPerSecond
+                + Self.edgeShare(heads) * budget.device.secondsPerAttendedEdge)
+    }
+
+    /// What an edge with so many heads costs, of one with four: whole parts of a vector.
+    private static func edgeShare(_ heads: Int) -> Double {
+        var lanes = 4
+        while lanes < min(heads, 16) { lanes *= 2 }
+        return Double(heads > 16 ? (heads + 15) / 16 * 16 : lanes) / 4
+    }
+
+    /// What an operation takes beside the memory that its rows go through, with the rows that matter to it.
     func seconds(_ op: Op, _ budget: Budget) -> Double {
         image.share(op.phase, hops: op.hops) * wholeSeconds(op, budget)
     }
 
-    /// What an edge's weight costs in each head, as if so many columns were gathered.
-    fileprivate static let edgeElements = 8
-
     /// With all rows.
     private func wholeSeconds(_ op: Op, _ budget: Budget) -> Double {
         let rows = Double(image.nodes)
-        // What a step reads beside the chain itself.
-        let steps = op.steps.compactMap(\.value).reduce(0) { $0 + values[$1].width }
+        let device = budget.device
+        // Products work on whole vectors.
+        func padded(_ columns: Int) -> Double { Double((columns + 15) / 16 * 16) }
+        func passes(_ width: Int, _ times: Double = 1) -> Double {
+            rows * Double(width) * times / device.mapElementsPerSecond
+        }
+        func chain(_ steps: [ValueStep], width: Int) -> Double {
+            steps.reduce(0) { sum, step in
+                switch step {
+                case .dropout: sum + rows * Double(width) / device.dropElementsPerSecond
+                case .elu, .normalise, .normaliseGradient: sum + passes(width, 2)
+                default: sum + passes(width, 0.5)
+                }
+            }
+        }
         switch op.kind {
-        case .map(let from, let to, _): return stream(elements: values[from].width + values[to].width + steps, budget)
-        case .part(let from, _, _): return stream(elements: 2 * from.count + steps, budget)
-        case .product(_, let entry, _, _, _, _):
-            return 2 * rows * Double(entry.count) / budget.device.productFlopsPerSecond
-                + stream(elements: steps, budget)
+        case .map(_, let to, let steps): return passes(values[to].width, 0.5) + chain(steps, width: values[to].width)
+        case .part(_, let to, let steps): return passes(to.count, 0.5) + chain(steps, width: to.count)
+        case .headDots(let value, _, _, _, _): return passes(values[value].width)
+        case .columnSum(let value, _, _): return passes(values[value].width)
+        case .product(_, let entry, let transposed, let to, _, let steps):
+            let inner = transposed ? entry.columns : entry.rows
+            let columns = transposed ? entry.rows : entry.columns
+            return 2 * rows * Double(inner) * padded(columns) / device.productFlopsPerSecond
+                + chain(steps, width: values[to].width)
         case .weightGradient(_, _, let entry):
-            return 2 * rows * Double(entry.count) / budget.device.productFlopsPerSecond
-        case .gather(let from, let relation, _, _): return gather(width: values[from].width, relation, budget)
+            return 2 * rows * Double(entry.rows) * padded(entry.columns) / device.gradientFlopsPerSecond
+        case .gather(let from, let relation, let to, let steps):
+            return gather(width: values[from].width, relation, budget) + chain(steps, width: values[to].width)
         case .attentionScale(let attention, _):
-            // Two passes over the scores, an exponential for each edge and head.
-            return 2 * gather(width: attention.heads * 4, 0, budget)
+            return Double(image.edges) * Self.edgeShare(attention.heads) * device.secondsPerScoredEdge
         case .attend(let attention, _):
-            return gather(width: attention.heads * (attention.headWidth + OpGraph.edgeElements), 0, budget)
+            return self.attention(width: attention.heads * attention.headWidth, heads: attention.heads, budget)
         case .attentionGradient(let attention, let gradient):
+            // Rows of the other end are near when the second sum reads them; derivatives are made beside the weights.
             let sums = gradient.isOfSources ? 2 : 1
-            return gather(width: attention.heads * (attention.headWidth * sums + OpGraph.edgeElements), 0, budget)
-        case .headDots(let value, _, _, _, _): return stream(elements: 2 * values[value].width, budget)
-        case .columnSum(let a, let factors, _):
-            return stream(elements: values[a].width + (factors.map { values[$0.value].width } ?? 0), budget)
-        case .loss(let outputs, _): return 4 * stream(elements: values[outputs].width, budget)
+            return self.attention(
+                width: sums * attention.heads * attention.headWidth, heads: attention.heads, budget)
+                + 0.5 * self.attention(width: 0, heads: attention.heads, budget)
+        case .loss(let outputs, _):
+            // Rows without a target are passed over, the others cost something whatever their width.
+            let labelled = Double(image.labelled.dropFirst().reduce(0, +))
+            return labelled * (padded(values[outputs].width) + 32) / device.lossElementsPerSecond
         }
     }
 }
