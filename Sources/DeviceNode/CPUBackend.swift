@@ -464,7 +464,8 @@ final class CPUBackend {
             stays_open: staysOpen(tile.firstRow + tile.rows, of: tile.totalRows),
             levels: Program.tileLevels(totalRows: tile.totalRows), stack: floats(tile.stack, in: program),
             active: self.native(active, in: program))
-        pool.onPieces(pool.cuts(count: tile.columns, least: 16, alignment: 16, perThread: 1)) { piece, _ in
+        let alignment = tile.columns >= 64 * pool.threads ? 64 : 16
+        pool.onPieces(pool.cuts(count: tile.columns, least: alignment, alignment: alignment)) { piece, _ in
             withUnsafePointer(to: native) {
                 kernels.pointee.tile_column_sum($0, piece.lowerBound, piece.upperBound)
             }

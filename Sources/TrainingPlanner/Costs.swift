@@ -62,8 +62,10 @@ package struct PassCost: Hashable, Sendable {
     package func seconds(_ budget: Budget) -> PassSeconds {
         let sealRate = budget.link.sealBytesPerSecond
         let sealing = Double(fetchedBytes + storedBytes) / sealRate
-        // Opening and sealing have threads of their own; where no core is left for them they slow all that compute.
-        let taken = budget.device.sealsOnComputeCores && !takesTurns ? sealing / Double(budget.device.threads) : 0
+        // Opening and sealing have threads of their own. Where no core is left for them they take their part of all, and
+        // a command waits for the thread that they keep from its core: half of the time, as it is found to be.
+        let threads = Double(budget.device.threads)
+        let taken = budget.device.sealsOnComputeCores && !takesTurns ? sealing * (1 + 1 / threads) / 2 : 0
         let compute =
             computeSeconds + Double(commands - fetches - stores) * budget.device.secondsPerCommand + taken
         let roundTrip = budget.link.roundTripSeconds
