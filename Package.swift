@@ -77,17 +77,18 @@ let package = Package(
         .package(url: "https://github.com/vapor/jwt-kit", from: "5.7.1"),
     ],
     targets: [
-        // C: system libraries through header-only shims, and the portable kernels.
+        // C: libraries through shims, and the portable kernels.
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CConfinement", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
+        .target(name: "CBlockAES", dependencies: [crypto]),
         .target(name: "CKernels", cSettings: [.unsafeFlags(["-O3", "-ffp-contract=off"])]),
 
         // Nouns.
         room("Vocabulary"),
 
         // Foundations.
-        room("Sealing", ["CSodium", "COpenSSL", "Vocabulary", crypto]),
+        room("Sealing", ["CSodium", "COpenSSL", "CBlockAES", "Vocabulary", crypto]),
         room("TransparencyLog", ["Vocabulary", "Sealing"]),
         room("FabricProtocol", ["Vocabulary", "Sealing"]),
         room("FabricTransport", ["Vocabulary", "Sealing", "FabricProtocol", "DurableFiles"]),

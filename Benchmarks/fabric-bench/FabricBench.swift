@@ -51,7 +51,12 @@ struct FabricBench {
         let bench = try FabricMeasurements(
             megabytes: option("megabytes") ?? 256, rounds: option("rounds") ?? 5, nbdPort: option("nbd-port"))
         defer { bench.end() }
-        try await bench.run()
+        let parts = text("only", arguments).map { $0.split(separator: ",").map(String.init) }
+        try await bench.run(
+            try parts?.map { name in
+                guard let part = FabricMeasurements.Part(rawValue: name) else { throw CocoaError(.keyValueValidation) }
+                return part
+            } ?? FabricMeasurements.Part.allCases)
         if arguments.contains("--json") {
             print(bench.report.canonicalText)
         } else {

@@ -47,14 +47,20 @@ final class FabricMeasurements {
         try? FileManager.default.removeItem(atPath: folder)
     }
 
-    func run() async throws {
+    enum Part: String, CaseIterable { case streams, latencies, attaching, scrubbing, cutting, distance }
+
+    func run(_ parts: [Part]) async throws {
         let node = try startNode()
-        try await streams(node)
-        try await latencies(node)
-        try await attaching(node)
-        try scrubbing()
-        try await cutting(node)
-        try await distance(node)
+        for part in parts {
+            switch part {
+            case .streams: try await streams(node)
+            case .latencies: try await latencies(node)
+            case .attaching: try await attaching(node)
+            case .scrubbing: try scrubbing()
+            case .cutting: try await cutting(node)
+            case .distance: try await distance(node)
+            }
+        }
     }
 
     func say(_ name: String, _ value: Double, _ words: String) {
@@ -154,6 +160,35 @@ final class FabricMeasurements {
         ])
     }
 
+    /// Maps fresh bytes, sealed beforehand as a run image is or anew at every pass, and says how to read all of them.
+    func order(_ gpu: RemoteGPU, _ window: UInt16, _ plaintext: [UInt8], isSealedOnce: Bool = true) async throws
+        -> BenchOrder
+    {
+        let key = RandomBytes.array(32)
+        let cipher = BlockCipher(key: SecretBytes(copying: key))
+        let store: any WindowStore =
+            isSealedOnce ? try SealedStore(plaintext, cipher, window) : SealingStore(plaintext, cipher, window)
+        try await map(gpu, window, store)
+        var order = BenchOrder(.stream, window: window, byteCount: UInt64(store.byteCount))
+        order.key = key
+        return order
+    }
+
+    /// Seconds that the device took for all of it, and processor seconds here and there. Throws where what came is not what
+    /// was sent.
+    func stream(
+        _ gpu: RemoteGPU, _ program: UInt32, _ order: BenchOrder, _ plaintext: [UInt8]
+    ) async throws -> (seconds: Double, here: Double, there: Double) {
+        let processor = processorSeconds()
+        let answer = try await gpu.ring(program, order.bytes)
+        let here = processorSeconds() - processor
+        var reader = WireReader(answer)
+        let seconds = Double(bitPattern: try reader.integer())
+        let there = Double(bitPattern: try reader.integer())
+        guard try reader.digest() == SHA256.hash(plaintext) else { throw CocoaError(.coderInvalidValue) }
+        return (seconds, here, there)
+    }
+
     // MARK: What is measured
 
     /// Bulk from the enclave to the device, beside the same bytes over plain TCP, in turns.
@@ -170,35 +205,21 @@ final class FabricMeasurements {
         let gigabytes = Double(byteCount) / 1e9
         for _ in 0..<rounds {
             let plaintext = RandomBytes.array(byteCount)
-            let digest = SHA256.hash(plaintext)
             let plain = try raw.stream(plaintext)
             rawRate.append(gigabytes / plain.seconds)
             rawHere.append(gigabytes / plain.here)
             rawThere.append(gigabytes / plain.there)
             for isSealedOnce in [true, false] {
                 window += 1
-                let key = RandomBytes.array(32)
-                let cipher = BlockCipher(key: SecretBytes(copying: key))
-                let store: any WindowStore =
-                    isSealedOnce
-                    ? try SealedStore(plaintext, cipher, window) : SealingStore(plaintext, cipher, window)
-                try await map(gpu, window, store)
-                var order = BenchOrder(.stream, window: window, byteCount: UInt64(store.byteCount))
-                order.key = key
-                let here = processorSeconds()
-                let answer = try await gpu.ring(program, order.bytes)
-                let spent = processorSeconds() - here
-                var reader = WireReader(answer)
-                let seconds = Double(bitPattern: try reader.integer())
-                let there = Double(bitPattern: try reader.integer())
-                guard try reader.digest() == digest else { throw CocoaError(.coderInvalidValue) }
+                let order = try await order(gpu, window, plaintext, isSealedOnce: isSealedOnce)
+                let (seconds, here, there) = try await stream(gpu, program, order, plaintext)
                 if isSealedOnce {
                     onceRate.append(gigabytes / seconds)
-                    onceHere.append(gigabytes / spent)
+                    onceHere.append(gigabytes / here)
                     onceThere.append(gigabytes / there)
                 } else {
                     eachRate.append(gigabytes / seconds)
-                    eachHere.append(gigabytes / spent)
+                    eachHere.append(gigabytes / here)
                     eachThere.append(gigabytes / there)
                 }
                 try await gpu.unmap([window])
@@ -369,19 +390,15 @@ final class FabricMeasurements {
         let gpu = try await attach(try fabric(relay.port))
         let program = try await gpu.load(try Program().bytes())
         let bytes = min(byteCount, 64 << 20)
-        let plaintext = RandomBytes.array(bytes)
-        let key = RandomBytes.array(32)
-        try await map(gpu, 1, try SealedStore(plaintext, BlockCipher(key: SecretBytes(copying: key)), 1))
+        var order = try await order(gpu, 1, RandomBytes.array(bytes))
         for microseconds in [0, 100, 400, 1000, 5000] {
             relay.setDelay(nanoseconds: UInt64(microseconds) * 500)
             var rates: [Int: Double] = [:]
             // Two batches are on their way: 4 MiB, and 128 KiB as a bus with 256 tags of 512 bytes has.
             for batch in [32, 1] {
                 let part = batch == 1 ? min(bytes, microseconds > 400 ? 4 << 20 : 16 << 20) : bytes
-                var order = BenchOrder(
-                    .stream, window: 1, byteCount: UInt64(part / Limits.blockBytes * Limits.sealedBlockBytes))
+                order.byteCount = UInt64(part / Limits.blockBytes * Limits.sealedBlockBytes)
                 order.batch = UInt32(batch)
-                order.key = key
                 var reader = WireReader(try await gpu.ring(program, order.bytes))
                 rates[batch] = Double(part) / 1e9 / Double(bitPattern: try reader.integer())
             }

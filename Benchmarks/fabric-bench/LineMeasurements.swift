@@ -24,26 +24,6 @@ extension FabricMeasurements {
         return NodeAddress(host: line.there, port: port, isMultipath: line.isMultipath)
     }
 
-    private func order(_ gpu: RemoteGPU, _ window: UInt16, _ plaintext: [UInt8]) async throws -> BenchOrder {
-        let key = RandomBytes.array(32)
-        let store = try SealedStore(plaintext, BlockCipher(key: SecretBytes(copying: key)), window)
-        try await map(gpu, window, store)
-        var order = BenchOrder(.stream, window: window, byteCount: UInt64(store.byteCount))
-        order.key = key
-        return order
-    }
-
-    /// Seconds that the device had to wait for all of it. Throws where what came is not what was sent.
-    private func stream(_ gpu: RemoteGPU, _ program: UInt32, _ order: BenchOrder, _ plaintext: [UInt8])
-        async throws -> Double
-    {
-        var reader = WireReader(try await gpu.ring(program, order.bytes))
-        let seconds = Double(bitPattern: try reader.integer())
-        _ = try reader.integer(UInt64.self)
-        guard try reader.digest() == SHA256.hash(plaintext) else { throw CocoaError(.coderInvalidValue) }
-        return seconds
-    }
-
     /// Goodput of sealed lanes beside that of one plain TCP connection on the same line, in turns.
     func streams(over line: Line) async throws {
         let address = try startNode(line)
@@ -58,7 +38,7 @@ extension FabricMeasurements {
             let gigabits = Double(byteCount) * 8 / 1e9
             raws.append(gigabits / (try raw.stream(plaintext).seconds))
             let order = try await order(gpu, UInt16(round + 1), plaintext)
-            ours.append(gigabits / (try await stream(gpu, program, order, plaintext)))
+            ours.append(gigabits / (try await stream(gpu, program, order, plaintext).seconds))
         }
         raw.close()
         _ = try await gpu.scrub()

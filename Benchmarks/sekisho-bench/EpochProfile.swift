@@ -25,9 +25,7 @@ struct EpochProfile {
             }
             add("\(kind)", measured, passes.reduce(0) { $0 + epoch.costs[$1].computing[kind.rawValue] })
         }
-        let commands = passes.reduce(0) {
-            $0 + epoch.costs[$1].commands - epoch.costs[$1].fetches - epoch.costs[$1].stores
-        }
+        let commands = passes.reduce(0) { $0 + epoch.costs[$1].computeCommands }
         let starts = Double(commands) * epoch.budget.device.secondsPerCommand
         let computing = passes.reduce(0) { $0 + epoch.costs[$1].computeSeconds }
         let compute = forecast(\.compute)

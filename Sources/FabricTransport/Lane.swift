@@ -66,12 +66,17 @@ package final class Lane: Sendable {
         }
     }
 
+    fileprivate struct Receiver: ~Copyable {
+        var opener: LaneOpener
+        var polling = BusyPolling()
+    }
+
     /// Blocks sent by one system call: 256 KiB.
     package static let batchMax = 4
 
     private let socket: Socket
     private let sender: Mutex<Sender>
-    private let opener: Mutex<LaneOpener>
+    private let receiver: Mutex<Receiver>
 
     /// `outgoing` is the direction of what this end sends. A connection on which nothing is acknowledged for
     /// `unheardMilliseconds` ends. Keys come from the control channel under the transcript.
@@ -93,7 +98,8 @@ package final class Lane: Sendable {
                 sealer: LaneSealer(key: key(outgoing), lane: index, direction: outgoing, fence: fence),
                 prefixes: .allocate(byteCount: Self.batchMax * LaneRecord.prefixBytes, alignment: 64),
                 parts: .allocate(capacity: Self.batchMax * 2)))
-        opener = Mutex(LaneOpener(key: key(incoming), lane: index, direction: incoming, fence: fence))
+        receiver = Mutex(
+            Receiver(opener: LaneOpener(key: key(incoming), lane: index, direction: incoming, fence: fence)))
     }
 
     deinit { socket.close() }
@@ -142,10 +148,10 @@ package final class Lane: Sendable {
         if let milliseconds {
             try socket.readAll(into: prefix, milliseconds: milliseconds)
         } else {
-            try socket.readAll(into: prefix)
+            try fill(prefix)
         }
-        let result: Result<LaneHeader, FrameError> = opener.withLock { opener in
-            Result { () throws(FrameError) in try opener.open(UnsafeRawBufferPointer(prefix)) }
+        let result: Result<LaneHeader, FrameError> = receiver.withLock { receiver in
+            Result { () throws(FrameError) in try receiver.opener.open(UnsafeRawBufferPointer(prefix)) }
         }
         switch result {
         case .success(let header): return header
@@ -158,9 +164,24 @@ package final class Lane: Sendable {
         prefix: UnsafeMutableRawBufferPointer, into target: UnsafeMutableRawBufferPointer
     ) throws(TransportError) {
         let body = target.count - Limits.tagBytes
-        try socket.readAll(into: UnsafeMutableRawBufferPointer(rebasing: target[..<body]))
+        try fill(UnsafeMutableRawBufferPointer(rebasing: target[..<body]))
         UnsafeMutableRawBufferPointer(rebasing: target[body...])
             .copyMemory(from: UnsafeRawBufferPointer(rebasing: prefix[64..<80]))
+    }
+
+    /// Looks for what comes, for as long as looking has been worth it, and then sleeps until all is there.
+    private func fill(_ buffer: UnsafeMutableRawBufferPointer) throws(TransportError) {
+        var filled = try socket.take(into: buffer)
+        while filled < buffer.count, receiver.withLock({ $0.polling.looks() }) {
+            let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
+            let found = try socket.look(into: rest, nanoseconds: BusyPolling.nanoseconds)
+            receiver.withLock { $0.polling.looked(found: found > 0) }
+            filled += found
+            if found == 0 { break }
+        }
+        if filled < buffer.count {
+            try socket.readAll(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
+        }
     }
 }
 

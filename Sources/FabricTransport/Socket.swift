@@ -122,6 +122,27 @@ package final class Socket: Sendable {
         }
     }
 
+    /// Takes what has come, without waiting: 0 where that is nothing.
+    func take(into buffer: UnsafeMutableRawBufferPointer) throws(TransportError) -> Int {
+        let count = recv(descriptor, buffer.baseAddress, buffer.count, Int32(MSG_DONTWAIT))
+        if count > 0 || buffer.isEmpty { return max(0, count) }
+        guard count < 0, errno == EAGAIN || errno == EINTR else {
+            throw TransportError(.closed, "the connection ended")
+        }
+        return 0
+    }
+
+    /// Takes what comes within a time, without sleeping: 0 where nothing did.
+    func look(into buffer: UnsafeMutableRawBufferPointer, nanoseconds: UInt64) throws(TransportError) -> Int {
+        let clock = BootClock()
+        let end = clock.nanoseconds() + nanoseconds
+        repeat {
+            let count = try take(into: buffer)
+            if count > 0 { return count }
+        } while clock.nanoseconds() < end
+        return 0
+    }
+
     /// Fills `buffer`. Throws `closed` when the peer ends before that.
     package func readAll(into buffer: UnsafeMutableRawBufferPointer) throws(TransportError) {
         var filled = 0

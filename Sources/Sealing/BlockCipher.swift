@@ -1,15 +1,23 @@
-internal import Synchronization
+internal import CBlockAES
+internal import CSodium
 
 /// AES-256-GCM for blocks of up to 64 KiB and more: vault chunks, run images, spilled tensors. Safe from many threads.
 package final class BlockCipher: Sendable {
-    package static let tagBytes = AESGCM.tagBytes
+    package static let tagBytes = SK_BLOCK_TAG_BYTES
 
-    private let original: AESGCM
-    // Contexts that no thread is using now; as many are made as there are threads sealing at once.
-    private let idle = Mutex<[Boxed]>([])
+    // Written by `init` only; threads may use it at once.
+    private nonisolated(unsafe) let cipher: OpaquePointer
 
     /// `key` is 32 bytes; its schedule is computed once.
-    package init(key: borrowing SecretBytes) { original = AESGCM(key: key) }
+    package init(key: borrowing SecretBytes) {
+        precondition(key.count == SK_BLOCK_KEY_BYTES, "an AES-256 key is 32 bytes")
+        guard let cipher = key.withBytes({ sk_block_cipher_new($0.bindMemory(to: UInt8.self).baseAddress!) }) else {
+            fatalError("no memory for a cipher")
+        }
+        self.cipher = cipher
+    }
+
+    deinit { sk_block_cipher_free(cipher) }
 
     /// Writes ciphertext ‖ tag; `out.count == plaintext.count + 16`. `out` may start where `plaintext` does.
     ///
@@ -18,8 +26,19 @@ package final class BlockCipher: Sendable {
         _ plaintext: UnsafeRawBufferPointer, nonce: BlockNonce, aad: [UInt8],
         into out: UnsafeMutableRawBufferPointer
     ) throws(SealingError) {
-        try lent { (gcm) throws(SealingError) in
-            try gcm.seal(plaintext, nonce: nonce, aad: aad, into: out)
+        guard out.count == plaintext.count + Self.tagBytes else {
+            throw SealingError(.wrongLength, "a sealed block is 16 bytes longer than its plaintext")
+        }
+        let target = out.baseAddress!.assumingMemoryBound(to: UInt8.self)
+        let isSealed = nonce.withBytes { nonce in
+            sk_block_seal(
+                cipher, nonce.baseAddress!.assumingMemoryBound(to: UInt8.self),
+                plaintext.baseAddress?.assumingMemoryBound(to: UInt8.self), plaintext.count, aad, aad.count, target,
+                target + plaintext.count)
+        }
+        guard isSealed == 1 else {
+            sodium_memzero(target, out.count)
+            throw SealingError(.unavailable, "a block could not be sealed")
         }
     }
 
@@ -28,8 +47,21 @@ package final class BlockCipher: Sendable {
         _ sealed: UnsafeRawBufferPointer, nonce: BlockNonce, aad: [UInt8],
         into out: UnsafeMutableRawBufferPointer
     ) throws(SealingError) {
-        try lent { (gcm) throws(SealingError) in
-            try gcm.open(sealed, nonce: nonce, aad: aad, into: out)
+        guard sealed.count >= Self.tagBytes else {
+            throw SealingError(.truncated, "a sealed block is shorter than its tag")
+        }
+        guard sealed.count == out.count + Self.tagBytes else {
+            throw SealingError(.wrongLength, "a sealed block is 16 bytes longer than its plaintext")
+        }
+        let source = sealed.baseAddress!.assumingMemoryBound(to: UInt8.self)
+        let isOpen = nonce.withBytes { nonce in
+            sk_block_open(
+                cipher, nonce.baseAddress!.assumingMemoryBound(to: UInt8.self), source, out.count, source + out.count,
+                aad, aad.count, out.baseAddress?.assumingMemoryBound(to: UInt8.self))
+        }
+        guard isOpen == 1 else {
+            if let start = out.baseAddress { sodium_memzero(start, out.count) }
+            throw SealingError(.tampered, "a sealed block does not fit its key, place or context")
         }
     }
 
@@ -56,41 +88,6 @@ package final class BlockCipher: Sendable {
         }
         try result.get()
         return plaintext
-    }
-
-    private func lent(_ body: (Boxed) throws(SealingError) -> Void) throws(SealingError) {
-        let gcm = idle.withLock { $0.popLast() } ?? Boxed(AESGCM(sharing: original))
-        defer { idle.withLock { $0.append(gcm) } }
-        try body(gcm)
-    }
-
-    // A context in use belongs to the one thread that took it from `idle`.
-    private final class Boxed: @unchecked Sendable {
-        private var gcm: AESGCM
-
-        init(_ gcm: consuming AESGCM) { self.gcm = gcm }
-
-        func seal(
-            _ plaintext: UnsafeRawBufferPointer, nonce: BlockNonce, aad: [UInt8],
-            into out: UnsafeMutableRawBufferPointer
-        ) throws(SealingError) {
-            try nonce.withBytes { (nonce) throws(SealingError) in
-                try aad.withRawBytes { (aad) throws(SealingError) in
-                    try gcm.seal(plaintext, nonce: nonce, aad: aad, into: out)
-                }
-            }
-        }
-
-        func open(
-            _ sealed: UnsafeRawBufferPointer, nonce: BlockNonce, aad: [UInt8],
-            into out: UnsafeMutableRawBufferPointer
-        ) throws(SealingError) {
-            try nonce.withBytes { (nonce) throws(SealingError) in
-                try aad.withRawBytes { (aad) throws(SealingError) in
-                    try gcm.open(sealed, nonce: nonce, aad: aad, into: out)
-                }
-            }
-        }
     }
 }
 
@@ -141,42 +138,5 @@ package struct BlockContext: Hashable, Sendable {
         withUnsafeBytes(of: index.bigEndian) { bytes += $0 }
         withUnsafeBytes(of: UInt32(length).bigEndian) { bytes += $0 }
         return bytes
-    }
-}
-
-/// AES-256-GCM for the small frames of one lane direction: one context, one owner, no lock, no allocation.
-package struct FrameCipher: ~Copyable, Sendable {
-    package static let tagBytes = AESGCM.tagBytes
-    package static let nonceBytes = AESGCM.nonceBytes
-
-    private var gcm: AESGCM
-
-    /// `key` is 32 bytes.
-    package init(key: borrowing SecretBytes) { gcm = AESGCM(key: key) }
-
-    /// Writes ciphertext ‖ tag; `out.count == plaintext.count + 16`, `nonce` is 12 bytes and never used before.
-    package mutating func seal(
-        _ plaintext: UnsafeRawBufferPointer, nonce: UnsafeRawBufferPointer, aad: UnsafeRawBufferPointer,
-        into out: UnsafeMutableRawBufferPointer
-    ) throws(SealingError) {
-        try gcm.seal(plaintext, nonce: nonce, aad: aad, into: out)
-    }
-
-    /// `out.count == sealed.count - 16`. On any doubt `out` is wiped.
-    package mutating func open(
-        _ sealed: UnsafeRawBufferPointer, nonce: UnsafeRawBufferPointer, aad: UnsafeRawBufferPointer,
-        into out: UnsafeMutableRawBufferPointer
-    ) throws(SealingError) {
-        try gcm.open(sealed, nonce: nonce, aad: aad, into: out)
-    }
-}
-
-extension [UInt8] {
-    /// `withUnsafeBytes` that keeps the type of what `body` throws.
-    fileprivate func withRawBytes<Value, Failure: Error>(
-        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Value
-    ) throws(Failure) -> Value {
-        let result = withUnsafeBytes { bytes in Result { () throws(Failure) in try body(bytes) } }
-        return try result.get()
     }
 }

@@ -392,15 +392,33 @@ private struct Emitter {
                 for fetch in plan.nodeFetches(pass: number, chunk: index) { emitNodes(fetch, flags) }
                 for step in pass.steps { emit(step, chunk) }
             }
-            for (entry, buffer) in plan.finishes(pass: number) {
-                append(
-                    .tileFinish(
-                        TileFinish(
-                            stack: Place(buffer: UInt16(buffer)), totalRows: plan.image.nodes, count: entry.count,
-                            target: place(.gradients, entry))),
-                    flags, Touched(reads: [buffer], writes: [Int(fixed[.gradients]!)]))
-            }
+            for (entry, buffer) in plan.finishes(pass: number) { emitFinish(entry, buffer, flags) }
         }
+    }
+
+    /// The gradient of a weight, or of a part of one.
+    private mutating func emitFinish(_ entry: ParameterLayout.Entry, _ buffer: Int, _ flags: DoorbellFlags) {
+        let gradients = Int(fixed[.gradients]!)
+        let stack = Place(buffer: UInt16(buffer))
+        func finish(to target: Place) -> FabricProtocol.Operation {
+            .tileFinish(
+                TileFinish(stack: stack, totalRows: plan.image.nodes, count: entry.count, target: target))
+        }
+        guard !entry.isContiguous else {
+            return append(finish(to: place(.gradients, entry)), flags, Touched(reads: [buffer], writes: [gradients]))
+        }
+        // Behind the stack, then row by row to where they belong.
+        let whole = Place(
+            buffer: stack.buffer,
+            offset: Program.tileStackBytes(totalRows: plan.image.nodes, rows: entry.rows, columns: entry.columns))
+        append(finish(to: whole), flags, Touched(reads: [buffer], writes: [buffer]))
+        append(
+            .copy(
+                Copy(
+                    source: Matrix(whole, stride: entry.columns),
+                    target: Matrix(place(.gradients, entry), stride: entry.stride), rows: entry.rows,
+                    columns: entry.columns)),
+            flags, Touched(reads: [buffer], writes: [gradients]))
     }
 
     private mutating func emit(_ step: PassStep, _ chunk: Chunk) {
@@ -429,7 +447,7 @@ private struct Emitter {
             append(
                 .product(
                     Product(
-                        a: matrix(a, chunk), b: Matrix(place(.parameters, entry), stride: entry.columns),
+                        a: matrix(a, chunk), b: Matrix(place(.parameters, entry), stride: entry.stride),
                         c: matrix(to, chunk), rows: rows.count, columns: transposed ? entry.rows : entry.columns,
                         inner: transposed ? entry.columns : entry.rows, transposesB: transposed,
                         accumulates: accumulates, firstRow: rows.lowerBound, steps: resolve(steps, chunk))),
@@ -584,7 +602,8 @@ private struct Emitter {
         return Attention(
             heads: attention.heads, headWidth: attention.headWidth, slope: 0.2,
             dropout: attention.drops && probability > 0
-                ? Dropout(probability: probability, stream: UInt32(attention.layer)) : nil)
+                ? Dropout(
+                    probability: probability, stream: UInt32(attention.layer), firstColumn: attention.firstHead) : nil)
     }
 
     /// Scores, highest and inverse behind each other in one matrix.
@@ -662,7 +681,7 @@ private struct Emitter {
             let first = columns.lowerBound / graph.headWidth
             attention.heads = max(columns.count / graph.headWidth, 1)
             attention.headWidth = min(columns.count, graph.headWidth)
-            attention.dropout?.firstColumn = first
+            attention.dropout?.firstColumn += first
             return (attention, first)
         }
         switch plan.graph.ops[op].kind {
@@ -917,7 +936,8 @@ private struct Emitter {
             case .addHeads(let value, let heads, let entry):
                 .addHeads(
                     HeadOuter(factors: matrix(value, chunk), heads: heads, vector: place(.parameters, entry)))
-            case .dropout(let layer): .dropout(Dropout(probability: dropout(layer), stream: UInt32(layer)))
+            case .dropout(let layer, let column):
+                .dropout(Dropout(probability: dropout(layer), stream: UInt32(layer), firstColumn: column))
             case .keptScale(let layer): .scale(1 / (1 - dropout(layer)))
             case .add(let value): .add(matrix(value, chunk))
             }

@@ -7,7 +7,7 @@ package enum WorkKind: Int, CaseIterable, Sendable {
 
 /// What one pass asks of each resource.
 package struct PassCost: Hashable, Sendable {
-    package let title: String
+    package internal(set) var title = ""
     /// Seconds by `WorkKind`.
     package internal(set) var computing = SIMD8<Double>()
     package var computeSeconds: Double { computing.sum() }
@@ -32,20 +32,7 @@ package struct PassCost: Hashable, Sendable {
     /// Whether moving and computing take turns.
     let takesTurns: Bool
 
-    init(title: String, takesTurns: Bool) {
-        self.title = title
-        self.takesTurns = takesTurns
-    }
-
-    var untitled: PassCost {
-        var cost = PassCost(title: "", takesTurns: takesTurns)
-        cost.computing = computing
-        (cost.fetches, cost.stores, cost.pieces) = (fetches, stores, pieces)
-        (cost.fetchedBytes, cost.storedBytes) = (fetchedBytes, storedBytes)
-        (cost.ssdReadBytes, cost.ssdWrittenBytes) = (ssdReadBytes, ssdWrittenBytes)
-        cost.commands = commands
-        return cost
-    }
+    init(takesTurns: Bool) { self.takesTurns = takesTurns }
 
     /// So many bytes cross less.
     mutating func spare(_ bytes: (fetched: Int, stored: Int), onSSD: Bool) {
@@ -55,6 +42,8 @@ package struct PassCost: Hashable, Sendable {
         ssdReadBytes -= bytes.fetched
         ssdWrittenBytes -= bytes.stored
     }
+
+    package var computeCommands: Int { commands - fetches - stores }
 
     mutating func add(_ seconds: Double, _ kind: WorkKind) { computing[kind.rawValue] += seconds }
 
@@ -67,7 +56,7 @@ package struct PassCost: Hashable, Sendable {
         let threads = Double(budget.device.threads)
         let taken = budget.device.sealsOnComputeCores && !takesTurns ? sealing * (1 + 1 / threads) / 2 : 0
         let compute =
-            computeSeconds + Double(commands - fetches - stores) * budget.device.secondsPerCommand + taken
+            computeSeconds + Double(computeCommands) * budget.device.secondsPerCommand + taken
         let roundTrip = budget.link.roundTripSeconds
         func crossing(_ bytes: Int, _ transfers: Int, _ rate: Double) -> Double {
             max(Double(bytes) / rate + Double(transfers) * roundTrip, Double(bytes) / sealRate)
@@ -110,24 +99,46 @@ struct SpillMap {
     var sealedHostBytes: Int { Planner.sealed(hostBytes) + Planner.sealed(resultBytes) }
 
     /// Everything into host memory if it fits; else the values that take longest there move to the SSD.
-    init(_ layout: Layout, hostBytesMax: Int) {
-        places = Array(repeating: nil, count: layout.values.count)
+    ///
+    /// - Parameter findsOffsets: otherwise, where host memory has room for all side by side, just that is told, and the
+    ///   bytes are those of side by side.
+    init(_ layout: Layout, hostBytesMax: Int, findsOffsets: Bool = true) {
+        let values = layout.storage.count
+        places = Array(repeating: nil, count: values)
         let result = layout.graph.result
-        resultBytes = result.map(layout.spillBytes) ?? 0
+        resultBytes = if let result { layout.spillBytes(result) } else { 0 }
         let hostBytesMax = hostBytesMax - Planner.sealed(resultBytes)
-        let spilled = layout.values.indices.filter { layout.storage[$0].spilled != nil && $0 != result }
-        var onSSD: Set<ValueIndex> = []
-        let bytes = spilled.reduce(into: [:]) { $0[$1] = layout.spillBytes($1) }
+        var bytes = Array(repeating: 0, count: values)
+        var spilled: [ValueIndex] = []
+        for value in 0..<values where layout.storage[value].spilled != nil && value != result {
+            bytes[value] = layout.spillBytes(value)
+            spilled.append(value)
+        }
+        let sideBySide = spilled.reduce(0) { $0 + bytes[$1] }
+        if !findsOffsets, Planner.sealed(sideBySide) <= hostBytesMax {
+            for value in spilled { places[value] = Spill(tier: .host, offset: 0) }
+            hostBytes = sideBySide
+        } else {
+            place(spilled, bytes, layout, hostBytesMax)
+        }
+        // Behind the tier's own window, as nothing there shares bytes with it.
+        if let result { places[result] = Spill(tier: .host, offset: hostBytes) }
+    }
+
+    private mutating func place(_ spilled: [ValueIndex], _ bytes: [Int], _ layout: Layout, _ hostBytesMax: Int) {
         func arena(_ values: [ValueIndex]) -> Arena {
             Arena(
-                values.map { Arena.Item(bytes: bytes[$0]!, lifetime: layout.storage[$0].spilled!) },
+                values.map { Arena.Item(bytes: bytes[$0], lifetime: layout.storage[$0].spilled!) },
                 alignment: Limits.blockBytes)
         }
-        let bySize = spilled.sorted { (bytes[$0]!, $1) > (bytes[$1]!, $0) }
+        var onSSD: Set<ValueIndex> = []
         var host = arena(spilled)
-        for value in bySize where Planner.sealed(host.peakBytes) > hostBytesMax {
-            onSSD.insert(value)
-            host = arena(spilled.filter { !onSSD.contains($0) })
+        if Planner.sealed(host.peakBytes) > hostBytesMax {
+            for value in spilled.sorted(by: { (bytes[$0], $1) > (bytes[$1], $0) })
+            where Planner.sealed(host.peakBytes) > hostBytesMax {
+                onSSD.insert(value)
+                host = arena(spilled.filter { !onSSD.contains($0) })
+            }
         }
         let inHost = spilled.filter { !onSSD.contains($0) }
         let disk = spilled.filter(onSSD.contains)
@@ -136,8 +147,6 @@ struct SpillMap {
         for (value, offset) in zip(disk, ssd.offsets) { places[value] = Spill(tier: .ssd, offset: offset) }
         hostBytes = host.peakBytes
         ssdBytes = ssd.peakBytes
-        // Behind the tier's own window, as nothing there shares bytes with it.
-        if let result { places[result] = Spill(tier: .host, offset: hostBytes) }
     }
 }
 
@@ -150,18 +159,22 @@ package struct Spill: Hashable, Sendable {
 }
 
 extension Layout {
-    /// What each pass asks of each resource; `opSeconds` are those of `OpGraph.seconds`.
-    func costs(_ spills: SpillMap, _ budget: Budget, _ opSeconds: [Double]) -> [PassCost] {
-        passes.enumerated().map { number, pass in
-            var cost = PassCost(title: pass.title, takesTurns: decision.takesTurns)
-            if pass.sliced.isEmpty { cost.pieces = spans }
-            for value in pass.reloads { addReload(value, spills, &cost) }
+    /// What each pass asks of each resource; `opCosts` are those of `OpGraph.cost`.
+    func costs(_ spills: SpillMap, _ budget: Budget, _ opCosts: [OpCost]) -> [PassCost] {
+        var touched = Touched(values: storage.count)
+        var costs: [PassCost] = []
+        costs.reserveCapacity(passes.count)
+        for pass in passes.indices {
+            var cost = PassCost(takesTurns: decision.takesTurns)
+            if passes[pass].sliced.isEmpty { cost.pieces = table.spans }
+            for value in passes[pass].reloads { addReload(value, spills, &cost) }
             addSlices(pass, spills, budget, &cost)
-            for step in pass.steps { add(step, spills, budget, opSeconds, &cost) }
-            addStreams(pass, budget, &cost)
-            if decision.fetchesNodeSections { addNodes(pass, &cost) }
-            return cost
+            for step in passes[pass].steps { add(step, spills, budget, opCosts, &cost) }
+            addStreams(pass, budget, opCosts, &touched, &cost)
+            if decision.fetchesNodeSections { addNodes(passes[pass], &cost) }
+            costs.append(cost)
         }
+        return costs
     }
 
     private func move(
@@ -185,7 +198,7 @@ extension Layout {
     }
 
     private func add(
-        _ step: PassStep, _ spills: SpillMap, _ budget: Budget, _ opSeconds: [Double], _ cost: inout PassCost
+        _ step: PassStep, _ spills: SpillMap, _ budget: Budget, _ opCosts: [OpCost], _ cost: inout PassCost
     ) {
         switch step {
         case .fetch(let value), .store(let value):
@@ -200,18 +213,18 @@ extension Layout {
         case .fetchParts(let value), .storeParts(let value):
             let stores = if case .storeParts = step { true } else { false }
             move(value, Planner.sealed(spillBytes(value)), stores: stores, spills, &cost)
-            let alike = alikeSlices(value).count
+            let alike = alikeCount(value)
             cost.commands += (chunks + spans(value)) * alike
             if stores { cost.stores += spans(value) * alike } else { cost.fetches += spans(value) * alike }
             // Pieces of rows go through memory less well than rows.
             cost.add(graph.stream(elements: 4 * values[value].width, budget), .rowLocal)
         case .run(let op):
             cost.commands += chunks
-            let kind = graph.ops[op].workKind
+            let kind = opCosts[op].kind
             // A tile's figures are one thread's.
             let tiles = max(decision.chunkRows / ImageShape.tileRows, 1)
             let idle = kind == .loss ? Double(max(budget.device.threads / tiles, 1)) : 1
-            cost.add(idle * opSeconds[op], kind)
+            cost.add(idle * opCosts[op].seconds, kind)
         case .finishSum(let op):
             cost.commands += chunks
             cost.add(graph.stream(elements: 2 * values[analysis.facts[op].source!].width, budget), .rowLocal)
@@ -220,60 +233,69 @@ extension Layout {
 
     private func addNodes(_ pass: Pass, _ cost: inout PassCost) {
         // Slices go over the rows once for each.
-        let times = pass.sliced.reduce(0) { $0 + ranges($1.source).count * $1.ops.count }
+        let times = pass.sliced.reduce(0) { $0 + storage[$1.source].slices.count * $1.ops.count }
         for section in nodeSections(pass) {
             // The relations of one source share its slices.
             let sums = pass.sliced.reduce(0) { total, sliced in
-                total + ranges(sliced.source).count
-                    * sliced.ops.count { graph.ops[$0].relation == section.relation }
+                total + storage[sliced.source].slices.count
+                    * sliced.ops.count { analysis.facts[$0].relation == section.relation }
             }
             let count = times > 0 ? sums : 1
-            cost.fetchedBytes += count * fetchedBytes(section)
-            cost.commands += count * spans
-            cost.fetches += count * spans
+            cost.fetchedBytes += count * table.fetchedBytes(section)
+            cost.commands += count * table.spans
+            cost.fetches += count * table.spans
         }
     }
 
-    private func addSlices(_ pass: Pass, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost) {
-        for (source, ops) in pass.sliced {
-            let ranges = ranges(source)
-            for range in ranges {
-                move(source, Planner.sealed(sliceBytes(source, range)), stores: false, spills, &cost)
-                cost.commands += 1
-                cost.fetches += 1
+    private func addSlices(_ pass: Int, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost) {
+        for (source, ops) in passes[pass].sliced {
+            let slices = storage[source].slices
+            // Slices are whole blocks, so that all of them are sealed to as much as one piece.
+            move(source, Planner.sealed(spillBytes(source)), stores: false, spills, &cost)
+            cost.commands += slices.count
+            cost.fetches += slices.count
+            for op in ops { addSlices(of: op, slices, spills, budget, &cost) }
+        }
+    }
+
+    private func addSlices(
+        of op: OpIndex, _ slices: Range<Int>, _ spills: SpillMap, _ budget: Budget, _ cost: inout PassCost
+    ) {
+        let relation = analysis.facts[op].relation!
+        let columns = analysis.columns[relation]
+        let grouping = grouping(op)
+        var (lower, groups, fetches, fetched) = (0, 0, 0, 0)
+        while lower < chunks {
+            let group = lower..<grouping.end(of: lower)
+            if group.upperBound > storage[columns].residentChunks {
+                fetched += fetchedBytes(columns, chunks: group)
+                fetches += 1
             }
-            for index in ops {
-                let op = graph.ops[index]
-                let relation = op.relation!
-                let groups = groups(index)
-                let columns = analysis.columns[relation]
-                for group in groups where group.upperBound > storage[columns].residentChunks {
-                    cost.fetchedBytes += ranges.count * fetchedBytes(columns, chunks: group)
-                    cost.commands += ranges.count
-                    cost.fetches += ranges.count
-                }
-                let share = image.share(op.phase, hops: op.hops)
-                for (slice, range) in ranges.enumerated() {
-                    let made = made(index, bySlice: slice)
-                    for sum in made {
-                        move(sum.value, Planner.sealed(sliceBytes(sum.value, sum.columns)), stores: true, spills, &cost)
-                    }
-                    let sums = made.count { $0.value != op.scoreSum }
-                    cost.commands += (1 + made.count + (made.count - sums)) * groups.count
-                    cost.stores += made.count * groups.count
-                    let seconds: Double
-                    if op.headWidth > 0 {
-                        // A slice of less than a head works out the head's weights again.
-                        let heads = max(range.count / op.headWidth, 1)
-                        seconds =
-                            graph.attention(width: sums * range.count, heads: heads, budget)
-                            + (sums < made.count
-                                ? graph.attention(width: 0, heads: values[op.scoreSum!].width, budget) : 0)
-                    } else {
-                        seconds = graph.gather(width: range.count, relation, budget)
-                    }
-                    cost.add(share * seconds, op.workKind)
-                }
+            groups += 1
+            lower = group.upperBound
+        }
+        cost.fetchedBytes += slices.count * fetched
+        cost.commands += slices.count * fetches
+        cost.fetches += slices.count * fetches
+        let score = analysis.facts[op].scoreSum
+        for sum in analysis.sums[op] { move(sum, Planner.sealed(spillBytes(sum)), stores: true, spills, &cost) }
+        let sums = analysis.sums[op].count - (score == nil ? 0 : 1)
+        // The scores are made with the first slice, by a command of their own.
+        cost.commands += (slices.count * (1 + sums) + (score == nil ? 0 : 2)) * groups
+        cost.stores += (slices.count * sums + (score == nil ? 0 : 1)) * groups
+        let share = image.share(graph.ops[op].phase, hops: graph.ops[op].hops)
+        let headWidth = analysis.facts[op].headWidth
+        for index in slices {
+            let width = self.slices[index].count
+            guard headWidth > 0 else {
+                cost.add(share * graph.gather(width: width, relation, budget), .neighbourSum)
+                continue
+            }
+            // A slice of less than a head works out the head's weights again.
+            let heads = max(width / headWidth, 1)
+            cost.add(share * graph.attention(width: sums * width, heads: heads, budget), .attention)
+            if index == slices.lowerBound, let score {
+                cost.add(share * graph.attention(width: 0, heads: values[score].width, budget), .attention)
             }
         }
     }
@@ -285,31 +307,58 @@ extension Layout {
 
     /// What rows take that go through memory: once where a pass comes to them, and again for each operation that does not
     /// follow the one before row by row, where a chunk of them is more than the cache holds.
-    private func addStreams(_ pass: Pass, _ budget: Budget, _ cost: inout PassCost) {
-        var seen = Set<ValueIndex>()
-        var near = Set<ValueIndex>()
-        var again: [(width: Double, kind: WorkKind)] = []
+    private func addStreams(
+        _ pass: Int, _ budget: Budget, _ opCosts: [OpCost], _ touched: inout Touched, _ cost: inout PassCost
+    ) {
+        var again = SIMD8<Double>()
         var once = 0.0
-        for case .run(let op) in pass.steps {
-            let kind = graph.ops[op].workKind
-            let share = image.share(graph.ops[op].phase, hops: graph.ops[op].hops)
-            if !kind.goesByRows { near = [] }
-            for value in analysis.facts[op].inputs + analysis.facts[op].outputs where !near.contains(value) {
-                let width = share * Double(values[value].width)
-                if seen.insert(value).inserted {
-                    once += width
-                    cost.add(graph.stream(elements: width, budget), kind)
-                } else {
-                    again.append((width, kind))
+        touched.beginRun()
+        for case .run(let op) in passes[pass].steps {
+            let (kind, share) = (opCosts[op].kind, opCosts[op].share)
+            if !kind.goesByRows { touched.beginRun() }
+            func add(_ values: Indices) {
+                for value in values where touched.run[value] != touched.runs {
+                    let width = share * Double(analysis.values[value].width)
+                    if touched.pass[value] == pass {
+                        again[kind.rawValue] += width
+                    } else {
+                        touched.pass[value] = pass
+                        once += width
+                        cost.add(graph.stream(elements: width, budget), kind)
+                    }
+                    if kind.goesByRows { touched.run[value] = touched.runs }
                 }
-                if kind.goesByRows { near.insert(value) }
             }
+            add(analysis.facts[op].inputs)
+            add(analysis.facts[op].outputs)
         }
         let bytes = Double(min(decision.chunkRows, image.nodes)) * once * 4
         let cache = Double(budget.device.cacheBytes)
         guard bytes > cache else { return }
-        for (width, kind) in again { cost.add(graph.stream(elements: width, budget) * (1 - cache / bytes), kind) }
+        cost.computing += again * (graph.stream(elements: 1, budget) * (1 - cache / bytes))
     }
+}
+
+/// By value: the last pass that had it, and the last run of operations that follow each other row by row.
+private struct Touched {
+    var pass: [Int]
+    var run: [Int]
+    private(set) var runs = 0
+
+    init(values: Int) {
+        pass = Array(repeating: -1, count: values)
+        run = Array(repeating: -1, count: values)
+    }
+
+    mutating func beginRun() { runs += 1 }
+}
+
+/// What an operation takes beside the memory that its rows go through.
+struct OpCost {
+    let seconds: Double
+    let kind: WorkKind
+    /// The part of the rows that matters to it.
+    let share: Double
 }
 
 extension WorkKind {
@@ -362,9 +411,10 @@ extension OpGraph {
         return Double(heads > 16 ? (heads + 15) / 16 * 16 : lanes) / 4
     }
 
-    /// What an operation takes beside the memory that its rows go through, with the rows that matter to it.
-    func seconds(_ op: Op, _ budget: Budget) -> Double {
-        image.share(op.phase, hops: op.hops) * wholeSeconds(op, budget)
+    /// With the rows that matter to it.
+    func cost(_ op: Op, _ budget: Budget) -> OpCost {
+        let share = image.share(op.phase, hops: op.hops)
+        return OpCost(seconds: share * wholeSeconds(op, budget), kind: op.workKind, share: share)
     }
 
     /// With all rows.

@@ -25,13 +25,16 @@ package struct Cut: Hashable, Sendable {
     /// Whether what moves has one buffer, not two, so that moving and computing take turns; and whether what sums over
     /// neighbours need whole is put away as it is made, and fetched whole for these.
     package var takesTurns: Bool
+    /// The operations that all of this is about.
+    package var form: OpGraph.Form
 
     package static let chunkRowsMin = 64
 
     package init(
         chunkRows: Int, ways: [String: Way] = [:], sliceWidths: [String: Int] = [:], fetchesNodeSections: Bool = false,
-        takesTurns: Bool = false
+        takesTurns: Bool = false, form: OpGraph.Form = OpGraph.Form()
     ) {
+        self.form = form
         self.takesTurns = takesTurns
         self.chunkRows = chunkRows
         self.ways = ways
@@ -82,12 +85,20 @@ struct Decision: Hashable {
     func slices(_ op: OpIndex, _ analysis: Analysis) -> Bool {
         analysis.facts[op].source.map { sliceWidths[$0] > 0 } ?? false
     }
+}
 
-    func cut(_ analysis: Analysis) -> Cut {
-        var cut = Cut(chunkRows: chunkRows, fetchesNodeSections: fetchesNodeSections, takesTurns: takesTurns)
-        for (index, value) in analysis.values.enumerated() {
-            if ways[index] != .device { cut.ways[value.name] = ways[index] }
-            if sliceWidths[index] > 0 { cut.sliceWidths[value.name] = sliceWidths[index] }
+extension Layout {
+    /// What the decision says of values that anything can be said of: others live inside a pass only.
+    var cut: Cut {
+        var cut = Cut(
+            chunkRows: decision.chunkRows, fetchesNodeSections: decision.fetchesNodeSections,
+            takesTurns: decision.takesTurns, form: graph.form)
+        for (index, value) in values.enumerated() {
+            let moves = if case .moved = decision.ways[index] { true } else { false }
+            if moves ? storage[index].spilled != nil || value.section != nil : decision.ways[index] == .recompute {
+                cut.ways[value.name] = decision.ways[index]
+            }
+            if decision.sliceWidths[index] > 0 { cut.sliceWidths[value.name] = decision.sliceWidths[index] }
         }
         return cut
     }
@@ -109,6 +120,9 @@ extension Cut {
         }
         if fetchesNodeSections { parts.append("numbers of nodes fetched") }
         if takesTurns { parts.append("moving and computing in turns") }
+        if form.headGroups > 1 { parts.append("heads in \(form.headGroups) groups") }
+        if form.repeatsSources { parts.append("sources of attention made again") }
+        if form.splitsEnds { parts.append("the two ends of edges one after the other") }
         let rows = "\(chunks) row chunk\(chunks == 1 ? "" : "s") of \(chunkRows)"
         return parts.isEmpty ? "all resident, \(rows)" : parts.joined(separator: ", ") + ", \(rows)"
     }

@@ -1,207 +1,48 @@
 package import Vocabulary
 
-/// What follows from the operations alone: passes over the rows, who makes what, who reads it where.
-///
-/// A pass goes over all rows once. A new one begins where a sum over neighbours needs what the pass before has made.
-/// Pass p of the operations is number 2p + 1 here; 2p is kept for the slices of its sums, where a cut makes any.
-struct Analysis {
-    let graph: OpGraph
-    /// What each operation reads and makes: asked for again and again.
-    let facts: [OpFacts]
-    /// What lives for the whole run, and its bytes.
-    let fixedBytes: [(role: TrainingPlan.Fixed, bytes: Int)]
-    /// By pass: what it is about, as slices and as rows.
-    private(set) var titles: [(slices: String, rows: String)] = []
-    /// The graph's values and, behind them, the bare sums of gathers that a cut may slice.
-    private(set) var values: [OpGraph.Value]
-    /// Operations of each pass.
-    private(set) var passes: [[OpIndex]] = []
-    /// By operation: what the slices of its source fill. For a gather its bare sum, for an attention what it makes.
-    private(set) var sums: [[ValueIndex]]
-    /// By value: the operation whose slices fill it; −1 for others.
-    private(set) var summedBy: [OpIndex]
-    /// By value: the columns of each head in what an attention sums over and in its sums; 0 for others.
-    private(set) var headWidths: [Int]
-    private(set) var producers: [[OpIndex]]
-    /// Pass that makes it; −1 for parts of the image.
-    private(set) var producedIn: [Int]
-    /// Passes in which its rows at the other end of an edge are read.
-    private(set) var gatheredIn: [[Int]]
-    private(set) var recomputable: [Bool]
-    /// Whether all of its rows are read only to be summed.
-    private(set) var sliceable: [Bool]
-    /// The neighbours of each topology.
-    let columns: [ValueIndex]
-
-    init(_ graph: OpGraph) {
-        self.init(empty: graph)
-        for index in graph.ops.indices { place(index) }
-        for value in producers.indices { recomputable.append(isLocal(producers[value])) }
-        titles = passes.map { ops in
-            ("slices of layer \(graph.ops[ops[0]].layer)'s sources", title(ops))
-        }
-    }
-
-    private init(empty graph: OpGraph) {
-        self.graph = graph
-        facts = graph.ops.map(OpFacts.init)
-        let roles = graph.result == nil ? TrainingPlan.Fixed.allCases : TrainingPlan.Fixed.prediction
-        fixedBytes = roles.map { ($0, $0.bytes(graph.model, graph.image)) }.filter { $0.1 > 0 }
-        values = graph.values
-        sums = Array(repeating: [], count: graph.ops.count)
-        summedBy = Array(repeating: -1, count: graph.values.count)
-        headWidths = Array(repeating: 0, count: graph.values.count)
-        producers = Array(repeating: [], count: graph.values.count)
-        producedIn = Array(repeating: -1, count: graph.values.count)
-        gatheredIn = Array(repeating: [], count: graph.values.count)
-        recomputable = []
-        sliceable = Array(repeating: true, count: graph.values.count)
-        columns = graph.values.indices.filter { graph.values[$0].section == .columns }
-    }
-
-    private func isLocal(_ ops: [OpIndex]) -> Bool {
-        for op in ops where !graph.ops[op].isLocal { return false }
-        return !ops.isEmpty
-    }
-
-    private mutating func place(_ index: OpIndex) {
-        let phase = graph.ops[index].phase
-        let last = 2 * passes.count - 1
-        var waits = false
-        for whole in graph.ops[index].wholes where producedIn[whole] == last { waits = true }
-        if passes.isEmpty || graph.ops[index - 1].phase != phase || waits { passes.append([]) }
-        passes[passes.count - 1].append(index)
-        let pass = 2 * passes.count - 1
-        for whole in graph.ops[index].wholes where gatheredIn[whole].last != pass { gatheredIn[whole].append(pass) }
-        let source = graph.ops[index].source
-        if let source { placeSums(index, of: source, pass) }
-        for output in graph.ops[index].outputs {
-            producers[output].append(index)
-            producedIn[output] = pass
-        }
-        // Numbers of an attention's ends are needed by every slice.
-        for whole in graph.ops[index].wholes where whole != source { sliceable[whole] = false }
-    }
-
-    private mutating func placeSums(_ op: OpIndex, of source: ValueIndex, _ pass: Int) {
-        let known = graph.ops[op].attentionSums
-        guard known.isEmpty else {
-            sums[op] = known
-            for value in known { summedBy[value] = op }
-            for value in known + [source] { headWidths[value] = graph.ops[op].headWidth }
-            if let score = graph.ops[op].scoreSum {
-                sums[op].append(score)
-                summedBy[score] = op
-            }
-            return
-        }
-        sums[op] = [values.count]
-        // Each relation sums over the same source, so the name alone does not tell the sums apart.
-        var sum = graph.bareSum(of: source)
-        if values.contains(where: { $0.name == sum.name }) {
-            sum = OpGraph.Value(name: "\(sum.name), \(op)", width: sum.width)
-        }
-        values.append(sum)
-        summedBy.append(op)
-        headWidths.append(0)
-        producers.append([])
-        producedIn.append(pass - 1)
-        gatheredIn.append([])
-        sliceable.append(false)
-    }
-
-    /// Passes with places for slices between them.
-    var slots: Int { 2 * passes.count }
-    var phases: [OpGraph.Phase] { passes.map { graph.ops[$0[0]].phase } }
-    func isBare(_ value: ValueIndex) -> Bool { value >= graph.values.count }
-
-    private func title(_ ops: [OpIndex]) -> String {
-        let first = graph.ops[ops[0]]
-        var read: [String] = []
-        for op in ops { for whole in graph.ops[op].wholes { read.append(bareName(whole)) } }
-        let names = Array(Set(read)).sorted()
-        let what = names.isEmpty ? "features" : "sums of \(names.joined(separator: ", "))"
-        return "\(first.phase.rawValue): \(what)"
-    }
-
-    /// Its name without the phase.
-    private func bareName(_ value: ValueIndex) -> String {
-        let prefix = "evaluate."
-        let name = values[value].name
-        return name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : name
-    }
-
-    /// What a cut may say. Values that only ever live inside a pass are not here.
-    var choices: [Choice] {
-        let all = Decision(chunkRows: ImageShape.tileRows, values: values.count)
-        let uses = Layout.rowUses(self, all)
-        return graph.values.indices.compactMap { value in
-            let isSource = !gatheredIn[value].isEmpty
-            guard isSource || !uses[value].isEmpty else { return nil }
-            let later = gatheredIn[value].count > 1 || !uses[value].isEmpty
-            return Choice(
-                name: values[value].name, width: values[value].width, moves: later, movesWhole: isSource,
-                recomputes: recomputable[value] && !uses[value].isEmpty,
-                slices: isSource && sliceable[value] && values[value].width > 1)
-        }
-    }
-}
-
-/// What an operation reads and makes.
-struct OpFacts {
-    let inputs: [ValueIndex]
-    let outputs: [ValueIndex]
-    let wholes: [ValueIndex]
-    let source: ValueIndex?
-    let relation: Int?
-    let scoreSum: ValueIndex?
-
-    init(_ op: OpGraph.Op) {
-        inputs = op.inputs
-        outputs = op.outputs
-        wholes = op.wholes
-        source = op.source
-        relation = op.relation
-        scoreSum = op.scoreSum
-    }
-}
-
 /// One decision worked out: what every pass does with each chunk of rows, and how each value is kept.
 struct Layout {
     let analysis: Analysis
     let decision: Decision
-    let chunks: Int
     let table: ChunkTable
     /// By slot: `2p` slices, `2p + 1` rows; empty where nothing happens.
-    private(set) var passes: [Pass]
-    private(set) var storage: [Storage]
-    /// Passes, its own apart, in which a value's rows are read.
-    let rowUses: [[Int]]
-    /// Passes in which all of a value's rows are needed.
-    private let gathered: [[ClosedRange<Int>]]
+    private(set) var passes: [Pass] = []
+    private(set) var storage: [Storage] = []
+    /// `Storage.whole` and `Storage.slices` are parts of these.
+    private(set) var wholes: [ClosedRange<Int>] = []
+    private(set) var slices: [Range<Int>] = []
+    /// By pass: its first step, counted over all passes; and the end.
+    private(set) var bases = [0]
 
     var graph: OpGraph { analysis.graph }
     var values: [OpGraph.Value] { analysis.values }
+    var chunks: Int { table.chunks }
 
     init(_ analysis: Analysis, _ decision: Decision, _ table: ChunkTable) {
         self.analysis = analysis
         self.decision = decision
         self.table = table
-        chunks = table.chunks
-        rowUses = Self.rowUses(analysis, decision)
-        gathered = Self.gathered(analysis, decision)
-        passes = []
-        storage = []
-        storage = values.indices.map { value in
-            var storage = keep(value)
-            storage.span = span(value, storage)
-            return storage
+        let uses = RowUses(analysis, decision)
+        storage.reserveCapacity(analysis.values.count)
+        for value in analysis.values.indices {
+            storage.append(Storage())
+            keep(value, uses)
+            storage[value].span = span(value, storage[value])
+            if storage[value].sliceWidth > 0 { cut(value) }
         }
+        var present = Array(repeating: -1, count: analysis.values.count)
         passes.reserveCapacity(analysis.slots)
         for pass in analysis.passes.indices {
-            passes.append(slices(2 * pass, analysis.passes[pass]))
-            passes.append(rows(2 * pass + 1, analysis.passes[pass]))
+            let (phase, titles) = (analysis.phases[pass], analysis.titles[pass])
+            passes.append(Pass(phase: phase, title: titles.slices))
+            addSlices(analysis.passes[pass])
+            passes.append(Pass(phase: phase, title: titles.rows))
+            addRows(analysis.passes[pass], &present)
         }
+        addReloads()
+        bases.reserveCapacity(analysis.slots + 1)
+        // The sources of a pass over slices come one after the other.
+        for pass in passes { bases.append(bases.last! + max(pass.steps.count, pass.sliced.count) + 1) }
     }
 }
 
@@ -231,80 +72,87 @@ package enum PassStep: Hashable, Sendable {
 }
 
 /// How a value is kept between passes.
-package struct Storage: Hashable, Sendable {
-    /// Passes during which all of it lies in device memory; several where it is put away in between.
-    package internal(set) var whole: [ClosedRange<Int>] = []
+struct Storage {
+    /// Times during which all of it lies in device memory, in `Layout.wholes`; several where it is put away in between.
+    var whole = 0..<0
     /// Chunks that stay in device memory, and how long.
-    package internal(set) var residentChunks = 0
-    package internal(set) var resident: ClosedRange<Int>?
+    var residentChunks = 0
+    var resident: ClosedRange<Int>?
     /// Passes from its storing to its last fetching, where it is put away.
-    package internal(set) var spilled: ClosedRange<Int>?
+    var spilled: ClosedRange<Int>?
     /// 0 where rows are stored whole.
-    package internal(set) var sliceWidth = 0
+    var sliceWidth = 0
+    /// Slices of its columns, in `Layout.slices`.
+    var slices = 0..<0
+    /// Columns of a slice lie as multiples of this, so that spans of it are whole blocks.
+    var heldUnit = 1
     /// Chunks that cross together: few rows are less than a sealed block.
-    package internal(set) var span = 1
-
-    func isWhole(in pass: Int) -> Bool { whole.contains { $0.contains(pass) } }
+    var span = 1
 }
 
-extension Layout {
-    /// For each value the passes, its own apart, that read its rows; with what recomputing needs.
-    static func rowUses(_ analysis: Analysis, _ decision: Decision) -> [[Int]] {
-        var uses = analysis.values.map { _ in [Int]() }
-        // The last pass in which a value was made or fetched.
-        var seenIn = Array(repeating: -1, count: analysis.values.count)
-        for (index, ops) in analysis.passes.enumerated() {
+/// For each value the passes, its own apart, that read its rows; with what recomputing needs.
+struct RowUses {
+    /// By value: the last of them; −1 where there is none.
+    private(set) var last: [Int]
+    /// By value and pass.
+    private var isUsed: [Bool]
+    /// By value: the last pass in which it was made or fetched.
+    private var seenIn: [Int]
+    private let slots: Int
+
+    init(_ analysis: Analysis, _ decision: Decision) {
+        slots = analysis.slots
+        last = Array(repeating: -1, count: analysis.values.count)
+        seenIn = last
+        isUsed = Array(repeating: false, count: analysis.values.count * slots)
+        for index in analysis.passes.indices {
             let pass = 2 * index + 1
-            func need(_ value: ValueIndex) {
-                guard seenIn[value] != pass else { return }
-                seenIn[value] = pass
-                if decision.ways[value] == .recompute, analysis.producedIn[value] < pass {
-                    for op in analysis.producers[value] {
-                        for input in analysis.facts[op].inputs where input != value { need(input) }
-                    }
-                } else if analysis.producedIn[value] < pass {
-                    uses[value].append(pass)
-                }
-            }
-            for op in ops {
+            for op in analysis.passes[index] {
                 let outputs = analysis.facts[op].outputs
                 for input in analysis.facts[op].inputs
-                where !outputs.contains(input) || analysis.producedIn[input] < pass { need(input) }
-                let isSliced = decision.slices(op, analysis)
-                if isSliced {
+                where !outputs.contains(input) || analysis.producedIn[input] < pass {
+                    need(input, pass, analysis, decision)
+                }
+                if decision.slices(op, analysis) {
                     for sum in analysis.sums[op] where seenIn[sum] != pass {
                         seenIn[sum] = pass
-                        uses[sum].append(pass)
+                        use(sum, pass)
                     }
+                } else if let relation = analysis.facts[op].relation {
+                    need(analysis.columns[relation], pass, analysis, decision)
                 }
-                if !isSliced, let relation = analysis.facts[op].relation { need(analysis.columns[relation]) }
                 for output in outputs { seenIn[output] = pass }
             }
         }
-        return uses
     }
 
-    /// For each value the passes that need all of its rows: where sums go slice by slice, the numbers of an attention's
-    /// ends are needed in the pass before, and the source itself is not.
-    private static func gathered(_ analysis: Analysis, _ decision: Decision) -> [[ClosedRange<Int>]] {
-        var gathered = analysis.values.map { _ in [ClosedRange<Int>]() }
-        for (index, ops) in analysis.passes.enumerated() {
-            let pass = 2 * index + 1
-            for op in ops {
-                let isSliced = decision.slices(op, analysis)
-                let source = analysis.facts[op].source
-                for whole in analysis.facts[op].wholes where !isSliced || whole != source {
-                    let at = isSliced ? pass - 1 : pass
-                    if let last = gathered[whole].last, last.upperBound >= at - 1 {
-                        gathered[whole][gathered[whole].count - 1] =
-                            min(last.lowerBound, at)...max(last.upperBound, at)
-                    } else {
-                        gathered[whole].append(at...at)
-                    }
-                }
-            }
+    private mutating func need(_ value: ValueIndex, _ pass: Int, _ analysis: Analysis, _ decision: Decision) {
+        guard seenIn[value] != pass else { return }
+        seenIn[value] = pass
+        guard analysis.producedIn[value] < pass else { return }
+        guard decision.ways[value] == .recompute else { return use(value, pass) }
+        for op in analysis.producers[value] {
+            for input in analysis.facts[op].inputs where input != value { need(input, pass, analysis, decision) }
         }
-        return gathered
+    }
+
+    private mutating func use(_ value: ValueIndex, _ pass: Int) {
+        last[value] = pass
+        isUsed[value * slots + pass] = true
+    }
+
+    func contains(_ value: ValueIndex, where isWanted: (Int) -> Bool) -> Bool {
+        last[value] >= 0 && (0...last[value]).contains { isUsed[value * slots + $0] && isWanted($0) }
+    }
+}
+
+// MARK: - How values are kept
+
+extension Layout {
+    /// Whether all of a value lies in device memory in a pass.
+    func isWhole(_ value: ValueIndex, in pass: Int) -> Bool {
+        for index in storage[value].whole where wholes[index].contains(pass) { return true }
+        return false
     }
 
     /// The pass that makes a value.
@@ -314,86 +162,116 @@ extension Layout {
         return analysis.producedIn[value] - 1
     }
 
-    private func keep(_ value: ValueIndex) -> Storage {
-        var storage = Storage()
+    /// Adds, as parts of `wholes`, the passes that need all rows of a value: where sums go slice by slice, the numbers of
+    /// an attention's ends are needed in the pass before, and the source itself is not.
+    private mutating func gather(_ value: ValueIndex) -> Range<Int> {
+        let start = wholes.count
+        for use in analysis.wholeUses[value] {
+            let isSliced = decision.slices(use.op, analysis)
+            if isSliced, use.isSource { continue }
+            let at = isSliced ? use.pass - 1 : use.pass
+            if wholes.count > start, let last = wholes.last, last.upperBound >= at - 1 {
+                wholes[wholes.count - 1] = min(last.lowerBound, at)...max(last.upperBound, at)
+            } else {
+                wholes.append(at...at)
+            }
+        }
+        return start..<wholes.count
+    }
+
+    private mutating func keep(_ value: ValueIndex, _ uses: RowUses) {
         let produced = produced(value)
-        let gathered = gathered[value]
-        let rows = rowUses[value]
+        let lastRow = uses.last[value]
         let way = decision.ways[value]
         let summedBy = analysis.summedBy[value]
         if analysis.isBare(value) || summedBy >= 0 && decision.slices(summedBy, analysis) {
             // Made by slices, read by rows.
-            guard let last = rows.last else { return storage }
-            storage.spilled = produced...last
+            guard lastRow >= 0 else { return }
+            storage[value].spilled = produced...lastRow
             // Scores have no columns of the source's: all of them are made with its first slice.
-            storage.sliceWidth =
+            storage[value].sliceWidth =
                 analysis.facts[summedBy].scoreSum == value
-                ? values[value].width : decision.sliceWidths[analysis.facts[summedBy].source!]
-            return storage
+                ? analysis.values[value].width : decision.sliceWidths[analysis.facts[summedBy].source!]
+            return
         }
-        if values[value].section != nil {
+        if analysis.values[value].section != nil {
             let always = 0...analysis.slots - 1
             if case .moved(let resident) = way {
-                storage.residentChunks = min(resident, chunks)
-                storage.resident = resident > 0 ? always : nil
+                storage[value].residentChunks = min(resident, chunks)
+                storage[value].resident = resident > 0 ? always : nil
             } else {
-                storage.residentChunks = chunks
-                storage.resident = always
+                storage[value].residentChunks = chunks
+                storage[value].resident = always
             }
-            return storage
+            return
         }
         if value == graph.result {
-            storage.spilled = produced...analysis.slots - 1
-            return storage
+            storage[value].spilled = produced...analysis.slots - 1
+            return
         }
         if decision.sliceWidths[value] > 0 {
-            guard let last = [analysis.gatheredIn[value].last, rows.last].compactMap({ $0 }).max() else {
-                return storage
-            }
-            storage.spilled = produced...last
-            storage.sliceWidth = decision.sliceWidths[value]
-            return storage
+            let last = max(analysis.gatheredIn[value].last ?? -1, lastRow)
+            guard last >= 0 else { return }
+            storage[value].spilled = produced...last
+            storage[value].sliceWidth = decision.sliceWidths[value]
+            return
         }
-        guard let last = [gathered.last?.upperBound, rows.last].compactMap({ $0 }).max() else { return storage }
-        guard let first = gathered.first?.upperBound else {
+        let gathered = gather(value)
+        let last = max(gathered.isEmpty ? -1 : wholes[gathered.upperBound - 1].upperBound, lastRow)
+        guard last >= 0 else { return }
+        guard !gathered.isEmpty else {
             if case .moved(let resident) = way {
-                storage.residentChunks = min(resident, chunks)
-                storage.resident = resident > 0 ? produced...last : nil
-                if resident < chunks { storage.spilled = produced...last }
+                storage[value].residentChunks = min(resident, chunks)
+                storage[value].resident = resident > 0 ? produced...last : nil
+                if resident < chunks { storage[value].spilled = produced...last }
             } else {
-                storage.residentChunks = chunks
-                storage.resident = produced...last
+                storage[value].residentChunks = chunks
+                storage[value].resident = produced...last
             }
-            return storage
+            return
         }
-        if decision.takesTurns {
-            storage.whole = gathered
-            storage.spilled = produced...last
-            return storage
+        storage[value].whole = gathered
+        let moves = if case .moved = way { true } else { false }
+        if decision.takesTurns || moves && analysis.isMadeEarly[value] {
+            storage[value].spilled = produced...last
+            return
         }
-        guard case .moved = way, last > first else {
-            storage.whole = [produced...last]
-            return storage
+        let first = wholes[gathered.lowerBound].upperBound
+        guard moves, last > first else {
+            wholes.removeSubrange(gathered.lowerBound + 1..<gathered.upperBound)
+            wholes[gathered.lowerBound] = produced...last
+            storage[value].whole = gathered.lowerBound..<gathered.lowerBound + 1
+            return
         }
-        storage.whole = [produced...first] + gathered.dropFirst()
-        if gathered.count > 1 || rows.contains(where: { row in !storage.isWhole(in: row) }) {
-            storage.spilled = produced...last
+        wholes[gathered.lowerBound] = produced...first
+        if gathered.count > 1 || uses.contains(value, where: { !isWhole(value, in: $0) }) {
+            storage[value].spilled = produced...last
         }
-        return storage
     }
 
     /// Slices of a value's columns. Those of an attention are whole heads, or parts of one.
-    func ranges(_ value: ValueIndex) -> [Range<Int>] {
-        let width = values[value].width
+    func ranges(_ value: ValueIndex) -> [Range<Int>] { Array(slices[storage[value].slices]) }
+
+    private mutating func cut(_ value: ValueIndex) {
+        let width = analysis.values[value].width
         let step = storage[value].sliceWidth
         let head = analysis.headWidths[value]
-        func cut(_ columns: Range<Int>, _ step: Int) -> [Range<Int>] {
-            Swift.stride(from: columns.lowerBound, to: columns.upperBound, by: step).map {
-                $0..<min($0 + step, columns.upperBound)
+        let start = slices.count
+        func cut(_ columns: Range<Int>, _ step: Int) {
+            var first = columns.lowerBound
+            while first < columns.upperBound {
+                slices.append(first..<min(first + step, columns.upperBound))
+                first += step
             }
         }
-        guard head > step else { return cut(0..<width, sliceStep(value, step)) }
-        return cut(0..<width, head).flatMap { cut($0, step) }
+        if head > step {
+            for first in Swift.stride(from: 0, to: width, by: head) { cut(first..<min(first + head, width), step) }
+        } else {
+            cut(0..<width, sliceStep(value, step))
+        }
+        let words = Limits.blockBytes / 4
+        storage[value].slices = start..<slices.count
+        storage[value].heldUnit = words / Self.divisor(words, spanRows(value))
     }
 
     /// Columns of a slice but for the last: of whole heads, where there are that many.
@@ -401,57 +279,40 @@ extension Layout {
         let head = analysis.headWidths[value]
         return head > 0 && width >= head ? width / head * head : width
     }
+}
 
-    private func slices(_ pass: Int, _ ops: [OpIndex]) -> Pass {
-        var result = Pass(
-            phase: graph.ops[ops[0]].phase, title: analysis.titles[pass / 2].slices)
+// MARK: - What passes do
+
+extension Layout {
+    private mutating func addSlices(_ ops: [OpIndex]) {
+        let pass = passes.count - 1
         for op in ops {
             guard let source = analysis.facts[op].source, storage[source].sliceWidth > 0 else { continue }
-            if let known = result.sliced.firstIndex(where: { $0.source == source }) {
-                result.sliced[known].ops.append(op)
+            if let known = passes[pass].sliced.firstIndex(where: { $0.source == source }) {
+                passes[pass].sliced[known].ops.append(op)
             } else {
-                result.sliced.append((source, [op]))
+                passes[pass].sliced.append((source, [op]))
             }
         }
-        if !result.isEmpty { result.reloads = reloads(pass) }
-        return result
     }
 
-    private func rows(_ pass: Int, _ ops: [OpIndex]) -> Pass {
-        var result = Pass(phase: graph.ops[ops[0]].phase, title: analysis.titles[pass / 2].rows)
-        var present = Set<ValueIndex>()
-        func need(_ value: ValueIndex) {
-            guard present.insert(value).inserted else { return }
-            if decision.ways[value] == .recompute, analysis.producedIn[value] < pass, !storage[value].isWhole(in: pass)
-            {
-                for op in analysis.producers[value] {
-                    for input in analysis.facts[op].inputs where input != value { need(input) }
-                    result.steps.append(.run(op))
-                }
-                return
-            }
-            if storage[value].isWhole(in: pass) { return }
-            if storage[value].sliceWidth > 0 {
-                result.steps.append(.fetchParts(value))
-            } else if storage[value].residentChunks < chunks {
-                result.steps.append(.fetch(value))
-            }
-        }
+    private mutating func addRows(_ ops: [OpIndex], _ present: inout [Int]) {
+        let pass = passes.count - 1
+        passes[pass].steps.reserveCapacity(2 * ops.count + 4)
         for op in ops {
             let outputs = analysis.facts[op].outputs
             for input in analysis.facts[op].inputs
-            where !outputs.contains(input) || analysis.producedIn[input] < pass { need(input) }
+            where !outputs.contains(input) || analysis.producedIn[input] < pass { need(input, pass, &present) }
             let isSliced = decision.slices(op, analysis)
-            let sums = isSliced ? analysis.sums[op] : []
-            for sum in sums { need(sum) }
-            if !isSliced {
-                if let relation = analysis.facts[op].relation { need(analysis.columns[relation]) }
-                result.steps.append(.run(op))
-            } else if sums.contains(where: analysis.isBare) {
-                result.steps.append(.finishSum(op))
+            if isSliced {
+                for sum in analysis.sums[op] { need(sum, pass, &present) }
+                if analysis.sums[op].contains(where: analysis.isBare) { passes[pass].steps.append(.finishSum(op)) }
+            } else {
+                if let relation = analysis.facts[op].relation { need(analysis.columns[relation], pass, &present) }
+                passes[pass].steps.append(.run(op))
             }
-            for output in outputs where !sums.contains(output) {
-                present.insert(output)
+            for output in outputs where !isSliced || !analysis.sums[op].contains(output) {
+                present[output] = pass
                 guard op == analysis.producers[output].last, let spilled = storage[output].spilled else { continue }
                 // What slices began may be finished here, and is stored again only for a later pass.
                 if analysis.summedBy[output] >= 0, decision.slices(analysis.summedBy[output], analysis),
@@ -459,20 +320,34 @@ extension Layout {
                 {
                     continue
                 }
-                if storage[output].sliceWidth > 0 {
-                    result.steps.append(.storeParts(output))
-                } else {
-                    result.steps.append(.store(output))
-                }
+                passes[pass].steps.append(storage[output].sliceWidth > 0 ? .storeParts(output) : .store(output))
             }
         }
-        result.reloads = reloads(pass)
-        return result
     }
 
-    private func reloads(_ pass: Int) -> [ValueIndex] {
-        values.indices.filter { value in
-            produced(value) < pass && storage[value].whole.contains { $0.lowerBound == pass }
+    /// What a pass over rows does to have a value's rows; `present` is the last pass that had them.
+    private mutating func need(_ value: ValueIndex, _ pass: Int, _ present: inout [Int]) {
+        guard present[value] != pass else { return }
+        present[value] = pass
+        if isWhole(value, in: pass) { return }
+        if decision.ways[value] == .recompute, analysis.producedIn[value] < pass {
+            for op in analysis.producers[value] {
+                for input in analysis.facts[op].inputs where input != value { need(input, pass, &present) }
+                passes[pass].steps.append(.run(op))
+            }
+        } else if storage[value].sliceWidth > 0 {
+            passes[pass].steps.append(.fetchParts(value))
+        } else if storage[value].residentChunks < chunks {
+            passes[pass].steps.append(.fetch(value))
+        }
+    }
+
+    private mutating func addReloads() {
+        for value in storage.indices where !storage[value].whole.isEmpty {
+            let produced = produced(value)
+            for index in storage[value].whole where produced < wholes[index].lowerBound {
+                passes[wholes[index].lowerBound].reloads.append(value)
+            }
         }
     }
 }
@@ -524,12 +399,12 @@ extension Layout {
         if storage.sliceWidth > 0 {
             // A third more columns at most, so that fewer rows are whole blocks.
             let columns = sliceStep(value, storage.sliceWidth)
-            let most = words / divisor(words, decision.chunkRows)
+            let most = words / Self.divisor(words, decision.chunkRows)
             var unit = 1
             while unit < most, (columns + 2 * unit - 1) / (2 * unit) * (2 * unit) * 3 <= columns * 4 { unit *= 2 }
             return most / unit
         }
-        let exact = words / divisor(words, decision.chunkRows * values[value].width)
+        let exact = words / Self.divisor(words, decision.chunkRows * values[value].width)
         guard storage.whole.isEmpty else { return exact }
         var span = 1
         while span < exact {
@@ -540,7 +415,7 @@ extension Layout {
         return span
     }
 
-    private func divisor(_ one: Int, _ other: Int) -> Int { other == 0 ? one : divisor(other, one % other) }
+    static func divisor(_ one: Int, _ other: Int) -> Int { other == 0 ? one : divisor(other, one % other) }
 
     static func wholeBlocks(_ bytes: Int) -> Int {
         (bytes + Limits.blockBytes - 1) / Limits.blockBytes * Limits.blockBytes
@@ -562,9 +437,15 @@ extension Layout {
 
     /// Columns of a slice as it lies, with some that are not used, so that spans of it are whole blocks.
     func heldWidth(_ value: ValueIndex, _ slice: Range<Int>) -> Int {
-        let words = Limits.blockBytes / 4
-        let unit = words / divisor(words, spanRows(value))
+        let unit = storage[value].heldUnit
         return (slice.count + unit - 1) / unit * unit
+    }
+
+    /// The same of all slices, one behind the other.
+    private func heldWidth(_ value: ValueIndex) -> Int {
+        var held = 0
+        for index in storage[value].slices { held += heldWidth(value, slices[index]) }
+        return held
     }
 
     /// Bytes of a whole slice.
@@ -574,7 +455,7 @@ extension Layout {
 
     /// Bytes of one span of all slices, one behind the other.
     func partsBytes(_ value: ValueIndex) -> Int {
-        ranges(value).reduce(0) { $0 + spanRows(value) * heldWidth(value, $1) * 4 }
+        spanRows(value) * heldWidth(value) * 4
     }
 
     /// Slices that are equally wide, one after the other.
@@ -591,10 +472,18 @@ extension Layout {
         return alike
     }
 
+    /// How many runs of slices those are.
+    func alikeCount(_ value: ValueIndex) -> Int {
+        let all = storage[value].slices
+        var count = all.isEmpty ? 0 : 1
+        for index in all.dropFirst() where slices[index].count != slices[index - 1].count { count += 1 }
+        return count
+    }
+
     /// Plaintext bytes of a value that is put away: its spans one after the other, slice after slice.
     func spillBytes(_ value: ValueIndex) -> Int {
         guard storage[value].sliceWidth > 0 else { return spans(value) * stride(value) }
-        return ranges(value).reduce(0) { $0 + sliceBytes(value, $1) }
+        return spans(value) * spanRows(value) * heldWidth(value) * 4
     }
 
     /// Where a stored span begins in its value's bytes.
@@ -611,30 +500,42 @@ extension Layout {
     /// Chunks that one command of a slice's sum covers: whole spans of it. Those whose neighbours all stay in device
     /// memory are on their own.
     func groups(_ op: OpIndex) -> [Range<Int>] {
-        let span = (analysis.sums[op] + [analysis.facts[op].source!]).reduce(1) { max($0, storage[$1].span) }
-        let relation = analysis.facts[op].relation!
+        let grouping = grouping(op)
+        var groups: [Range<Int>] = []
+        var lower = 0
+        while lower < chunks {
+            groups.append(lower..<grouping.end(of: lower))
+            lower = grouping.end(of: lower)
+        }
+        return groups
+    }
+
+    /// How chunks are grouped for the slices of a sum.
+    struct Grouping {
+        let most: Int
+        /// Groups end here too.
+        let split: Int
+        let chunks: Int
+
+        func end(of lower: Int) -> Int { min((lower / most + 1) * most, lower < split ? split : chunks) }
+    }
+
+    func grouping(_ op: OpIndex) -> Grouping {
+        var span = storage[analysis.facts[op].source!].span
+        for sum in analysis.sums[op] { span = max(span, storage[sum].span) }
         // A power of two, as spans are, so that none of these is cut in two.
         var size = span
         while size * 2 <= chunks / (decision.takesTurns ? 16 : 8) { size *= 2 }
-        // Numbers of nodes that are fetched are there for one span at a time.
-        let most = decision.fetchesNodeSections ? min(size, spanChunks) : size
-        let split = storage[analysis.columns[relation]].residentChunks / span * span
-        func cut(_ range: Range<Int>) -> [Range<Int>] {
-            var groups: [Range<Int>] = []
-            var lower = range.lowerBound
-            while lower < range.upperBound {
-                let upper = min((lower / most + 1) * most, range.upperBound)
-                groups.append(lower..<upper)
-                lower = upper
-            }
-            return groups
-        }
-        return cut(0..<split) + cut(split..<chunks)
+        let columns = analysis.columns[analysis.facts[op].relation!]
+        return Grouping(
+            // Numbers of nodes that are fetched are there for one span at a time.
+            most: decision.fetchesNodeSections ? min(size, table.spanChunks) : size,
+            split: storage[columns].residentChunks / span * span, chunks: chunks)
     }
 
     /// What one slice of its source makes of an operation: values, and which slices of these.
     func made(_ op: OpIndex, bySlice slice: Int) -> [(value: ValueIndex, slice: Int, columns: Range<Int>)] {
-        let columns = ranges(analysis.facts[op].source!)[slice]
+        let columns = slices[storage[analysis.facts[op].source!].slices.lowerBound + slice]
         return analysis.sums[op].compactMap { sum in
             guard sum == analysis.facts[op].scoreSum else { return (sum, slice, columns) }
             return slice == 0 ? (sum, 0, 0..<values[sum].width) : nil
@@ -649,117 +550,8 @@ extension Layout {
 
     /// Whether rows of `value` are read or written in `pass` through a slot or a buffer of their own.
     func isLocal(_ value: ValueIndex, in pass: Int) -> Bool {
-        !storage[value].isWhole(in: pass)
+        !isWhole(value, in: pass)
             && (storage[value].residentChunks < chunks || storage[value].resident?.contains(pass) != true)
-    }
-}
-
-/// What all layouts with the same chunks share: sums over the chunks that would else be made again and again.
-struct ChunkTable {
-    let chunkRows: Int
-    let chunks: Int
-    /// By value of the image: chunks that cross together.
-    private(set) var sectionSpans: [Int]
-    /// Neighbours of the span that has most, by topology; at least 1.
-    private(set) var mostEdges: [Int]
-    /// By value of the image: sealed bytes that fetching the first spans takes, one by one.
-    private var fetched: [[Int]]
-    private let graph: OpGraph
-
-    init(_ graph: OpGraph, chunkRows: Int) {
-        let image = graph.image
-        self.chunkRows = chunkRows
-        self.graph = graph
-        chunks = (image.nodes + chunkRows - 1) / chunkRows
-        mostEdges = Array(repeating: 1, count: image.topologies)
-        sectionSpans = []
-        fetched = []
-        for value in graph.values {
-            guard value.section != nil else { break }
-            sectionSpans.append(span(value))
-            fetched.append(sums(value))
-        }
-    }
-
-    /// So many that no more than a third of what crosses is the rest of blocks, and whole tiles of neighbours, since
-    /// only the neighbours of tiles have known places.
-    private func span(_ value: OpGraph.Value) -> Int {
-        let image = graph.image
-        let enough = 3 * Limits.blockBytes
-        var span = 1
-        if value.section == .columns {
-            let rows = max(ImageShape.tileRows, chunkRows)
-            span = rows / chunkRows
-            let edges = image.relations.isEmpty ? image.edges : image.relations[value.relation].edges
-            while span < chunks, edges / max(chunks / span, 1) * 4 < enough { span *= 2 }
-        } else {
-            func bytes() -> Int { span * chunkRows * value.width * 4 }
-            while span < chunks, !bytes().isMultiple(of: Limits.blockBytes), bytes() < enough { span *= 2 }
-        }
-        return span
-    }
-
-    /// Bytes of these chunks in their section.
-    func range(_ index: ValueIndex, chunks range: Range<Int>) -> Range<Int> {
-        let value = graph.values[index]
-        let rows = range.lowerBound * chunkRows..<min(range.upperBound * chunkRows, graph.image.nodes)
-        guard value.section == .columns else {
-            return rows.lowerBound * value.width * 4..<rows.upperBound * value.width * 4
-        }
-        let edges = graph.image.edges(ofRows: rows, value.relation)
-        return edges.lowerBound * 4..<edges.upperBound * 4
-    }
-
-    private mutating func sums(_ value: OpGraph.Value) -> [Int] {
-        let index = fetched.count
-        let all = graph.image.byteCount(value.section!)
-        let span = sectionSpans[index]
-        var sum = [0]
-        sum.reserveCapacity(chunks / span + 2)
-        for first in stride(from: 0, to: chunks, by: span) {
-            let bytes = range(index, chunks: first..<min(first + span, chunks))
-            if value.section == .columns {
-                mostEdges[value.relation] = max(mostEdges[value.relation], bytes.count / 4)
-            }
-            sum.append(sum.last! + Self.crossing(bytes, of: all))
-        }
-        return sum
-    }
-
-    /// Sealed bytes that fetching a section from a chunk on, span by span, takes.
-    func fetchedBytes(_ value: ValueIndex, from chunk: Int) -> Int {
-        guard chunk < chunks else { return 0 }
-        let span = sectionSpans[value]
-        let whole = (chunk + span - 1) / span
-        let all = fetched[value].last! - fetched[value][whole]
-        guard !chunk.isMultiple(of: span) else { return all }
-        return all
-            + Self.crossing(
-                range(value, chunks: chunk..<min(whole * span, chunks)),
-                of: graph.image.byteCount(graph.values[value].section!))
-    }
-
-    /// Sealed bytes that a range of a window's plaintext takes: whole blocks cross.
-    static func crossing(_ range: Range<Int>, of byteCount: Int) -> Int {
-        guard !range.isEmpty else { return 0 }
-        let first = range.lowerBound / Limits.blockBytes
-        let end = (range.upperBound - 1) / Limits.blockBytes + 1
-        return min(byteCount, end * Limits.blockBytes) - first * Limits.blockBytes + (end - first) * Limits.tagBytes
-    }
-}
-
-extension ImageShape {
-    /// Row pointers of one topology at rows 0, 1024, 2048, …, nodes.
-    package func tileEdges(_ relation: Int) -> [UInt64] {
-        relations.isEmpty ? tileEdges : relations[relation].tileEdges
-    }
-
-    /// Positions, in the image's neighbours, of those of the tiles that these rows touch.
-    func edges(ofRows rows: Range<Int>, _ relation: Int) -> Range<Int> {
-        let edges = tileEdges(relation)
-        let last = edges.count - 1
-        let upper = (rows.upperBound + Self.tileRows - 1) / Self.tileRows
-        return Int(edges[min(rows.lowerBound / Self.tileRows, last)])..<Int(edges[min(upper, last)])
     }
 }
 
@@ -777,62 +569,31 @@ package struct NodeSection: Hashable, Sendable {
 }
 
 extension Layout {
-    /// Chunks whose numbers of nodes are fetched at once: sealed blocks are larger than what one chunk has of them. Whole
-    /// spans of every value.
-    var spanChunks: Int {
-        let words = Limits.blockBytes / 4
-        return words / divisor(words, decision.chunkRows)
-    }
-    var spans: Int { (chunks + spanChunks - 1) / spanChunks }
-
-    func rows(ofSpan span: Int) -> Range<Int> {
-        let rows = spanChunks * decision.chunkRows
-        return span * rows..<min((span + 1) * rows, image.nodes)
-    }
-
     /// What a pass reads of them.
     func nodeSections(_ pass: Pass) -> [NodeSection] {
         var sections: [NodeSection] = []
-        func add(_ role: TrainingPlan.Fixed, _ relation: Int = 0) {
-            let section = NodeSection(role: role, relation: relation)
-            if !sections.contains(section) { sections.append(section) }
-        }
-        for (_, ops) in pass.sliced { for op in ops { add(.rowPointers, analysis.facts[op].relation!) } }
-        for step in pass.steps {
-            let op: OpGraph.Op
-            switch step {
-            case .run(let index):
-                op = graph.ops[index]
-                if let relation = op.relation { add(.rowPointers, relation) }
-            case .finishSum(let index): op = graph.ops[index]
-            case .fetch, .store, .fetchParts, .storeParts: continue
+        func add(_ section: NodeSection) { if !sections.contains(section) { sections.append(section) } }
+        func addPointers(_ op: OpIndex) {
+            if let relation = analysis.facts[op].relation {
+                add(NodeSection(role: .rowPointers, relation: relation))
             }
-            for case .scaleRows(let relation) in op.steps { add(.scale, relation) }
-            if case .loss = op.kind {
-                add(.labels)
-                add(.split)
+        }
+        for (_, ops) in pass.sliced { for op in ops { addPointers(op) } }
+        for step in pass.steps {
+            switch step {
+            case .run(let op):
+                addPointers(op)
+                for section in analysis.facts[op].nodeSections { add(section) }
+            case .finishSum(let op): for section in analysis.facts[op].nodeSections { add(section) }
+            case .fetch, .store, .fetchParts, .storeParts: continue
             }
         }
         return sections
     }
 
-    /// Bytes of a section's window that some rows take.
-    func bytes(_ section: NodeSection, rows: Range<Int>) -> Range<Int> {
-        let first = section.relation * image.nodes
-        switch section.role {
-        // Where a row ends is where the next one starts.
-        case .rowPointers: return (first + rows.lowerBound) * 8..<(first + rows.upperBound + 1) * 8
-        case .scale: return (first + rows.lowerBound) * 4..<(first + rows.upperBound) * 4
-        case .labels:
-            let bytes = image.byteCount(image.recipe.targetSection) / image.nodes
-            return rows.lowerBound * bytes..<rows.upperBound * bytes
-        default: return rows
-        }
-    }
-
     /// Sealed bytes that going over the topologies once for each hop of the frontier takes, where they do not stay.
     var frontierBytes: Int {
-        let hops = graph.ops.reduce(0) { max($0, $1.hops ?? 0) }
+        let hops = analysis.hops
         return hops
             * (0..<image.topologies).reduce(0) { total, relation in
                 guard let visit = visit(relation) else { return total }
@@ -844,7 +605,7 @@ extension Layout {
                     : visit.groups.reduce(0) { $0 + ($1.upperBound > resident ? fetchedBytes(columns, chunks: $1) : 0) }
                 let pointers =
                     decision.fetchesNodeSections
-                    ? fetchedBytes(NodeSection(role: .rowPointers, relation: relation)) : 0
+                    ? table.fetchedBytes(NodeSection(role: .rowPointers, relation: relation)) : 0
                 return total + moved + pointers
             }
     }
@@ -862,12 +623,6 @@ extension Layout {
             }
         }
         return nil
-    }
-
-    /// Sealed bytes that fetching all of a section, span by span, takes.
-    func fetchedBytes(_ section: NodeSection) -> Int {
-        let all = image.byteCount(section.role.section(image)!)
-        return (0..<spans).reduce(0) { $0 + ChunkTable.crossing(bytes(section, rows: rows(ofSpan: $1)), of: all) }
     }
 }
 

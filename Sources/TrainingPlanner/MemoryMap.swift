@@ -1,18 +1,101 @@
 package import Vocabulary
 
+/// What a buffer of device memory holds.
+enum BufferContent {
+    case fixed(TrainingPlan.Fixed)
+    /// All rows of a value.
+    case whole(ValueIndex)
+    /// The chunks of a value that stay.
+    case resident(ValueIndex)
+    /// A chunk of rows of a value; or one of the slots that so many chunks are fetched to and stored from in turn.
+    case rows(ValueIndex)
+    case slot(ValueIndex, Int, span: Int)
+    /// A span of all slices of a value, on its way between them and the rows.
+    case parts(ValueIndex, Int)
+    /// A slice of a source, or of the sums over it.
+    case slice(ValueIndex, Int)
+    /// Neighbours of a group of chunks.
+    case neighbours(ValueIndex, Int)
+    case nodes(NodeSection, Int)
+    /// Sums of a weight's gradient over tiles.
+    case stack(ParameterLayout.Entry)
+}
+
+/// What is told of each buffer that a layout needs. The search only adds bytes up; a plan also keeps who they are.
+protocol BufferSink {
+    /// - Parameters:
+    ///   - steps: of the epoch, counted over all passes, during which it holds something.
+    ///   - passes: those of that time; `nil` for the whole run.
+    mutating func add(_ content: BufferContent, _ bytes: Int, steps: ClosedRange<Int>, passes: ClosedRange<Int>?)
+}
+
+/// The most bytes of device memory that are in use at once, in each pass of a layout.
+struct DeviceUsage {
+    let byPass: [Int]
+    /// By pass, then value: bytes of the slots that it moves through.
+    private let slotBytes: [Int]
+    private let values: Int
+
+    init(_ layout: Layout) {
+        var sums = Sums(layout, steps: layout.bases.last!)
+        layout.tellBuffers(&sums)
+        var inUse = 0
+        var most = Array(repeating: 0, count: layout.passes.count)
+        for pass in most.indices {
+            for step in layout.bases[pass]..<layout.bases[pass + 1] {
+                inUse += sums.changes[step]
+                most[pass] = max(most[pass], inUse)
+            }
+        }
+        byPass = most
+        slotBytes = sums.slotBytes
+        values = layout.values.count
+    }
+
+    /// What an arena needs at least.
+    var leastBytes: Int { byPass.max() ?? 0 }
+
+    func slotBytes(_ value: ValueIndex, in pass: Int) -> Int { slotBytes[pass * values + value] }
+
+    private struct Sums: BufferSink {
+        /// By step: bytes more than in the one before.
+        var changes: [Int]
+        var slotBytes: [Int]
+        private let values: Int
+
+        init(_ layout: Layout, steps: Int) {
+            values = layout.values.count
+            changes = Array(repeating: 0, count: steps + 1)
+            slotBytes = Array(repeating: 0, count: layout.passes.count * values)
+        }
+
+        mutating func add(
+            _ content: BufferContent, _ bytes: Int, steps: ClosedRange<Int>, passes: ClosedRange<Int>?
+        ) {
+            let aligned = (bytes + Planner.alignment - 1) / Planner.alignment * Planner.alignment
+            changes[steps.lowerBound] += aligned
+            changes[steps.upperBound + 1] -= aligned
+            switch content {
+            case .slot(let value, _, _), .neighbours(let value, _):
+                slotBytes[passes!.lowerBound * values + value] += bytes
+            case .rows(let value): slotBytes[passes!.lowerBound * values + value] += bytes
+            case .fixed, .whole, .resident, .parts, .slice, .nodes, .stack: break
+            }
+        }
+    }
+}
+
 /// Buffers of device memory for a layout, before they have places.
-struct MemoryMap {
+struct MemoryMap: BufferSink {
     struct Item {
         let name: String
         let bytes: Int
-        /// Steps of the epoch, counted over all passes, during which it holds something.
         let lifetime: ClosedRange<Int>
-        /// Passes of its lifetime; `nil` for the whole run.
         let passes: ClosedRange<Int>?
     }
 
     struct Slots {
-        let buffers: [Int]
+        var buffers: [Int]
         /// Chunks in each.
         let span: Int
     }
@@ -31,185 +114,242 @@ struct MemoryMap {
     private(set) var sliceColumns: [[ValueIndex: [Int]]]
     /// By pass: buffers of the numbers of nodes that are fetched.
     private(set) var nodes: [[NodeSection: [Int]]]
-    /// By pass, then by the weights' offset.
-    private(set) var stacks: [[Int: Int]]
-
-    private var bases: [Int]
-    /// Buffers of each that moves: one is filled or drained while the other is worked on.
-    private let turns: Int
+    /// By pass: weights whose gradient it adds to.
+    private(set) var stacks: [[(entry: ParameterLayout.Entry, buffer: Int)]]
+    private let names: [String]
 
     init(_ layout: Layout) {
-        let values = layout.values.count
         let passes = layout.passes.count
-        whole = Array(repeating: [], count: values)
-        resident = Array(repeating: -1, count: values)
+        names = layout.values.map(\.name)
+        whole = Array(repeating: [], count: names.count)
+        resident = Array(repeating: -1, count: names.count)
         local = Array(repeating: [:], count: passes)
         parts = Array(repeating: [:], count: passes)
         sliceColumns = Array(repeating: [:], count: passes)
         nodes = Array(repeating: [:], count: passes)
-        stacks = Array(repeating: [:], count: passes)
-        bases = [0]
-        turns = layout.decision.takesTurns ? 1 : 2
-        // The sources of a pass over slices come one after the other.
-        for pass in layout.passes { bases.append(bases.last! + max(pass.steps.count, pass.sliced.count) + 1) }
-        addFixed(layout)
-        for value in layout.values.indices { addKept(value, layout) }
-        for pass in layout.passes.indices where !layout.passes[pass].isEmpty {
-            addRows(pass, layout)
-            addSlices(pass, layout)
-            if layout.decision.fetchesNodeSections { addNodes(pass, layout) }
+        stacks = Array(repeating: [], count: passes)
+        layout.tellBuffers(&self)
+    }
+
+    mutating func add(_ content: BufferContent, _ bytes: Int, steps: ClosedRange<Int>, passes: ClosedRange<Int>?) {
+        let index = items.count
+        let pass = passes?.lowerBound ?? 0
+        let name: String
+        switch content {
+        case .fixed(let role):
+            name = role.rawValue
+            fixed[role] = index
+        case .whole(let value):
+            name = names[value]
+            whole[value].append(index)
+        case .resident(let value):
+            name = names[value]
+            resident[value] = index
+        case .rows(let value):
+            name = names[value]
+            local[pass][value] = Slots(buffers: [index], span: 1)
+        case .slot(let value, let slot, let span):
+            name = "\(names[value]) chunk \(slot)"
+            local[pass][value, default: Slots(buffers: [], span: span)].buffers.append(index)
+        case .parts(let value, let slot):
+            name = "\(names[value]) slices \(slot)"
+            parts[pass][value, default: []].append(index)
+        case .slice(let value, let slot):
+            name = "\(names[value]) slice \(slot)"
+            parts[pass][value, default: []].append(index)
+        case .neighbours(let columns, let slot):
+            name = "neighbours \(slot)"
+            sliceColumns[pass][columns, default: []].append(index)
+        case .nodes(let section, let slot):
+            name = "\(section.role.rawValue) of nodes \(slot)"
+            nodes[pass][section, default: []].append(index)
+        case .stack(let entry):
+            name = "stack of \(entry.name)"
+            stacks[pass].append((entry, index))
+        }
+        items.append(Item(name: name, bytes: bytes, lifetime: steps, passes: passes))
+    }
+
+    /// What an arena has to place.
+    var arenaItems: [Arena.Item] { items.map { Arena.Item(bytes: $0.bytes, lifetime: $0.lifetime) } }
+    var pinned: [Int] { TrainingPlan.Fixed.state.compactMap { fixed[$0] } }
+}
+
+extension Layout {
+    /// Buffers of each that moves: one is filled or drained while the other is worked on.
+    private var turns: Int { decision.takesTurns ? 1 : 2 }
+
+    /// Tells of every buffer, in a fixed order.
+    func tellBuffers(_ sink: inout some BufferSink) {
+        addFixed(&sink)
+        for value in storage.indices { addKept(value, &sink) }
+        var touched = Touched(storage.count)
+        for pass in passes.indices where !passes[pass].isEmpty {
+            addRows(pass, &touched, &sink)
+            addSlices(pass, &sink)
+            if decision.fetchesNodeSections { addNodes(pass, &sink) }
         }
     }
 
-    /// The most bytes that are in use at once; what an arena needs at least.
-    var leastBytes: Int { usage.max() ?? 0 }
-
-    /// Bytes in use at each step.
-    private var usage: [Int] {
-        var changes = Array(repeating: 0, count: bases.last! + 1)
-        for item in items {
-            let bytes = (item.bytes + Planner.alignment - 1) / Planner.alignment * Planner.alignment
-            changes[item.lifetime.lowerBound] += bytes
-            changes[item.lifetime.upperBound + 1] -= bytes
-        }
-        for index in changes.indices.dropFirst() { changes[index] += changes[index - 1] }
-        return changes
-    }
-
-    /// The most bytes in use at once in each pass.
-    var usageByPass: [Int] {
-        let usage = usage
-        return (0..<bases.count - 1).map { pass in
-            usage[bases[pass]..<bases[pass + 1]].max() ?? 0
-        }
-    }
-
-    private func steps(_ passes: ClosedRange<Int>) -> ClosedRange<Int> {
-        bases[passes.lowerBound]...bases[passes.upperBound + 1] - 1
-    }
-
-    private mutating func add(_ name: String, _ bytes: Int, _ passes: ClosedRange<Int>?) -> Int {
-        let lifetime = passes.map(steps) ?? 0...bases.last! - 1
-        items.append(Item(name: name, bytes: bytes, lifetime: lifetime, passes: passes))
-        return items.count - 1
+    private func add(
+        _ content: BufferContent, _ bytes: Int, _ passes: ClosedRange<Int>?, _ sink: inout some BufferSink
+    ) {
+        let steps = passes.map { bases[$0.lowerBound]...bases[$0.upperBound + 1] - 1 } ?? 0...bases.last! - 1
+        sink.add(content, bytes, steps: steps, passes: passes)
     }
 
     /// For some steps of a pass.
-    private mutating func add(_ name: String, _ bytes: Int, _ steps: ClosedRange<Int>, of pass: Int) -> Int {
-        items.append(
-            Item(
-                name: name, bytes: bytes, lifetime: bases[pass] + steps.lowerBound...bases[pass] + steps.upperBound,
-                passes: pass...pass))
-        return items.count - 1
+    private func add(
+        _ content: BufferContent, _ bytes: Int, _ steps: ClosedRange<Int>, of pass: Int, _ sink: inout some BufferSink
+    ) {
+        sink.add(
+            content, bytes, steps: bases[pass] + steps.lowerBound...bases[pass] + steps.upperBound, passes: pass...pass)
     }
 
-    private mutating func addFixed(_ layout: Layout) {
-        for (role, bytes) in layout.analysis.fixedBytes
-        where !layout.decision.fetchesNodeSections || role.section(layout.image) == nil {
-            fixed[role] = add(role.rawValue, bytes, nil)
+    private func addFixed(_ sink: inout some BufferSink) {
+        for (role, bytes) in analysis.fixedBytes
+        where !decision.fetchesNodeSections || role.section(image) == nil {
+            add(.fixed(role), bytes, nil, &sink)
         }
     }
 
-    private mutating func addKept(_ value: ValueIndex, _ layout: Layout) {
-        let storage = layout.storage[value]
-        let name = layout.values[value].name
-        for passes in storage.whole {
-            whole[value].append(add(name, layout.wholeBytes(value), passes))
-        }
+    private func addKept(_ value: ValueIndex, _ sink: inout some BufferSink) {
+        let storage = storage[value]
+        for index in storage.whole { add(.whole(value), wholeBytes(value), wholes[index], &sink) }
         if let passes = storage.resident, storage.residentChunks > 0 {
-            let always = layout.values[value].section != nil
-            resident[value] = add(
-                name, layout.bytes(value, chunks: storage.residentChunks), always ? nil : passes)
+            let always = analysis.values[value].section != nil
+            add(
+                .resident(value), bytes(value, chunks: storage.residentChunks), always ? nil : passes, &sink)
         }
     }
 
-    private mutating func addRows(_ pass: Int, _ layout: Layout) {
-        let steps = layout.passes[pass].steps
-        var first = Array(repeating: -1, count: layout.values.count)
-        var last = first
-        var queued = Array(repeating: false, count: layout.values.count)
-        var ops: [OpIndex] = []
-        for (index, step) in steps.enumerated() {
-            let touched: [ValueIndex]
+    /// By value: the first and last step of a pass that touches its rows, and whether they cross.
+    private struct Touched {
+        var first: [Int]
+        var last: [Int]
+        var crosses: [Bool]
+
+        init(_ values: Int) {
+            first = Array(repeating: -1, count: values)
+            last = first
+            crosses = Array(repeating: false, count: values)
+        }
+
+        mutating func touch(_ value: ValueIndex, _ step: Int) {
+            if first[value] < 0 { first[value] = step }
+            last[value] = step
+        }
+    }
+
+    private func addRows(_ pass: Int, _ touched: inout Touched, _ sink: inout some BufferSink) {
+        var stacks: [ParameterLayout.Entry] = []
+        for (index, step) in passes[pass].steps.enumerated() {
             switch step {
             case .fetch(let value), .store(let value):
-                queued[value] = true
-                touched = [value]
+                touched.crosses[value] = true
+                touched.touch(value, index)
             case .fetchParts(let value), .storeParts(let value):
-                parts[pass][value] = (0..<min(turns, layout.spans(value))).map { slot in
-                    add("\(layout.values[value].name) slices \(slot)", layout.partsBytes(value), pass...pass)
+                for slot in 0..<min(turns, spans(value)) {
+                    add(.parts(value, slot), partsBytes(value), pass...pass, &sink)
                 }
-                touched = [value]
+                touched.touch(value, index)
             case .run(let op):
-                ops.append(op)
-                touched = layout.analysis.facts[op].inputs + layout.analysis.facts[op].outputs
+                for value in analysis.facts[op].inputs { touched.touch(value, index) }
+                for value in analysis.facts[op].outputs { touched.touch(value, index) }
+                if let entry = analysis.facts[op].gradientEntry, !stacks.contains(where: { $0.offset == entry.offset })
+                {
+                    stacks.append(entry)
+                }
             case .finishSum(let op):
-                touched =
-                    layout.analysis.facts[op].inputs + layout.analysis.sums[op] + layout.analysis.facts[op].outputs
-            }
-            for value in touched {
-                if first[value] < 0 { first[value] = index }
-                last[value] = index
+                for value in analysis.facts[op].inputs { touched.touch(value, index) }
+                for value in analysis.sums[op] { touched.touch(value, index) }
+                for value in analysis.facts[op].outputs { touched.touch(value, index) }
             }
         }
-        for (value, from) in first.enumerated() where from >= 0 && layout.isLocal(value, in: pass) {
-            let name = layout.values[value].name
-            if queued[value] {
-                local[pass][value] = Slots(
-                    buffers: (0..<min(turns, layout.spans(value))).map { slot in
-                        add("\(name) chunk \(slot)", layout.slotBytes(value), pass...pass)
-                    }, span: layout.storage[value].span)
-            } else {
-                let bytes = min(layout.decision.chunkRows, layout.image.nodes) * layout.rowBytes(value)
-                local[pass][value] = Slots(buffers: [add(name, bytes, from...last[value], of: pass)], span: 1)
-            }
+        for value in touched.first.indices where touched.first[value] >= 0 {
+            if isLocal(value, in: pass) { addLocal(value, pass, touched, &sink) }
+            touched.first[value] = -1
+            touched.crosses[value] = false
         }
-        let tiles = (layout.image.nodes + ImageShape.tileRows - 1) / ImageShape.tileRows
+        let tiles = (image.nodes + ImageShape.tileRows - 1) / ImageShape.tileRows
         // The levels of a binary counter over the tiles, and the sum of the tile at hand.
         let levels = Int.bitWidth - tiles.leadingZeroBitCount + 1
-        for entry in ops.compactMap({ layout.graph.ops[$0].gradientEntry }) where stacks[pass][entry.offset] == nil {
-            stacks[pass][entry.offset] = add("stack of \(entry.name)", levels * entry.count * 4, pass...pass)
+        for entry in stacks {
+            // The sum of a part of a matrix lies behind them, before its rows go to theirs.
+            let parts = entry.isContiguous ? levels : levels + 1
+            add(.stack(entry), parts * entry.count * 4, pass...pass, &sink)
         }
     }
 
-    private mutating func addNodes(_ pass: Int, _ layout: Layout) {
-        for section in layout.nodeSections(layout.passes[pass]) {
-            let bytes = layout.bytes(section, rows: layout.rows(ofSpan: 0)).count
-            nodes[pass][section] = (0..<min(turns, layout.spans)).map { slot in
-                add("\(section.role.rawValue) of nodes \(slot)", bytes, pass...pass)
-            }
+    private func addLocal(_ value: ValueIndex, _ pass: Int, _ touched: Touched, _ sink: inout some BufferSink) {
+        guard touched.crosses[value] else {
+            let bytes = min(decision.chunkRows, image.nodes) * rowBytes(value)
+            return add(.rows(value), bytes, touched.first[value]...touched.last[value], of: pass, &sink)
+        }
+        let span = storage[value].span
+        for slot in 0..<min(turns, spans(value)) {
+            add(.slot(value, slot, span: span), slotBytes(value), pass...pass, &sink)
         }
     }
 
-    private mutating func addSlices(_ pass: Int, _ layout: Layout) {
-        for (number, (source, ops)) in layout.passes[pass].sliced.enumerated() {
+    private func addNodes(_ pass: Int, _ sink: inout some BufferSink) {
+        for section in nodeSections(passes[pass]) {
+            let bytes = image.bytes(section, rows: table.rows(ofSpan: 0)).count
+            for slot in 0..<min(turns, table.spans) { add(.nodes(section, slot), bytes, pass...pass, &sink) }
+        }
+    }
+
+    private func addSlices(_ pass: Int, _ sink: inout some BufferSink) {
+        for (number, (source, ops)) in passes[pass].sliced.enumerated() {
             let steps = number...number
-            let widest = layout.ranges(source).max { $0.count < $1.count }!
-            let name = layout.values[source].name
-            let slices = layout.ranges(source).count
-            parts[pass][source] = (0..<min(turns, slices)).map { slot in
-                add("\(name) slice \(slot)", layout.sliceBytes(source, widest), steps, of: pass)
-            }
-            for op in ops {
-                let relation = layout.analysis.facts[op].relation!
-                let groups = layout.groups(op)
-                for sum in layout.analysis.sums[op] {
-                    let columns = layout.ranges(sum).max { $0.count < $1.count }!
-                    let bytes = groups.map { layout.groupBytes(sum, columns, $0) }.max()!
-                    parts[pass][sum] = (0..<turns).map { slot in
-                        add("\(layout.values[sum].name) slice \(slot)", bytes, steps, of: pass)
-                    }
+            let all = storage[source].slices
+            let widest = all.reduce(0) { max($0, sliceBytes(source, slices[$1])) }
+            for slot in 0..<min(turns, all.count) { add(.slice(source, slot), widest, steps, of: pass, &sink) }
+            for (index, op) in ops.enumerated() {
+                let grouping = grouping(op)
+                var most = 0
+                var lower = 0
+                while lower < chunks {
+                    most = max(most, grouping.end(of: lower) - lower)
+                    lower = grouping.end(of: lower)
                 }
-                let columns = layout.analysis.columns[relation]
-                let kept = layout.storage[columns].residentChunks
-                let moved = groups.filter { $0.upperBound > kept }
-                    .map { layout.edges($0, relation: relation).count * 4 }.max()
-                guard let moved, sliceColumns[pass][columns] == nil else { continue }
-                sliceColumns[pass][columns] = (0..<turns).map { slot in
-                    add("neighbours \(slot)", max(moved, 4), pass...pass)
+                for sum in analysis.sums[op] {
+                    let widest = storage[sum].slices.reduce(0) {
+                        max($0, groupBytes(sum, slices[$1], 0..<most))
+                    }
+                    for slot in 0..<turns { add(.slice(sum, slot), widest, steps, of: pass, &sink) }
+                }
+                let relation = analysis.facts[op].relation!
+                let isKnown = { (other: OpIndex) in analysis.facts[other].relation == relation }
+                guard !ops[..<index].contains(where: isKnown),
+                    !passes[pass].sliced[..<number].contains(where: { $0.ops.contains(where: isKnown) }),
+                    let neighbours = neighbours(relation, pass)
+                else { continue }
+                for slot in 0..<turns {
+                    add(.neighbours(analysis.columns[relation], slot), neighbours, pass...pass, &sink)
                 }
             }
         }
+    }
+
+    /// Bytes of the most neighbours of one topology that any group of a pass over slices fetches.
+    private func neighbours(_ relation: Int, _ pass: Int) -> Int? {
+        let kept = storage[analysis.columns[relation]].residentChunks
+        var most: Int?
+        for (_, ops) in passes[pass].sliced {
+            for op in ops where analysis.facts[op].relation == relation {
+                let grouping = grouping(op)
+                var lower = 0
+                while lower < chunks {
+                    let group = lower..<grouping.end(of: lower)
+                    if group.upperBound > kept {
+                        most = max(most ?? 4, edges(group, relation: relation).count * 4)
+                    }
+                    lower = group.upperBound
+                }
+            }
+        }
+        return most
     }
 }
 

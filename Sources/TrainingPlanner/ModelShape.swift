@@ -112,6 +112,8 @@ package struct ParameterLayout: Hashable, Sendable {
         /// 1 for a bias.
         package let rows: Int
         package let columns: Int
+        /// Elements from one row to the next: more than its columns where it is a part of a weight.
+        package let stride: Int
         /// In elements from the array's start.
         package let offset: Int
         /// With relations, the one that a weight belongs to.
@@ -121,6 +123,16 @@ package struct ParameterLayout: Hashable, Sendable {
             "layers.\(layer)." + (relation.map { "relations.\($0)" } ?? role.rawValue)
         }
         package var isMatrix: Bool { role == .weight || role == .root }
+
+        package var isContiguous: Bool { rows == 1 || columns == stride }
+
+        /// Some of its rows and columns.
+        func part(rows: Range<Int>? = nil, columns: Range<Int>? = nil) -> Entry {
+            let (rows, columns) = (rows ?? 0..<self.rows, columns ?? 0..<self.columns)
+            return Entry(
+                layer: layer, role: role, rows: rows.count, columns: columns.count, stride: stride,
+                offset: offset + rows.lowerBound * stride + columns.lowerBound, relation: relation)
+        }
     }
 
     // Entries start on whole cache lines; what lies between them stays zero.
@@ -140,10 +152,10 @@ package struct ParameterLayout: Hashable, Sendable {
             for (role, relation) in Self.roles(model, layer) {
                 let isMatrix = role == .weight || role == .root
                 let isWide = role == .weight || role == .attentionSource || role == .attentionTarget
+                let columns = isWide ? model.attendedWidth(layer) : model.widths[layer]
                 let entry = Entry(
-                    layer: layer, role: role, rows: isMatrix ? model.widths[layer - 1] : 1,
-                    columns: isWide ? model.attendedWidth(layer) : model.widths[layer], offset: offset,
-                    relation: relation)
+                    layer: layer, role: role, rows: isMatrix ? model.widths[layer - 1] : 1, columns: columns,
+                    stride: columns, offset: offset, relation: relation)
                 entries.append(entry)
                 offset += (entry.count + Self.alignment - 1) / Self.alignment * Self.alignment
             }

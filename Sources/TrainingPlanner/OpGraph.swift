@@ -8,6 +8,7 @@ package import Vocabulary
 package struct OpGraph: Sendable {
     package let model: ModelShape
     package let image: ImageShape
+    package let form: Form
     package internal(set) var values: [Value] = []
     package internal(set) var ops: [Op] = []
     /// The outputs of a prediction: put away chunk by chunk into a window of their own, for the enclave to read.
@@ -18,6 +19,26 @@ package struct OpGraph: Sendable {
 
     package enum Phase: String, Sendable { case train, evaluate }
 
+    /// What of the operations a plan may choose, since it changes no bit of any sum: it says in which order columns that do
+    /// not meet are worked on, and what is made twice.
+    package struct Form: Hashable, Sendable {
+        /// Attention's heads are worked on in so many groups, one after the other, where a layer has that many: then the
+        /// rows of only one group must lie in device memory whole, and what is made of them is used up before the next.
+        package var headGroups = 1
+        /// Whether the backward pass makes what attention sums over again, instead of keeping it since the forward pass, in
+        /// layers whose input is no wider than that.
+        package var repeatsSources = false
+        /// Whether attention's gradients at the two ends of the edges are summed in passes of their own: one needs the whole
+        /// rows of the source, the other those of the gradient, and so both need not be there at once.
+        package var splitsEnds = false
+
+        package init(headGroups: Int = 1, repeatsSources: Bool = false, splitsEnds: Bool = false) {
+            self.headGroups = headGroups
+            self.repeatsSources = repeatsSources
+            self.splitsEnds = splitsEnds
+        }
+    }
+
     /// A matrix with a row for each node.
     package struct Value: Hashable, Sendable {
         package let name: String
@@ -27,9 +48,12 @@ package struct OpGraph: Sendable {
         package let section: ImageSection?
         /// Which topology, for neighbours.
         package let relation: Int
+        /// Its name without the group of heads that it belongs to: values of one kind are kept alike.
+        let kind: String
 
-        init(name: String, width: Int, section: ImageSection? = nil, relation: Int = 0) {
+        init(name: String, width: Int, section: ImageSection? = nil, relation: Int = 0, kind: String? = nil) {
             self.name = name
+            self.kind = kind ?? name
             self.width = width
             self.section = section
             self.relation = relation
@@ -45,6 +69,8 @@ package struct OpGraph: Sendable {
         package let hops: Int?
         /// Likewise for the rows of its neighbours' end that count, where less than all do.
         package let otherHops: Int?
+        /// Operations of one group of heads; a pass ends where another's begin.
+        let group: Int
     }
 
     package enum Kind: Hashable, Sendable {
@@ -98,6 +124,8 @@ package struct OpGraph: Sendable {
     package struct Attention: Hashable, Sendable {
         package let layer: Int
         package let heads: Int
+        /// Of the layer's, the one that is first here.
+        package let firstHead: Int
         package let headWidth: Int
         /// [nodes, 3 · heads], in the backward pass [nodes, 4 · heads]: scores, highest, inverse, dots.
         package let targets: ValueIndex
@@ -138,8 +166,9 @@ package enum ValueStep: Hashable, Sendable {
     case reluGradient(ValueIndex)
     case elu
     case eluGradient(ValueIndex)
-    /// The number is the layer whose output is dropped; 0 for the features.
-    case dropout(Int)
+    /// The number is the layer whose output is dropped; 0 for the features. The other is the column of that layer's
+    /// output that is the first here.
+    case dropout(Int, from: Int = 0)
     /// What that dropout does to the elements that it keeps.
     case keptScale(Int)
     case add(ValueIndex)
@@ -315,7 +344,7 @@ extension OpGraph: CustomStringConvertible {
                 case .reluGradient(let value): " | relu′(\(name(value)))"
                 case .elu: " | elu"
                 case .eluGradient(let value): " | elu′(\(name(value)))"
-                case .dropout(let layer): " | dropout \(layer)"
+                case .dropout(let layer, _): " | dropout \(layer)"
                 case .keptScale(let layer): " × kept \(layer)"
                 case .add(let value): " + \(name(value))"
                 case .addPart(let part): " + \(columns(part))"

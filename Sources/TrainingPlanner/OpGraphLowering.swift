@@ -4,8 +4,8 @@ extension OpGraph {
     /// The epoch of a model on an image: forward, backward, and forward again without dropout for the figures.
     ///
     /// Of a prediction only that last part, for all rows and not only those that reach a labelled one.
-    package init(model: ModelShape, image: ImageShape, purpose: Purpose = .training) {
-        var lowering = Lowering(OpGraph(model, image), hasFrontier: purpose == .training)
+    package init(model: ModelShape, image: ImageShape, purpose: Purpose = .training, form: Form = Form()) {
+        var lowering = Lowering(OpGraph(model, image, form), hasFrontier: purpose == .training)
         switch purpose {
         case .training:
             lowering.forward(.train)
@@ -16,9 +16,10 @@ extension OpGraph {
         self = lowering.graph
     }
 
-    private init(_ model: ModelShape, _ image: ImageShape) {
+    private init(_ model: ModelShape, _ image: ImageShape, _ form: Form) {
         self.model = model
         self.image = image
+        self.form = form
     }
 }
 
@@ -31,6 +32,7 @@ private struct Lowering {
     /// Of the rows that the next operations work on, and at the other end of their edges.
     private var hops: Int?
     private var otherHops: Int?
+    private var group = 0
     private var byName: [String: ValueIndex] = [:]
     private let model: ModelShape
     private let parameters: ParameterLayout
@@ -67,11 +69,12 @@ private struct Lowering {
 
     // MARK: Values and operations
 
-    private mutating func value(_ name: String, _ width: Int) -> ValueIndex {
-        let name = training ? name : "evaluate.\(name)"
+    private mutating func value(_ name: String, _ width: Int, kind: String? = nil) -> ValueIndex {
+        let prefix = training ? "" : "evaluate."
+        let name = prefix + name
         if let index = byName[name] { return index }
         byName[name] = graph.values.count
-        graph.values.append(OpGraph.Value(name: name, width: width))
+        graph.values.append(OpGraph.Value(name: name, width: width, kind: kind.map { prefix + $0 }))
         return graph.values.count - 1
     }
 
@@ -82,7 +85,7 @@ private struct Lowering {
         graph.ops.append(
             OpGraph.Op(
                 phase: phase, layer: layer, kind: kind, hops: known(hops),
-                otherHops: hops == nil ? nil : known(otherHops)))
+                otherHops: hops == nil ? nil : known(otherHops), group: group))
     }
 
     private mutating func product(
@@ -118,14 +121,18 @@ private struct Lowering {
         self.phase = phase
         layer = 1
         reach(0)
-        let isInImage = model.order(1) == .inImage
-        var input = isInImage ? finish(1, firstSum(), residual: nil) : features()
-        for layer in (isInImage ? 2 : 1)..<model.layers + 1 {
-            self.layer = layer
-            // What neighbours are summed from is wanted one step further out than the sums.
-            reach(1)
-            let sum = model.aggregation == .gat ? attended(layer, input) : sum(layer, source(layer, input))
-            input = finish(layer, sum, residual: input)
+        var input: ValueIndex
+        if model.aggregation == .gat {
+            input = attention()
+        } else {
+            let isInImage = model.order(1) == .inImage
+            input = isInImage ? finish(1, firstSum(), residual: nil) : features()
+            for layer in (isInImage ? 2 : 1)..<model.layers + 1 {
+                self.layer = layer
+                // What neighbours are summed from is wanted one step further out than the sums.
+                reach(1)
+                input = finish(layer, sum(layer, source(layer, input)), residual: input)
+            }
         }
         hops = nil
         append(.loss(input, gradient: training ? value("gradient\(model.layers)", model.widths.last!) : nil))
@@ -161,7 +168,9 @@ private struct Lowering {
 
     private var activation: ValueStep { model.activation == .elu ? .elu : .relu }
 
-    private func dropout(_ layer: Int) -> [ValueStep] { training && model.dropsHidden ? [.dropout(layer)] : [] }
+    private func dropout(_ layer: Int, from column: Int = 0) -> [ValueStep] {
+        training && model.dropsHidden ? [.dropout(layer, from: column)] : []
+    }
 
     /// Whether a layer sums over its input itself, already multiplied by the aggregation's factor.
     private func isScaledSource(_ layer: Int) -> Bool { model.order(layer) == .aggregateFirst && isGCN && isPlain }
@@ -243,45 +252,6 @@ private struct Lowering {
         return target
     }
 
-    /// Attention over neighbours: product, scores of both ends, softmax, weighed sum; then as far as `result` says.
-    private mutating func attended(_ layer: Int, _ input: ValueIndex) -> ValueIndex {
-        let heads = model.heads(layer)
-        let source = value("source\(layer)", model.attendedWidth(layer))
-        product(input, parameters[layer, .weight], to: source)
-        let sourceScores = value("sourceScores\(layer)", heads)
-        let scores = value("targetScores\(layer)", heads)
-        append(
-            .headDots(
-                source, .vector(parameters[layer, .attentionSource]), heads: heads, to: all(sourceScores)))
-        append(.headDots(source, .vector(parameters[layer, .attentionTarget]), heads: heads, to: all(scores)))
-        reach(0)
-        let attention = attention(layer, targets: value("targets\(layer)", 3 * heads))
-        // Behind each other, they cost one access for each edge.
-        append(.attentionScale(attention, scores: scores))
-        append(.part(all(scores), to: columns(attention.targets, 0, heads), []))
-        let attended = value("attended\(layer)", model.attendedWidth(layer))
-        append(.attend(attention, to: attended))
-        let (target, steps) = result(layer)
-        guard layer == model.layers, heads > 1 else {
-            append(.map(attended, to: target, steps))
-            return target
-        }
-        let width = model.widths[layer]
-        let others = (1..<heads).map { ValueStep.addPart(columns(attended, $0 * width, width)) }
-        append(
-            .part(columns(attended, 0, width), to: all(target), others + [.scale(1 / Float(heads))] + steps))
-        return target
-    }
-
-    private mutating func attention(_ layer: Int, targets: ValueIndex) -> OpGraph.Attention {
-        let heads = model.heads(layer)
-        let width = model.attendedWidth(layer)
-        return OpGraph.Attention(
-            layer: layer, heads: heads, headWidth: width / heads, targets: targets,
-            sourceScores: value("sourceScores\(layer)", heads), source: value("source\(layer)", width),
-            drops: training)
-    }
-
     // MARK: Backward
 
     mutating func backward() {
@@ -289,10 +259,13 @@ private struct Lowering {
         for layer in stride(from: model.layers, through: 1, by: -1) {
             self.layer = layer
             reach(0)
+            if model.aggregation == .gat {
+                backwardAttention(layer)
+                continue
+            }
             let gradient = value("gradient\(layer)", model.widths[layer])
             columnSum(gradient, parameters[layer, .bias])
             switch (model.aggregation, model.order(layer)) {
-            case (.gat, _): backwardAttention(layer, gradient)
             case (.rgcn, _): backwardTyped(layer, gradient)
             case (_, .inImage):
                 append(.weightGradient(section(.aggregate), gradient, parameters[1, .weight]))
@@ -380,76 +353,23 @@ private struct Lowering {
         undo(layer - 1, descent.0)
     }
 
-    private mutating func backwardAttention(_ layer: Int, _ gradient: ValueIndex) {
-        let heads = model.heads(layer)
-        let width = model.attendedWidth(layer)
-        var carried = gradient
-        if layer == model.layers, heads > 1 {
-            carried = value("spread\(layer)", width)
-            for head in 0..<heads {
-                let columns = columns(carried, head * model.widths[layer], model.widths[layer])
-                append(.part(all(gradient), to: columns, [.scale(1 / Float(heads))]))
-            }
-        }
-        let ends = value("ends\(layer)", 4 * heads)
-        append(.part(all(value("targets\(layer)", 3 * heads)), to: columns(ends, 0, 3 * heads), []))
-        let attended = value("attended\(layer)", width)
-        append(.headDots(carried, .rows(attended), heads: heads, to: columns(ends, 3 * heads, heads)))
-        let attention = attention(layer, targets: ends)
-        let ofSources = value("sourceScoreGradient\(layer)", heads)
-        let ofTargets = value("targetScoreGradient\(layer)", heads)
-        let weighed = value("weighedGradient\(layer)", width)
-        let (atSources, atTargets) = (value("leakedGradient\(layer)", width), value("leakedSource\(layer)", width))
-        reach(1)
-        otherHops = model.layers - layer
-        append(
-            .attentionGradient(
-                attention,
-                OpGraph.AttentionGradient(
-                    isOfSources: true, other: carried, scoreGradient: ofSources, leaked: atSources,
-                    sourceGradient: weighed)))
-        reach(0)
-        append(
-            .attentionGradient(
-                attention,
-                OpGraph.AttentionGradient(
-                    isOfSources: false, other: attention.source, scoreGradient: ofTargets, leaked: atTargets,
-                    sourceGradient: nil)))
-        append(.headDots(carried, .rows(atTargets), heads: heads, to: all(ofTargets), accumulates: true))
-        reach(1)
-        append(.headDots(attention.source, .rows(atSources), heads: heads, to: all(ofSources), accumulates: true))
-        let ofSource = parameters[layer, .attentionSource]
-        let ofTarget = parameters[layer, .attentionTarget]
-        columnSum(attention.source, ofSource, factors: OpGraph.Factors(value: ofSources, heads: heads))
-        columnSum(attention.source, ofTarget, factors: OpGraph.Factors(value: ofTargets, heads: heads))
-        let total = value("sourceGradient\(layer)", width)
-        append(
-            .map(
-                weighed, to: total,
-                [.addHeads(ofSources, heads: heads, ofSource), .addHeads(ofTargets, heads: heads, ofTarget)]))
-        append(.weightGradient(input(layer), total, parameters[layer, .weight]))
-        guard layer > 1 else { return }
-        let (target, steps) = descent(layer)
-        product(total, parameters[layer, .weight], transposed: true, to: target, steps)
-        undo(layer - 1, target)
-    }
-
     /// Where the gradient of a layer's input goes, and the steps that are done with it.
     private mutating func descent(_ layer: Int) -> (ValueIndex, [ValueStep]) {
         let inner = model.widths[layer - 1]
         if isPlain {
             return (value("gradient\(layer - 1)", inner), activationGradient(layer - 1, input(layer)))
         }
-        let steps: [ValueStep] =
-            model.isResidual(layer) ? [.add(value("outputGradient\(layer)", model.widths[layer]))] : []
-        return (value("outputGradient\(layer - 1)", inner), steps)
+        return (value("outputGradient\(layer - 1)", inner), residualGradient(layer))
     }
 
-    private func activationGradient(_ layer: Int, _ active: ValueIndex) -> [ValueStep] {
+    private mutating func residualGradient(_ layer: Int) -> [ValueStep] {
+        model.isResidual(layer) ? [.add(value("outputGradient\(layer)", model.widths[layer]))] : []
+    }
+
+    private func activationGradient(_ layer: Int, _ active: ValueIndex, from column: Int = 0) -> [ValueStep] {
         // Where `active` has its dropout behind it, what was dropped is 0 there, and dies with what the activation killed.
-        (isPlain ? dropout(layer).map { _ in .keptScale(layer) } : dropout(layer)) + [
-            model.activation == .elu ? .eluGradient(active) : .reluGradient(active)
-        ]
+        let kept = isPlain ? dropout(layer).map { _ in .keptScale(layer) } : dropout(layer, from: column)
+        return kept + [model.activation == .elu ? .eluGradient(active) : .reluGradient(active)]
     }
 
     /// From the gradient of a layer's output to that of its sum.
@@ -470,5 +390,339 @@ private struct Lowering {
         columnSum(inside, parameters[layer, .normScale], factors: OpGraph.Factors(value: normal, heads: 0))
         columnSum(inside, parameters[layer, .normShift])
         append(.map(inside, to: target, [.scaleColumns(parameters[layer, .normScale]), .normaliseGradient(sum)]))
+    }
+}
+
+// MARK: - Attention
+
+extension Lowering {
+    /// Heads of a layer that are worked on together.
+    private struct Group {
+        let number: Int
+        let count: Int
+        let heads: Range<Int>
+        /// Columns of the heads in what they make.
+        let columns: Range<Int>
+
+        func name(_ name: String, _ layer: Int) -> String {
+            count == 1 ? "\(name)\(layer)" : "\(name)\(layer).\(number)"
+        }
+    }
+
+    private mutating func value(
+        _ name: String, _ layer: Int, _ group: Group, _ width: Int, suffix: String = ""
+    ) -> ValueIndex {
+        value(group.name(name, layer) + suffix, width, kind: "\(name)\(layer)\(suffix)")
+    }
+
+    /// Whether reading a layer's input again takes more than reading what it is multiplied to.
+    private func isWide(_ layer: Int) -> Bool { model.widths[layer - 1] > model.attendedWidth(layer) }
+
+    private func groups(_ layer: Int) -> [Group] {
+        let heads = model.heads(layer)
+        var count = 1
+        // A row is normalised whole, and a residual has other groups.
+        if !model.normalises, !model.isResidual {
+            while count * 2 <= graph.form.headGroups, heads.isMultiple(of: count * 2) { count *= 2 }
+        }
+        let (each, width) = (heads / count, model.attendedWidth(layer) / heads)
+        return (0..<count).map { number in
+            let heads = number * each..<(number + 1) * each
+            return Group(
+                number: number, count: count, heads: heads,
+                columns: heads.lowerBound * width..<heads.upperBound * width)
+        }
+    }
+
+    /// Each group of heads begins passes of its own, so that the whole rows of two need not be there at once.
+    private mutating func begin(_ next: Group) { if next.number > 0 { group += 1 } }
+
+    /// What a layer reads, with its columns of the whole input.
+    private mutating func inputs(_ layer: Int) -> [(value: ValueIndex, columns: Range<Int>)] {
+        guard layer > 1, groups(layer - 1).count > 1 else { return [(input(layer), 0..<model.widths[layer - 1])] }
+        let name = model.dropsHidden ? "hidden" : "active"
+        return groups(layer - 1).map { (value(name, layer - 1, $0, $0.columns.count), $0.columns) }
+    }
+
+    private mutating func attention(_ layer: Int, _ group: Group, targets: ValueIndex, source: ValueIndex)
+        -> OpGraph.Attention
+    {
+        OpGraph.Attention(
+            layer: layer, heads: group.heads.count, firstHead: group.heads.lowerBound,
+            headWidth: group.columns.count / group.heads.count, targets: targets,
+            sourceScores: value("sourceScores", layer, group, group.heads.count), source: source, drops: training)
+    }
+
+    /// All layers; returns the outputs.
+    private mutating func attention() -> ValueIndex {
+        var input = features()
+        for layer in 1...model.layers {
+            let inputOfAll = input
+            for group in groups(layer) {
+                self.layer = layer
+                begin(group)
+                reach(1)
+                // Where the input came in groups, each was multiplied as it was made.
+                if layer == 1 || groups(layer - 1).count == 1 {
+                    // What is wide is read once, for all groups.
+                    let groups = isWide(layer) ? group.number == 0 ? groups(layer) : [] : [group]
+                    for one in groups {
+                        addSource(layer, one, (inputOfAll, 0..<model.widths[layer - 1]), isLast: true)
+                    }
+                }
+                let attended = attended(layer, group)
+                guard layer < model.layers else {
+                    input = output(group, attended)
+                    continue
+                }
+                input = active(layer, group, attended, residual: inputOfAll)
+                guard group.count > 1 else { continue }
+                self.layer = layer + 1
+                reach(1)
+                for next in groups(layer + 1) {
+                    addSource(
+                        layer + 1, next, (input, group.columns), isLast: group.number == group.count - 1)
+                }
+            }
+        }
+        return input
+    }
+
+    /// Adds the product of some columns of a layer's input with its weights to what the layer sums over; then, with the
+    /// last of them, the scores. Each group's sum is a value of its own, since it outlives a pass.
+    private mutating func addSource(
+        _ layer: Int, _ group: Group, _ input: (value: ValueIndex, columns: Range<Int>), isLast: Bool
+    ) {
+        let width = group.columns.count
+        func sum(_ end: Int) -> ValueIndex {
+            value("source", layer, group, width, suffix: end == model.widths[layer - 1] ? "" : " of \(end)")
+        }
+        let source = sum(input.columns.upperBound)
+        let isFirst = input.columns.lowerBound == 0
+        if !isFirst {
+            let before = sum(input.columns.lowerBound)
+            append(.map(before, to: source, []))
+        }
+        product(
+            input.value, parameters[layer, .weight].part(rows: input.columns, columns: group.columns), to: source,
+            accumulates: !isFirst)
+        guard isLast else { return }
+        let heads = group.heads.count
+        for (role, name) in [
+            (ParameterLayout.Role.attentionSource, "sourceScores"), (.attentionTarget, "targetScores"),
+        ] {
+            let scores = value(name, layer, group, heads)
+            append(
+                .headDots(
+                    source, .vector(parameters[layer, role].part(columns: group.columns)), heads: heads,
+                    to: all(scores)))
+        }
+    }
+
+    /// The softmax's scale and the weighed sum.
+    private mutating func attended(_ layer: Int, _ group: Group) -> ValueIndex {
+        let heads = group.heads.count
+        let scores = value("targetScores", layer, group, heads)
+        reach(0)
+        let attention = attention(
+            layer, group, targets: value("targets", layer, group, 3 * heads),
+            source: value("source", layer, group, group.columns.count))
+        // Behind each other, they cost one access for each edge.
+        append(.attentionScale(attention, scores: scores))
+        append(.part(all(scores), to: columns(attention.targets, 0, heads), []))
+        let attended = value("attended", layer, group, group.columns.count)
+        append(.attend(attention, to: attended))
+        return attended
+    }
+
+    /// The mean over heads, one added to the other.
+    private mutating func output(_ group: Group, _ attended: ValueIndex) -> ValueIndex {
+        let heads = model.heads(model.layers)
+        let (target, steps) = result(model.layers)
+        guard heads > 1 else {
+            append(.map(attended, to: target, steps))
+            return target
+        }
+        let width = model.widths[model.layers]
+        let isLast = group.heads.upperBound == heads
+        let sum = isLast ? target : value("outputs of \(group.heads.upperBound)", width)
+        var others = (0..<group.heads.count).map { columns(attended, $0 * width, width) }
+        let before = group.number == 0 ? nil : value("outputs of \(group.heads.lowerBound)", width)
+        let first = if let before { all(before) } else { others.removeFirst() }
+        append(
+            .part(
+                first, to: all(sum),
+                others.map { .addPart($0) } + (isLast ? [.scale(1 / Float(heads))] + steps : [])))
+        return sum
+    }
+
+    private mutating func active(
+        _ layer: Int, _ group: Group, _ attended: ValueIndex, residual: ValueIndex
+    ) -> ValueIndex {
+        guard group.count > 1 else {
+            let (target, steps) = result(layer)
+            append(.map(attended, to: target, steps))
+            return finish(layer, target, residual: residual)
+        }
+        let width = group.columns.count
+        let active = value("active", layer, group, width)
+        append(
+            .map(
+                attended, to: active, [.bias(parameters[layer, .bias].part(columns: group.columns)), activation]))
+        let steps = dropout(layer, from: group.columns.lowerBound)
+        guard !steps.isEmpty else { return active }
+        let hidden = value("hidden", layer, group, width)
+        append(.map(active, to: hidden, steps))
+        return hidden
+    }
+
+    private mutating func backwardAttention(_ layer: Int) {
+        // One gradient for all heads is there whole anyway.
+        let splits = graph.form.splitsEnds && !model.normalises && (layer < model.layers || model.heads(layer) > 1)
+        for group in groups(layer) {
+            // The next layer's are there whole until then.
+            if group.count > 1 { self.group += 1 }
+            let gradient = gradient(layer, group)
+            let heads = group.heads.count
+            let ends = value("ends", layer, group, 4 * heads)
+            let targets = value("targets", layer, group, 3 * heads)
+            append(.part(all(targets), to: columns(ends, 0, 3 * heads), []))
+            let attended = value("attended", layer, group, group.columns.count)
+            append(.headDots(gradient, .rows(attended), heads: heads, to: columns(ends, 3 * heads, heads)))
+            let attention = attention(layer, group, targets: ends, source: source(layer, group))
+            if splits {
+                sumAtTargets(layer, group, attention, gradient)
+                // Its whole rows are wanted only now, and those of the source no more.
+                self.group += 1
+                sumAtSources(layer, group, attention, self.gradient(layer, group, again: true))
+            } else {
+                sumAtSources(layer, group, attention, gradient) { $0.sumAtTargets(layer, group, attention, gradient) }
+            }
+        }
+    }
+
+    private mutating func gradient(_ layer: Int, _ group: Group, again: Bool = false) -> ValueIndex {
+        let gradient =
+            layer == model.layers ? outputGradient(group, again: again) : descend(to: layer, group, again: again)
+        self.layer = layer
+        return gradient
+    }
+
+    /// What the backward pass sums over.
+    private mutating func source(_ layer: Int, _ group: Group) -> ValueIndex {
+        let kept = value("source", layer, group, group.columns.count)
+        guard graph.form.repeatsSources, !isWide(layer) else { return kept }
+        let again = value("source", layer, group, group.columns.count, suffix: " again")
+        reach(1)
+        for input in inputs(layer) {
+            product(
+                input.value, parameters[layer, .weight].part(rows: input.columns, columns: group.columns), to: again,
+                accumulates: input.columns.lowerBound > 0)
+        }
+        reach(0)
+        return again
+    }
+
+    /// The gradient of what some of the last layer's heads made.
+    private mutating func outputGradient(_ group: Group, again: Bool) -> ValueIndex {
+        let layer = model.layers
+        let gradient = value("gradient\(layer)", model.widths[layer])
+        reach(0)
+        if group.number == 0, !again { columnSum(gradient, parameters[layer, .bias]) }
+        let heads = model.heads(layer)
+        guard heads > 1 else { return gradient }
+        let spread = value("spread", layer, group, group.columns.count, suffix: again ? " again" : "")
+        for head in 0..<group.heads.count {
+            let columns = columns(spread, head * model.widths[layer], model.widths[layer])
+            append(.part(all(gradient), to: columns, [.scale(1 / Float(heads))]))
+        }
+        return spread
+    }
+
+    /// From the gradients of what the next layer summed over to that of what some heads of this one made.
+    private mutating func descend(to layer: Int, _ group: Group, again: Bool) -> ValueIndex {
+        self.layer = layer + 1
+        reach(1)
+        let output = inputs(layer + 1)[group.number].value
+        let totals = groups(layer + 1).map { next in
+            (value("sourceGradient", layer + 1, next, next.columns.count), next.columns)
+        }
+        let weights = totals.map { parameters[layer + 1, .weight].part(rows: group.columns, columns: $0.1) }
+        let suffix = again ? " again" : ""
+        if !again {
+            for (total, weight) in zip(totals, weights) { append(.weightGradient(output, total.0, weight)) }
+        }
+        let target = value("outputGradient", layer, group, group.columns.count, suffix: suffix)
+        for (index, weight) in weights.enumerated() {
+            product(
+                totals[index].0, weight, transposed: true, to: target, accumulates: index > 0,
+                index == weights.count - 1 ? residualGradient(layer + 1) : [])
+        }
+        let gradient = value("gradient", layer, group, group.columns.count, suffix: suffix)
+        if model.normalises {
+            undo(layer, target)
+        } else {
+            let active = value("active", layer, group, group.columns.count)
+            append(
+                .map(
+                    target, to: gradient, activationGradient(layer, active, from: group.columns.lowerBound)))
+        }
+        self.layer = layer
+        reach(0)
+        if !again { columnSum(gradient, parameters[layer, .bias].part(columns: group.columns)) }
+        return gradient
+    }
+
+    /// Sums over edges at the targets, and the gradient of their scores.
+    private mutating func sumAtTargets(
+        _ layer: Int, _ group: Group, _ attention: OpGraph.Attention, _ gradient: ValueIndex
+    ) {
+        let heads = group.heads.count
+        let ofTargets = value("targetScoreGradient", layer, group, heads)
+        let leaked = value("leakedSource", layer, group, group.columns.count)
+        reach(0)
+        append(
+            .attentionGradient(
+                attention,
+                OpGraph.AttentionGradient(
+                    isOfSources: false, other: attention.source, scoreGradient: ofTargets, leaked: leaked,
+                    sourceGradient: nil)))
+        append(.headDots(gradient, .rows(leaked), heads: heads, to: all(ofTargets), accumulates: true))
+    }
+
+    /// Sums over edges at the sources; and, after what `then` adds, what follows from both ends for weights and for what
+    /// was summed over.
+    private mutating func sumAtSources(
+        _ layer: Int, _ group: Group, _ attention: OpGraph.Attention, _ gradient: ValueIndex,
+        then: (inout Lowering) -> Void = { _ in }
+    ) {
+        let heads = group.heads.count
+        let width = group.columns.count
+        let ofSources = value("sourceScoreGradient", layer, group, heads)
+        let ofTargets = value("targetScoreGradient", layer, group, heads)
+        let weighed = value("weighedGradient", layer, group, width)
+        let leaked = value("leakedGradient", layer, group, width)
+        reach(1)
+        otherHops = model.layers - layer
+        append(
+            .attentionGradient(
+                attention,
+                OpGraph.AttentionGradient(
+                    isOfSources: true, other: gradient, scoreGradient: ofSources, leaked: leaked,
+                    sourceGradient: weighed)))
+        then(&self)
+        reach(1)
+        append(.headDots(attention.source, .rows(leaked), heads: heads, to: all(ofSources), accumulates: true))
+        let ofSource = parameters[layer, .attentionSource].part(columns: group.columns)
+        let ofTarget = parameters[layer, .attentionTarget].part(columns: group.columns)
+        columnSum(attention.source, ofSource, factors: OpGraph.Factors(value: ofSources, heads: heads))
+        columnSum(attention.source, ofTarget, factors: OpGraph.Factors(value: ofTargets, heads: heads))
+        let total = value("sourceGradient", layer, group, width)
+        append(
+            .map(
+                weighed, to: total,
+                [.addHeads(ofSources, heads: heads, ofSource), .addHeads(ofTargets, heads: heads, ofTarget)]))
+        guard layer == 1 else { return }
+        append(.weightGradient(input(1), total, parameters[1, .weight].part(columns: group.columns)))
     }
 }

@@ -20,6 +20,8 @@ extension TrainingPlan {
                 }),
             "sliceWidths": .object(cut.sliceWidths.mapValues(integer)),
             "fetchesNodeSections": .bool(cut.fetchesNodeSections), "takesTurns": .bool(cut.takesTurns),
+            "headGroups": integer(cut.form.headGroups), "repeatsSources": .bool(cut.form.repeatsSources),
+            "splitsEnds": .bool(cut.form.splitsEnds),
             "buffers": .array(
                 buffers.map { buffer in
                     [
@@ -124,7 +126,7 @@ extension TrainingPlan {
     /// Where a value lies over the passes; `nil` for one that lives inside one pass only.
     private func places(_ value: ValueIndex) -> String? {
         let storage = layout.storage[value]
-        var parts: [String] = storage.whole.map { "device, passes \($0.lowerBound)–\($0.upperBound)" }
+        var parts: [String] = layout.wholes[storage.whole].map { "device, passes \($0.lowerBound)–\($0.upperBound)" }
         if let resident = storage.resident, storage.residentChunks > 0 {
             let share =
                 storage.residentChunks < chunks ? " (\(storage.residentChunks) of \(chunks) chunks)" : ""

@@ -11,10 +11,70 @@ package enum Planner {
         model: ModelShape, image: ImageShape, budget: Budget, purpose: OpGraph.Purpose = .training
     ) throws(PlanError) -> TrainingPlan {
         try checkShape(model, image, purpose)
-        var search = Search(Analysis(OpGraph(model: model, image: image, purpose: purpose)), budget)
-        guard var chosen = search.best() else { throw refusal(search.least(), budget) }
-        chosen.evaluations = search.evaluations
-        return chosen
+        var searches = worthwhile(model, image, budget, purpose)
+        var best: (search: Int, candidate: Search.Candidate)?
+        for index in searches.indices {
+            if let candidate = searches[index].best(below: best?.candidate.seconds ?? .infinity) {
+                best = (index, candidate)
+            }
+        }
+        if let (index, candidate) = best {
+            let search = searches.remove(at: index)
+            var plan = search.explained(search.plan(candidate), others: searches)
+            plan.evaluations = searches.reduce(search.evaluations) { $0 + $1.evaluations }
+            return plan
+        }
+        // What the search has no room for may still fit as the least plan of all.
+        var least: (search: Search, plan: TrainingPlan)?
+        for search in searches {
+            guard let plan = search.least(), plan.forecast.deviceBytes < least?.plan.forecast.deviceBytes ?? .max
+            else { continue }
+            least = (search, plan)
+        }
+        guard let least, least.search.fits(least.plan.forecast) else { throw refusal(least?.plan, budget) }
+        var plan = least.search.explained(least.plan)
+        plan.evaluations = searches.reduce(0) { $0 + $1.evaluations }
+        return plan
+    }
+
+    /// Searches for those forms of a model's operations that are worth it: the plain one, and the first of those that need
+    /// ever less memory in which no source has to be cut into slices.
+    private static func worthwhile(
+        _ model: ModelShape, _ image: ImageShape, _ budget: Budget, _ purpose: OpGraph.Purpose
+    ) -> [Search] {
+        let plain = Search(Analysis(OpGraph(model: model, image: image, purpose: purpose)), budget)
+        let forms = forms(model, purpose)
+        guard !forms.isEmpty, !plain.fitsResident() else { return [plain] }
+        // Whole rows of a layer alone may be too much already.
+        let widest = (1...model.layers).map(model.attendedWidth).max()!
+        for form in forms {
+            let wholes = purpose == .training && !form.splitsEnds ? 2 : 1
+            let isLast = form == forms.last
+            guard isLast || image.nodes * widest * 4 / form.headGroups * wholes < budget.deviceBytes else { continue }
+            let search = Search(
+                Analysis(OpGraph(model: model, image: image, purpose: purpose, form: form)), budget,
+                tables: plain.tables)
+            guard isLast || search.fitsUnsliced() else { continue }
+            return form.headGroups == 2 && !plain.fitsUnsliced() ? [search] : [plain, search]
+        }
+        return [plain]
+    }
+
+    /// The forms that a model's operations may have beside the plain one, from the least change to those that need least
+    /// memory.
+    private static func forms(_ model: ModelShape, _ purpose: OpGraph.Purpose) -> [OpGraph.Form] {
+        guard model.aggregation == .gat else { return [] }
+        let trains = purpose == .training
+        var forms = trains ? [OpGraph.Form(repeatsSources: true)] : []
+        guard !model.normalises, !model.isResidual else { return forms }
+        let heads = (1...model.layers).map(model.heads).max()!
+        var groups = 2
+        while groups <= heads, heads.isMultiple(of: groups) {
+            forms.append(OpGraph.Form(headGroups: groups, repeatsSources: trains))
+            if trains { forms.append(OpGraph.Form(headGroups: groups, repeatsSources: true, splitsEnds: true)) }
+            groups *= 2
+        }
+        return forms
     }
 
     /// The plan for one given cut, whatever it costs; for benchmarks and for an auditor who repeats a run under
@@ -30,7 +90,7 @@ package enum Planner {
                 .shapeMismatch, "chunks are multiples of \(tile) rows, or divisors from \(Cut.chunkRowsMin) on")
         }
         try checkShape(model, image, purpose)
-        let analysis = Analysis(OpGraph(model: model, image: image, purpose: purpose))
+        let analysis = Analysis(OpGraph(model: model, image: image, purpose: purpose, form: cut.form))
         let search = Search(analysis, budget)
         let candidate = search.candidate(Decision(cut, analysis))
         guard candidate.commands <= commandsMax else {
@@ -65,9 +125,9 @@ package enum Planner {
 
     /// What a cut may say about a model on an image.
     package static func choices(
-        model: ModelShape, image: ImageShape, purpose: OpGraph.Purpose = .training
+        model: ModelShape, image: ImageShape, purpose: OpGraph.Purpose = .training, form: OpGraph.Form = OpGraph.Form()
     ) -> [Choice] {
-        Analysis(OpGraph(model: model, image: image, purpose: purpose)).choices
+        Analysis(OpGraph(model: model, image: image, purpose: purpose, form: form)).choices
     }
 
     private static func refusal(_ least: TrainingPlan?, _ budget: Budget) -> PlanError {

@@ -8,57 +8,95 @@ import Vocabulary
 struct Search {
     let analysis: Analysis
     let budget: Budget
-    private let tables: [Int: ChunkTable]
-    private let movable: [ValueIndex]
+    /// By rows of a chunk.
+    let tables: [Int: ChunkTable]
     private let recomputable: [ValueIndex]
+    /// The same, those of a kind together.
+    private let recomputableKinds: [[ValueIndex]]
+    /// What may be sliced, those of a kind together.
+    private let sources: [[ValueIndex]]
+    /// What takes less time to make again than to move.
+    private let isSoonerMade: [Bool]
     /// By operation: what it takes with all rows.
-    private let opSeconds: [Double]
+    private let opCosts: [OpCost]
     private(set) var evaluations = 0
     /// The last decision that was worked out for each number of rows, for the reasons.
     private var looked: [Int: Decision] = [:]
+    private var last: Decision?
     /// Bounds planning time, since each trial's grows with the values and the passes; the order of trials puts the
     /// promising ones first.
     private let evaluationsMax: Int
+    /// Whether there is so much to work out for each decision that only the most promising are.
+    private let isLarge: Bool
+    private let isSmall: Bool
 
-    init(_ analysis: Analysis, _ budget: Budget) {
+    /// - Parameter tables: of a search for the same image, where there was one.
+    init(_ analysis: Analysis, _ budget: Budget, tables: [Int: ChunkTable]? = nil) {
         self.analysis = analysis
         self.budget = budget
-        evaluationsMax = min(max(25_000 / (analysis.values.count * analysis.slots), 40), 150)
+        let size = analysis.values.count * analysis.slots
+        isLarge = size > 3000
+        isSmall = size < 700
+        evaluationsMax = isLarge ? 16 : isSmall ? min(60_000 / size, 150) : 40
         let choices = analysis.choicesByIndex
-        movable = choices.filter(\.1.moves).map(\.0)
-        recomputable = choices.filter(\.1.recomputes).map(\.0)
-        opSeconds = analysis.graph.ops.map { analysis.graph.seconds($0, budget) }
-        tables = Dictionary(
-            uniqueKeysWithValues: Self.chunkRows(analysis.graph.image).map {
-                ($0, ChunkTable(analysis.graph, chunkRows: $0))
-            })
+        let recomputable = Set(choices.filter(\.1.recomputes).map(\.0))
+        self.recomputable = recomputable.sorted()
+        recomputableKinds = analysis.kinds.map { $0.filter(recomputable.contains) }.filter { !$0.isEmpty }
+        sources = analysis.kinds.map { kind in
+            kind.filter { !analysis.gatheredIn[$0].isEmpty && analysis.sliceable[$0] }
+        }.filter { !$0.isEmpty }
+        let opCosts = analysis.graph.ops.map { analysis.graph.cost($0, budget) }
+        self.opCosts = opCosts
+        isSoonerMade = analysis.values.indices.map { value in
+            guard recomputable.contains(value), analysis.gatheredIn[value].count < 2 else { return false }
+            let bytes = Double(analysis.graph.image.nodes * analysis.values[value].width * 4)
+            let moved = bytes / budget.link.bytesPerSecond + bytes / budget.link.storeBytesPerSecond
+            return analysis.producers[value].reduce(0) { $0 + opCosts[$1].seconds } < moved
+        }
+        self.tables =
+            tables
+            ?? Dictionary(
+                uniqueKeysWithValues: Self.chunkRows(analysis.graph.image).map {
+                    ($0, ChunkTable(analysis.graph, chunkRows: $0))
+                })
     }
 
     /// A decision and what it comes to, before buffers have places.
     struct Candidate {
         let layout: Layout
-        let memory: MemoryMap
+        let usage: DeviceUsage
+        /// Which tier each put-away value goes to.
         let spills: SpillMap
         let costs: [PassCost]
         let seconds: Double
-        let leastBytes: Int
+        var leastBytes: Int { usage.leastBytes }
         var commands: Int { costs.reduce(0) { $0 + $1.commands } }
     }
 
     func candidate(_ decision: Decision) -> Candidate {
-        let table =
-            tables[decision.chunkRows] ?? ChunkTable(analysis.graph, chunkRows: decision.chunkRows)
-        let layout = Layout(analysis, decision, table)
-        let memory = MemoryMap(layout)
-        let spills = SpillMap(layout, hostBytesMax: budget.hostBytes)
-        let costs = layout.costs(spills, budget, opSeconds)
+        let layout = layout(decision)
+        return candidate(layout, DeviceUsage(layout))
+    }
+
+    private func layout(_ decision: Decision) -> Layout {
+        Layout(
+            analysis, decision,
+            tables[decision.chunkRows] ?? ChunkTable(analysis.graph, chunkRows: decision.chunkRows))
+    }
+
+    private func candidate(_ layout: Layout, _ usage: DeviceUsage) -> Candidate {
+        let spills = SpillMap(layout, hostBytesMax: budget.hostBytes, findsOffsets: false)
+        let costs = layout.costs(spills, budget, opCosts)
         return Candidate(
-            layout: layout, memory: memory, spills: spills, costs: costs,
-            seconds: costs.reduce(0) { $0 + $1.seconds(budget).pass }, leastBytes: memory.leastBytes)
+            layout: layout, usage: usage, spills: spills, costs: costs,
+            seconds: costs.reduce(0) { $0 + $1.seconds(budget).pass })
     }
 
     func plan(_ candidate: Candidate) -> TrainingPlan {
-        TrainingPlan(candidate.layout, candidate.memory, candidate.spills, candidate.costs, budget)
+        let memory = MemoryMap(candidate.layout)
+        let arena = Arena(
+            memory.arenaItems, alignment: Planner.alignment, leastBytes: candidate.leastBytes, pinned: memory.pinned)
+        return TrainingPlan(candidate, memory, arena, budget)
     }
 
     func fits(_ forecast: TrainingPlan.Forecast) -> Bool {
@@ -66,32 +104,50 @@ struct Search {
             && forecast.ssdBytes <= budget.ssdBytes
     }
 
+    /// Device bytes with places for all buffers; `nil` where what is put away has no room.
+    private func deviceBytes(_ candidate: Candidate) -> Int? {
+        guard candidate.spills.sealedHostBytes <= budget.hostBytes,
+            Planner.sealed(candidate.spills.ssdBytes) <= budget.ssdBytes
+        else { return nil }
+        return Arena(candidate.layout, leastBytes: budget.deviceBytes).peakBytes
+    }
+
     // MARK: Best
 
-    mutating func best() -> TrainingPlan? {
+    /// The cheapest that takes less than `limit` seconds.
+    mutating func best(below limit: Double = .infinity) -> Candidate? {
         var best: Candidate?
         // What takes so little as numbers of nodes is fetched, and buffers are halved, only where nothing else is left.
         for tightness in 0...2 where best == nil {
-            for rows in chunkRows where rows >= ImageShape.tileRows || best == nil {
-                if let start = start(rows, tightness, below: best?.seconds ?? .infinity) { best = start }
+            var fits = false
+            for rows in chunkRows where isPromising(rows) || !fits {
+                guard let start = start(rows, tightness, below: best?.seconds ?? limit, &fits) else { continue }
+                best = start
             }
+            // What fits, but not in less time, only takes longer in turns.
+            if fits, best == nil { return nil }
         }
-        guard var chosen = best else {
-            // What the search has no room for may still fit as the least plan of all.
-            guard let least = least(), fits(least.forecast) else { return nil }
-            return explained(least)
-        }
+        guard var chosen = best else { return nil }
+        let most = evaluations + evaluationsMax
+        var seen: Set<Decision> = []
         var improves = true
-        while improves, evaluations < evaluationsMax {
+        while improves, evaluations < most {
             improves = false
-            for neighbour in neighbours(chosen.layout.decision) where evaluations < evaluationsMax {
-                guard let filled = fill(neighbour, below: chosen.seconds) else { continue }
+            for neighbour in neighbours(chosen.layout.decision) where evaluations < most {
+                guard seen.insert(neighbour).inserted, let filled = fill(neighbour, below: chosen.seconds) else {
+                    continue
+                }
                 chosen = filled
                 improves = true
             }
         }
-        guard let plan = placed(chosen) else { return nil }
-        return explained(plan)
+        return chosen
+    }
+
+    /// Parts of tiles take many commands; and with few chunks, what moves takes about as much room as all of it.
+    private func isPromising(_ rows: Int) -> Bool {
+        rows >= ImageShape.tileRows
+            && (isSmall || rows == ImageShape.tileRows || rows * 4 <= analysis.graph.image.nodes)
     }
 
     /// Chunk sizes worth looking at. Chunks of a few thousand rows keep intermediates near the cores, so the largest
@@ -113,31 +169,56 @@ struct Search {
     /// Everything that may move moves; sources are whole.
     private func emptiest(_ rows: Int) -> Decision {
         var decision = Decision(chunkRows: rows, values: analysis.values.count)
-        for value in movable { decision.ways[value] = .moved(residentChunks: 0) }
-        for value in analysis.graph.values.indices where analysis.values[value].section != nil {
-            decision.ways[value] = .moved(residentChunks: 0)
-        }
+        // Which values outlive their pass depends on what is made again.
+        for value in analysis.graph.values.indices { decision.ways[value] = .moved(residentChunks: 0) }
         return decision
     }
 
-    private mutating func start(_ rows: Int, _ tightness: Int, below limit: Double) -> Candidate? {
+    /// - Parameter fits: set where anything does.
+    private mutating func start(
+        _ rows: Int, _ tightness: Int, below limit: Double, _ fits: inout Bool
+    ) -> Candidate? {
         var best: Candidate?
         let few = (analysis.graph.image.nodes + rows - 1) / rows <= 16
         // With few chunks, what moves takes hardly less room in its slots than all of it would.
-        for moves in few ? [true, false] : [true] {
-            for recomputes in [false, true] {
+        for moves in few && isSmall ? [true, false] : [true] {
+            for made in isSmall ? Made.allCases : [Made.sooner] {
                 var decision =
                     moves ? emptiest(rows) : Decision(chunkRows: rows, values: analysis.values.count)
                 decision.fetchesNodeSections = tightness > 0
                 decision.takesTurns = tightness > 1
-                if recomputes { for value in recomputable { decision.ways[value] = .recompute } }
-                guard let cut = sliced(decision, to: budget.deviceBytes),
-                    let filled = fill(cut, below: best?.seconds ?? limit)
-                else { continue }
-                best = filled
+                if made == .always { for value in recomputable { decision.ways[value] = .recompute } }
+                if made == .sooner {
+                    for value in recomputable where isSoonerMade[value] { decision.ways[value] = .recompute }
+                }
+                guard let cut = sliced(decision, to: budget.deviceBytes) else { continue }
+                if let filled = fill(cut, below: best?.seconds ?? limit) {
+                    best = filled
+                    fits = true
+                } else if !fits {
+                    fits = limit < .infinity && fill(cut) != nil
+                }
             }
         }
         return best
+    }
+
+    /// What is made again to begin with.
+    private enum Made: CaseIterable { case never, sooner, always }
+
+    /// Whether everything fits without slices, and nothing of what is sooner made again kept.
+    func fitsUnsliced() -> Bool {
+        guard let rows = chunkRows.first(where: { $0 <= 4096 }) else { return false }
+        var decision = emptiest(rows)
+        for value in recomputable where isSoonerMade[value] { decision.ways[value] = .recompute }
+        return DeviceUsage(layout(decision)).leastBytes <= budget.deviceBytes
+    }
+
+    /// Whether everything fits that is ever in use at once.
+    func fitsResident() -> Bool {
+        guard let rows = chunkRows.first(where: { $0 <= 4096 }) else { return false }
+        let all = Decision(chunkRows: rows, values: analysis.values.count)
+        return DeviceUsage(layout(all)).leastBytes <= budget.deviceBytes
     }
 
     /// Narrows sources until the least fits; `nil` if it never does.
@@ -145,38 +226,30 @@ struct Search {
         var decision = decision
         while true {
             evaluations += 1
-            let candidate = candidate(decision)
-            if candidate.leastBytes <= bytes {
-                return candidate.commands <= Planner.commandsMax ? decision : nil
-            }
-            guard candidate.commands <= Planner.commandsMax, let value = widest(candidate) else { return nil }
-            decision.sliceWidths[value] = narrower(value, decision)
+            let layout = layout(decision)
+            let usage = DeviceUsage(layout)
+            if usage.leastBytes <= bytes { return decision }
+            guard let kind = widest(layout, usage) else { return nil }
+            for value in kind { decision.sliceWidths[value] = narrower(value, decision) }
         }
     }
 
-    /// Of the sources that lie in device memory where most is in use, the one that takes most of it.
-    private func widest(_ candidate: Candidate) -> ValueIndex? {
-        let usage = candidate.memory.usageByPass
-        let order = usage.indices.sorted { (usage[$0], $1) > (usage[$1], $0) }
-        for pass in order {
-            let here = analysis.graph.values.indices.filter { value in
-                canSlice(value) && narrower(value, candidate.layout.decision) > 0
-                    && (candidate.layout.storage[value].isWhole(in: pass)
-                        || candidate.layout.passes[pass].sliced.contains { $0.source == value })
+    /// Of the sources that lie in device memory where most is in use, the one that takes most of it; with its kind.
+    private func widest(_ layout: Layout, _ usage: DeviceUsage) -> [ValueIndex]? {
+        let fullest = usage.byPass.indices.max { usage.byPass[$0] < usage.byPass[$1] }!
+        var widest: (kind: [ValueIndex], width: Int)?
+        for kind in sources where narrower(kind[0], layout.decision) > 0 {
+            let isThere = kind.contains { value in
+                layout.isWhole(value, in: fullest)
+                    || layout.passes[fullest].sliced.contains(where: { $0.source == value })
             }
-            func width(_ value: ValueIndex) -> Int {
-                let slice = candidate.layout.storage[value].sliceWidth
-                return slice > 0 ? slice : analysis.values[value].width
-            }
-            if let value = here.max(by: { (width($0), $1) < (width($1), $0) }) { return value }
-            // Slicing elsewhere does not help the fullest pass.
-            if usage[pass] > budget.deviceBytes { return nil }
+            guard isThere else { continue }
+            let slice = layout.decision.sliceWidths[kind[0]]
+            let width = slice > 0 ? slice : analysis.values[kind[0]].width
+            if width >= widest?.width ?? 0 { widest = (kind, width) }
         }
-        return nil
-    }
-
-    private func canSlice(_ value: ValueIndex) -> Bool {
-        !analysis.gatheredIn[value].isEmpty && analysis.sliceable[value]
+        // Slicing elsewhere does not help the fullest pass.
+        return widest?.kind
     }
 
     /// The next narrower power of two; 0 where there is none.
@@ -198,38 +271,32 @@ struct Search {
         empty.sliceWidths = decision.sliceWidths
         (empty.fetchesNodeSections, empty.takesTurns) = (decision.fetchesNodeSections, decision.takesTurns)
         for value in recomputable where decision.ways[value] == .recompute { empty.ways[value] = .recompute }
-        var result: [Decision] = []
-        for value in recomputable {
+        func flipped(_ kinds: [[ValueIndex]]) -> Decision {
             var changed = empty
-            changed.ways[value] = empty.ways[value] == .recompute ? .moved(residentChunks: 0) : .recompute
-            result.append(changed)
+            for kind in kinds {
+                let way = empty.ways[kind[0]] == .recompute ? Cut.Way.moved(residentChunks: 0) : .recompute
+                for value in kind { changed.ways[value] = way }
+            }
+            return changed
         }
-        for value in analysis.graph.values.indices where canSlice(value) {
-            if empty.sliceWidths[value] > 0 {
-                var changed = empty
-                changed.sliceWidths[value] = wider(value, empty)
-                result.append(changed)
-            }
-            let width = narrower(value, empty)
-            if width > 0 {
-                var changed = empty
-                changed.sliceWidths[value] = width
-                result.append(changed)
-            }
+        func sliced(_ kind: [ValueIndex], _ width: Int) -> Decision {
+            var changed = empty
+            for value in kind { changed.sliceWidths[value] = width }
+            return changed
+        }
+        var result = recomputableKinds.map { flipped([$0]) }
+        for kind in sources {
+            if empty.sliceWidths[kind[0]] > 0 { result.append(sliced(kind, wider(kind[0], empty))) }
+            let width = narrower(kind[0], empty)
+            if width > 0 { result.append(sliced(kind, width)) }
         }
         for rows in [decision.chunkRows / 2, decision.chunkRows * 2] where chunkRows.contains(rows) {
             var changed = empty
             changed.chunkRows = rows
             result.append(changed)
         }
-        for (number, first) in recomputable.enumerated() {
-            for second in recomputable[..<number] {
-                var changed = empty
-                for value in [first, second] {
-                    changed.ways[value] = empty.ways[value] == .recompute ? .moved(residentChunks: 0) : .recompute
-                }
-                result.append(changed)
-            }
+        for (number, first) in recomputableKinds.enumerated() {
+            for second in recomputableKinds[..<number] { result.append(flipped([first, second])) }
         }
         return result
     }
@@ -240,16 +307,24 @@ struct Search {
     /// less than `limit` seconds.
     private mutating func fill(_ decision: Decision, below limit: Double = .infinity) -> Candidate? {
         evaluations += 1
-        let empty = candidate(decision)
-        guard empty.commands <= Planner.commandsMax else { return nil }
+        let layout = layout(decision)
+        let usage = DeviceUsage(layout)
+        guard usage.leastBytes <= budget.deviceBytes else { return nil }
+        let empty = candidate(layout, usage)
+        // Whatever stays, this is to be computed.
+        let floor = empty.costs.reduce(0) {
+            $0 + $1.computeSeconds + Double($1.computeCommands) * budget.device.secondsPerCommand * 0.5
+        }
+        guard empty.commands <= Planner.commandsMax, floor < limit else { return nil }
         var room = budget.deviceBytes
         // Buffers leave gaps in the arena, so the first filling may turn out a little too large.
         for _ in 0..<6 {
             guard empty.leastBytes <= room else { break }
             var knapsack = Knapsack(empty, budget, room: room)
             // Exchanges take time, and never gain that much.
-            if knapsack.estimate < limit * 1.25 { knapsack.exchange() }
-            looked[decision.chunkRows] = knapsack.filled
+            if !isLarge, knapsack.estimate < limit * 1.25 { knapsack.exchange(rounds: isSmall ? 2 : 1) }
+            last = knapsack.filled
+            looked[decision.chunkRows] = last
             // Its sum is as good as the candidate's own, and much sooner there.
             guard knapsack.estimate < limit else { return nil }
             let filled = candidate(knapsack.filled)
@@ -258,23 +333,18 @@ struct Search {
                 room -= filled.leastBytes - budget.deviceBytes
                 continue
             }
-            let forecast = plan(filled).forecast
-            if fits(forecast) { return filled }
-            guard forecast.deviceBytes > budget.deviceBytes else { return nil }
-            room -= forecast.deviceBytes - budget.deviceBytes
+            guard let bytes = deviceBytes(filled) else { return nil }
+            if bytes <= budget.deviceBytes { return filled }
+            room -= bytes - budget.deviceBytes
         }
-        return empty.seconds < limit && fits(plan(empty).forecast) ? empty : nil
-    }
-
-    private func placed(_ candidate: Candidate) -> TrainingPlan? {
-        let plan = plan(candidate)
-        return fits(plan.forecast) ? plan : nil
+        guard empty.seconds < limit, let bytes = deviceBytes(empty), bytes <= budget.deviceBytes else { return nil }
+        return empty
     }
 
     // MARK: Least
 
     /// The plan that needs the least device memory.
-    mutating func least() -> TrainingPlan? {
+    func least() -> TrainingPlan? {
         var least: TrainingPlan?
         for rows in chunkRows {
             for recomputes in [false, true] {
@@ -286,19 +356,8 @@ struct Search {
                     guard candidate.commands <= Planner.commandsMax else { break }
                     let plan = plan(candidate)
                     if least.map({ plan.forecast.deviceBytes < $0.forecast.deviceBytes }) ?? true { least = plan }
-                    let usage = candidate.memory.usageByPass
-                    let fullest = usage.indices.max { (usage[$0], $1) < (usage[$1], $0) }!
-                    let helps = analysis.graph.values.indices.filter { value in
-                        canSlice(value) && narrower(value, decision) > 0
-                            && (candidate.layout.storage[value].isWhole(in: fullest)
-                                || candidate.layout.passes[fullest].sliced.contains { $0.source == value })
-                    }
-                    guard
-                        let value = helps.max(by: {
-                            (narrower($0, decision), $1) < (narrower($1, decision), $0)
-                        })
-                    else { break }
-                    decision.sliceWidths[value] = narrower(value, decision)
+                    guard let kind = widest(candidate.layout, candidate.usage) else { break }
+                    for value in kind { decision.sliceWidths[value] = narrower(value, decision) }
                 }
             }
         }
@@ -308,7 +367,7 @@ struct Search {
     // MARK: Why
 
     /// The same plan with its reasons: the best of every chunk size, everything resident, everything moved.
-    private func explained(_ chosen: TrainingPlan) -> TrainingPlan {
+    func explained(_ chosen: TrainingPlan, others: [Search] = []) -> TrainingPlan {
         func row(_ cut: Cut, _ chunks: Int, bytes: Int, host: Int, ssd: Int, _ seconds: Double, _ rejection: String?)
             -> TrainingPlan.Alternative
         {
@@ -323,9 +382,9 @@ struct Search {
                 taken.secondsPerEpoch, nil)
         ]
         var seen: Set<Cut> = [chosen.cut]
-        func compare(_ decision: Decision) {
-            let candidate = candidate(decision)
-            let cut = decision.cut(analysis)
+        func compare(_ decision: Decision, in search: Search? = nil) {
+            let candidate = search?.candidate(decision) ?? candidate(decision)
+            let cut = candidate.layout.cut
             guard candidate.commands <= Planner.commandsMax, seen.insert(cut).inserted else { return }
             // At the least: gaps between buffers would come on top.
             let excess = candidate.leastBytes - budget.deviceBytes
@@ -351,19 +410,23 @@ struct Search {
         moved.sliceWidths = decision.sliceWidths
         compare(moved)
         // What each single choice of the plan is worth.
-        for value in recomputable where decision.ways[value] != .device {
+        for kind in recomputableKinds where decision.ways[kind[0]] != .device {
             var changed = decision
-            changed.ways[value] = decision.ways[value] == .recompute ? .moved(residentChunks: 0) : .recompute
+            for value in kind {
+                changed.ways[value] = decision.ways[kind[0]] == .recompute ? .moved(residentChunks: 0) : .recompute
+            }
             compare(changed)
         }
-        for value in analysis.graph.values.indices where decision.sliceWidths[value] > 0 {
+        for kind in sources where decision.sliceWidths[kind[0]] > 0 {
             var changed = decision
-            changed.sliceWidths[value] = wider(value, decision)
+            for value in kind { changed.sliceWidths[value] = wider(value, decision) }
             compare(changed)
         }
         for rows in chunkRows where rows != decision.chunkRows {
             if let other = looked[rows] { compare(other) }
         }
+        // Operations of another form, as far as these were looked at.
+        for other in others { if let last = other.last { compare(last, in: other) } }
         var result = chosen
         result.why = why
         return result
@@ -374,220 +437,5 @@ extension Analysis {
     var choicesByIndex: [(ValueIndex, Choice)] {
         let byName = Dictionary(uniqueKeysWithValues: values.enumerated().map { ($1.name, $0) })
         return choices.map { (byName[$0.name]!, $0) }
-    }
-}
-
-/// Which of the values that could move stay, and with how many chunks: those first that save most seconds for each byte
-/// they take, then whatever exchange of two makes the epoch shorter.
-private struct Knapsack {
-    private let decision: Decision
-    private let budget: Budget
-    private let chunks: Int
-    private let items: [Item]
-    /// By item: whether it is put away on the SSD.
-    private let isOnSSD: [Bool]
-    /// By item: chunks that stay.
-    private var levels: [Int]
-    private var costs: [PassCost]
-    private var seconds: [Double]
-    /// By pass: bytes that nobody has taken; negative where slots had to go before.
-    private var free: [Int]
-
-    private struct Item {
-        let value: ValueIndex
-        /// Device bytes of its first chunks, by how many; the last is the whole.
-        let bytes: [Int]
-        /// Passes in which it takes them, where it does not already.
-        let passes: [Int]
-        /// Only whole or not at all.
-        let isWhole: Bool
-        /// By pass: sealed bytes that no longer cross, and slots that are no longer needed.
-        let saved: [Saving]
-    }
-
-    private struct Saving {
-        let pass: Int
-        let fetched: Int
-        let stored: Int
-        let slotBytes: Int
-    }
-
-    init(_ empty: Search.Candidate, _ budget: Budget, room: Int) {
-        decision = empty.layout.decision
-        self.budget = budget
-        let layout = empty.layout
-        chunks = layout.chunks
-        // Without their titles, since they are changed often.
-        costs = empty.costs.map(\.untitled)
-        seconds = costs.map { $0.seconds(budget).pass }
-        free = empty.memory.usageByPass.map { room - $0 }
-        items = layout.values.indices.compactMap { Self.item($0, layout, empty.memory) }
-        isOnSSD = items.map { empty.spills.places[$0.value]?.tier == .ssd }
-        levels = Array(repeating: 0, count: items.count)
-        estimate = seconds.reduce(0, +)
-        fill()
-    }
-
-    var filled: Decision {
-        var filled = decision
-        for (item, level) in zip(items, levels) where level > 0 {
-            filled.ways[item.value] = level == chunks ? .device : .moved(residentChunks: level)
-        }
-        return filled
-    }
-
-    /// Bytes that an item takes in a pass with so many chunks.
-    private func bytes(_ item: Item, _ level: Int, in pass: Int) -> Int {
-        guard level == chunks else { return item.bytes[level] }
-        return item.bytes[level] - (item.saved.first { $0.pass == pass }?.slotBytes ?? 0)
-    }
-
-    /// The most chunks of an item that fit.
-    private func most(_ index: Int) -> Int {
-        let item = items[index]
-        var partial = item.isWhole ? 0 : chunks - 1
-        var whole = true
-        for pass in item.passes {
-            let room = free[pass] + bytes(item, levels[index], in: pass)
-            if bytes(item, chunks, in: pass) > room { whole = false }
-            if partial > 0, item.bytes[partial] > room {
-                var (low, high) = (0, partial)
-                while low < high {
-                    let middle = (low + high + 1) / 2
-                    if item.bytes[middle] <= room { low = middle } else { high = middle - 1 }
-                }
-                partial = low
-            }
-        }
-        return whole ? chunks : partial
-    }
-
-    /// Seconds and, less than any of them, bytes over the link that a change saves.
-    private func gain(_ index: Int, _ level: Int) -> Double {
-        var gain = 0.0
-        for saving in items[index].saved {
-            let moved = less(saving, index, level)
-            var cost = costs[saving.pass]
-            cost.spare(moved, onSSD: isOnSSD[index])
-            gain += seconds[saving.pass] - cost.seconds(budget).pass
-            gain += 1e-15 * Double(moved.fetched + moved.stored)
-        }
-        return gain
-    }
-
-    /// Bytes that cross less in a pass with so many chunks.
-    private func less(_ saving: Saving, _ index: Int, _ level: Int) -> (fetched: Int, stored: Int) {
-        (
-            saving.fetched * level / chunks - saving.fetched * levels[index] / chunks,
-            saving.stored * level / chunks - saving.stored * levels[index] / chunks
-        )
-    }
-
-    private mutating func set(_ index: Int, _ level: Int) {
-        guard level != levels[index] else { return }
-        let item = items[index]
-        for pass in item.passes { free[pass] += bytes(item, levels[index], in: pass) - bytes(item, level, in: pass) }
-        for saving in item.saved {
-            let moved = less(saving, index, level)
-            costs[saving.pass].spare(moved, onSSD: isOnSSD[index])
-            estimate -= seconds[saving.pass]
-            seconds[saving.pass] = costs[saving.pass].seconds(budget).pass
-            estimate += seconds[saving.pass]
-        }
-        levels[index] = level
-    }
-
-    /// Seconds of an epoch.
-    private(set) var estimate = 0.0
-
-    private mutating func fill() {
-        while true {
-            var best: (index: Int, density: Double, level: Int)?
-            for (index, item) in items.enumerated() where levels[index] < chunks {
-                let level = most(index)
-                guard level > levels[index] else { continue }
-                let density =
-                    gain(index, level) / Double(max(item.bytes[level] - item.bytes[levels[index]], 1))
-                if best.map({ density > $0.density }) ?? true { best = (index, density, level) }
-            }
-            guard let best else { return }
-            set(best.index, best.level)
-        }
-    }
-
-    /// Takes chunks from one for another, and fills up what that leaves, as long as it helps.
-    mutating func exchange() {
-        var improves = true
-        var rounds = 0
-        while improves, rounds < 2 {
-            improves = false
-            rounds += 1
-            for from in items.indices where levels[from] > 0 {
-                for less in [0, levels[from] / 2, levels[from] - 1] where less < levels[from] {
-                    for to in items.indices where to != from && levels[to] < chunks {
-                        let (fromBefore, toBefore, before) = (levels[from], levels[to], estimate)
-                        set(from, less)
-                        let level = most(to)
-                        if level > toBefore {
-                            set(to, level)
-                            set(from, max(less, items[from].isWhole && most(from) < chunks ? 0 : most(from)))
-                        }
-                        if estimate < before - 1e-9 {
-                            improves = true
-                            break
-                        }
-                        set(to, toBefore)
-                        set(from, fromBefore)
-                    }
-                }
-            }
-        }
-    }
-
-    private static func item(_ value: ValueIndex, _ layout: Layout, _ memory: MemoryMap) -> Item? {
-        guard layout.decision.ways[value] == .moved(residentChunks: 0), !layout.analysis.isBare(value) else {
-            return nil
-        }
-        let section = layout.values[value].section
-        let storage = layout.storage[value]
-        guard section != nil || (storage.spilled != nil && storage.sliceWidth == 0) else { return nil }
-        if layout.decision.takesTurns, !storage.whole.isEmpty { return nil }
-        var saved: [Saving] = []
-        let moved =
-            section == nil
-            ? layout.spans(value) * Planner.sealed(layout.stride(value)) : layout.table.fetchedBytes(value, from: 0)
-        for (number, pass) in layout.passes.enumerated() {
-            var fetched = 0
-            var stored = 0
-            for step in pass.steps {
-                if step == .fetch(value) { fetched += moved }
-                if step == .store(value) { stored += moved }
-            }
-            if pass.reloads.contains(value) { fetched += moved }
-            if section == .columns {
-                let relation = layout.values[value].relation
-                for (source, ops) in pass.sliced {
-                    for op in ops where layout.analysis.facts[op].relation == relation {
-                        let once = layout.groups(op).reduce(0) { $0 + layout.fetchedBytes(value, chunks: $1) }
-                        fetched += once * layout.ranges(source).count
-                    }
-                }
-            }
-            guard fetched + stored > 0 else { continue }
-            let slots =
-                (memory.local[number][value]?.buffers ?? [])
-                + (memory.sliceColumns[number][value] ?? [])
-            saved.append(
-                Saving(
-                    pass: number, fetched: fetched, stored: stored,
-                    slotBytes: slots.reduce(0) { $0 + memory.items[$1].bytes }))
-        }
-        let isSource = !layout.analysis.gatheredIn[value].isEmpty
-        return Item(
-            value: value, bytes: [0] + (1...layout.chunks).map { layout.bytes(value, chunks: $0) },
-            passes: section == nil
-                ? storage.spilled!.filter { !storage.isWhole(in: $0) } : Array(layout.passes.indices),
-            isWhole: isSource,
-            saved: saved)
     }
 }

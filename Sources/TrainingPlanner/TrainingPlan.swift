@@ -113,7 +113,7 @@ extension TrainingPlan {
     package func value(_ index: ValueIndex) -> OpGraph.Value { layout.values[index] }
     package func columns(_ relation: Int) -> ValueIndex { layout.analysis.columns[relation] }
     /// What slices of its source fill.
-    package func sums(of op: OpIndex) -> [ValueIndex] { layout.analysis.sums[op] }
+    package func sums(of op: OpIndex) -> [ValueIndex] { Array(layout.analysis.sums[op]) }
     package func slices(of value: ValueIndex) -> [Range<Int>] { layout.ranges(value) }
     package func groups(of op: OpIndex) -> [Range<Int>] { layout.groups(op) }
     package func made(_ op: OpIndex, bySlice slice: Int) -> [(value: ValueIndex, slice: Int, columns: Range<Int>)] {
@@ -145,9 +145,9 @@ extension TrainingPlan {
     /// Rows of a chunk of a value in a pass over rows.
     package func location(_ value: ValueIndex, chunk: Int, pass: Int) -> Location {
         let storage = layout.storage[value]
-        if let index = storage.whole.firstIndex(where: { $0.contains(pass) }) {
+        if layout.isWhole(value, in: pass) {
             return Location(
-                buffer: memory.whole[value][index],
+                buffer: whole(value, pass: pass).buffer,
                 byteOffset: chunk * cut.chunkRows * layout.rowBytes(value))
         }
         func offset(from first: Int) -> Int {
@@ -171,35 +171,36 @@ extension TrainingPlan {
     /// Where the span of a chunk begins that crosses in a pass: in its slot, or where all rows lie.
     package func slot(_ value: ValueIndex, chunk: Int, pass: Int) -> Location {
         let span = layout.storage[value].span
-        if layout.storage[value].isWhole(in: pass) { return location(value, chunk: chunk / span * span, pass: pass) }
+        if layout.isWhole(value, in: pass) { return location(value, chunk: chunk / span * span, pass: pass) }
         let slots = memory.local[pass][value]!
         return Location(buffer: slots.buffers[chunk / span % slots.buffers.count], byteOffset: 0)
     }
 
     /// All rows of a source in the pass that sums over it.
     package func whole(_ value: ValueIndex, pass: Int) -> Location {
-        let index = layout.storage[value].whole.firstIndex { $0.contains(pass) }!
-        return Location(buffer: memory.whole[value][index], byteOffset: 0)
+        let times = layout.storage[value].whole
+        let index = times.first { layout.wholes[$0].contains(pass) }!
+        return Location(buffer: memory.whole[value][index - times.lowerBound], byteOffset: 0)
     }
 
     /// Where a row's number lies in a pass: in the section's own buffer, or in that of its span.
     package func node(_ section: NodeSection, row: Int, pass: Int) -> Location {
-        let bytes = layout.bytes(section, rows: row..<row + 1).lowerBound
+        let bytes = image.bytes(section, rows: row..<row + 1).lowerBound
         if let buffer = fixed[section.role] { return Location(buffer: buffer, byteOffset: bytes) }
-        let span = row / (layout.spanChunks * cut.chunkRows)
+        let span = row / (layout.table.spanChunks * cut.chunkRows)
         let slots = memory.nodes[pass][section]!
         return Location(
             buffer: slots[span % slots.count],
-            byteOffset: bytes - layout.bytes(section, rows: layout.rows(ofSpan: span)).lowerBound)
+            byteOffset: bytes - image.bytes(section, rows: layout.table.rows(ofSpan: span)).lowerBound)
     }
 
     /// What a pass fetches of numbers of nodes when it comes to a chunk: bytes of the section, and where to.
     package func nodeFetches(pass: Int, chunk: Int) -> [(section: NodeSection, bytes: Range<Int>, to: Location)] {
-        guard cut.fetchesNodeSections, chunk.isMultiple(of: layout.spanChunks) else { return [] }
-        let rows = layout.rows(ofSpan: chunk / layout.spanChunks)
+        guard cut.fetchesNodeSections, chunk.isMultiple(of: layout.table.spanChunks) else { return [] }
+        let rows = layout.table.rows(ofSpan: chunk / layout.table.spanChunks)
         return memory.nodes[pass].keys.sorted {
             ($0.role.rawValue, $0.relation) < ($1.role.rawValue, $1.relation)
-        }.map { ($0, layout.bytes($0, rows: rows), node($0, row: rows.lowerBound, pass: pass)) }
+        }.map { ($0, image.bytes($0, rows: rows), node($0, row: rows.lowerBound, pass: pass)) }
     }
 
     /// Rows of each span of fetched numbers, with the pass whose buffers they go through to sum up the labels' weights.
@@ -207,7 +208,7 @@ extension TrainingPlan {
         guard cut.fetchesNodeSections,
             let pass = memory.nodes.firstIndex(where: { $0.keys.contains { $0.role == .labels } })
         else { return nil }
-        return (pass, (0..<layout.spans).map(layout.rows(ofSpan:)))
+        return (pass, (0..<layout.table.spans).map(layout.table.rows(ofSpan:)))
     }
 
     /// A pass that goes over a topology, and the groups of chunks in which it does.
@@ -234,11 +235,13 @@ extension TrainingPlan {
         return (Location(buffer: slots[turn % slots.count], byteOffset: 0), false)
     }
 
-    package func stack(_ entry: ParameterLayout.Entry, pass: Int) -> Int { memory.stacks[pass][entry.offset]! }
+    package func stack(_ entry: ParameterLayout.Entry, pass: Int) -> Int {
+        memory.stacks[pass].first { $0.entry == entry }!.buffer
+    }
 
     /// Weights whose gradients are complete when a pass ends.
     package func finishes(pass: Int) -> [(entry: ParameterLayout.Entry, buffer: Int)] {
-        model.parameters.entries.compactMap { entry in memory.stacks[pass][entry.offset].map { (entry, $0) } }
+        memory.stacks[pass].sorted { $0.entry.offset < $1.entry.offset }
     }
 
     /// Where a stored piece lies in the window of its tier.
@@ -282,24 +285,23 @@ extension Layout {
 
 extension TrainingPlan {
     /// Works a decision out, with places for all buffers.
-    init(_ layout: Layout, _ memory: MemoryMap, _ spills: SpillMap, _ costs: [PassCost], _ budget: Budget) {
-        let arena = Arena(
-            memory.items.map { Arena.Item(bytes: $0.bytes, lifetime: $0.lifetime) }, alignment: Planner.alignment,
-            leastBytes: memory.leastBytes, pinned: Fixed.state.compactMap { memory.fixed[$0] })
+    init(_ candidate: Search.Candidate, _ memory: MemoryMap, _ arena: Arena, _ budget: Budget) {
+        let (layout, costs, usage) = (candidate.layout, candidate.costs, candidate.usage.byPass)
+        let spills = SpillMap(layout, hostBytesMax: budget.hostBytes)
         let image = layout.image
         self.budget = budget
         self.layout = layout
         self.memory = memory
         self.spills = spills
         graph = layout.graph
-        cut = layout.decision.cut(layout.analysis)
+        cut = layout.cut
         buffers = zip(memory.items, arena.offsets).map { item, offset in
             Buffer(name: item.name, offset: offset, byteCount: item.bytes, lifetime: item.passes)
         }
         fixed = memory.fixed
-        let usage = memory.usageByPass
         var completed = costs
         for pass in completed.indices {
+            completed[pass].title = layout.passes[pass].title
             completed[pass].deviceBytes = usage[pass]
             for value in layout.values.indices {
                 guard let lifetime = layout.storage[value].spilled, lifetime.contains(pass) else { continue }

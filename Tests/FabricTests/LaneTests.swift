@@ -103,6 +103,25 @@ enum Copying {
         }
     }
 
+    @Test("a lane whose answers are late looks for them ever more seldom, and sees soon when they are quick again")
+    func looking() {
+        var polling = BusyPolling()
+        func looks(in waits: Int, found: Bool) -> Int {
+            (0..<waits).reduce(0) { count, _ in
+                guard polling.looks() else { return count }
+                polling.looked(found: found)
+                return count + 1
+            }
+        }
+        #expect(looks(in: 100, found: true) == 100)
+        // After each look twice as many waits without one: 1, 2, 4 … of them.
+        #expect(looks(in: 8 * BusyPolling.restsMax, found: false) < 20)
+        #expect(looks(in: 20 * BusyPolling.restsMax, found: false) <= 20)
+        // One answer in time is not enough, a few are.
+        _ = looks(in: 2 * BusyPolling.restsMax, found: true)
+        #expect(looks(in: 100, found: true) == 100)
+    }
+
     @Test("the image crosses sealed by the vault, the result sealed by the device; both open, neither is in clear")
     func sealOnce() async throws {
         try await withBench { bench in

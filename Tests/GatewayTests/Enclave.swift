@@ -153,7 +153,7 @@ final class Enclave: Sendable {
 
     /// Starts a node and adds it to the pool.
     @discardableResult
-    func startNode(_ name: String = "campus-1") async throws -> TestNode {
+    func startNode(_ name: String = "campus-1", over line: TestLine? = nil) async throws -> TestNode {
         let id = try NodeID(name)
         let identity = folder.appendingPathComponent("nodes/\(name)")
         let state = folder.appendingPathComponent("nodes/\(name).state")
@@ -162,7 +162,7 @@ final class Enclave: Sendable {
         }
         let measurements = try TestNode.measurements(identity: identity, state: state)
         try Data(measurements.utf8).write(to: measurementsFile)
-        let node = try TestNode(id, identity: identity, state: state)
+        let node = try TestNode(id, identity: identity, state: state, over: line)
         nodes.withLock { $0.append(node) }
         try await add(node, measurements: measurements)
         return node
@@ -170,7 +170,7 @@ final class Enclave: Sendable {
 
     func add(_ node: TestNode, measurements: String) async throws {
         try await gateway.addNode(
-            node.id, address: "127.0.0.1:\(node.port)", pool: "campus", measurements: measurements, by: operatorPerson)
+            node.id, address: node.address, pool: "campus", measurements: measurements, by: operatorPerson)
     }
 
     /// The measurements that the latest node signs.

@@ -98,7 +98,7 @@ import Vocabulary
     private func checkStory(_ enclave: Enclave, _ run: RunID, lost: NodeID) async throws {
         let records = try await enclave.records(.run(run))
         let leases = records.filter { $0.event == .deviceLeased && $0.outcome == .intent }
-        #expect(leases.map { $0.core["device"]?.stringValue } == ["campus-1", "campus-2"])
+        try #require(leases.map { $0.core["device"]?.stringValue } == ["campus-1", "campus-2"])
         #expect(leases[0].core["fence"]!.integerValue! < leases[1].core["fence"]!.integerValue!)
         let loss = try #require(records.first { $0.event == .deviceLost })
         #expect(loss.core["device"]?.stringValue == lost.text && loss.core["fence"] == leases[0].core["fence"])
@@ -114,33 +114,54 @@ import Vocabulary
     }
 
     @Test(
-        "train: a node that is out of reach for longer than its lease lives: the run goes on, and the node comes back clean"
+        "train: a node that is stopped for longer than its lease lives: the run goes on, and the node comes back clean"
     )
-    func outOfReach() async throws {
+    func outOfTime() async throws {
         try await withEnclave(hasNode: false) { enclave in
             let node = try await enclave.startNode("campus-1")
-            try await enclave.startNode("campus-2")
-            let grant = try await enclave.grant()
-            let whole = try await undisturbed(enclave, grant)
-            let run = try await enclave.request(grant, specification: Self.specification)
-            try await inTraining(enclave, run) { node.freeze() }
-            #expect(try await finish(run, enclave) == .closed(.released))
-            #expect(try await enclave.weights(run) == whole && whole != nil)
-            #expect(
-                try await sequence(enclave, run) == RefusalTests.leased + Self.planned + Self.move
-                    + ["training.resumed done"] + Self.trained)
-            try await checkStory(enclave, run, lost: node.id)
-            // It finds its lease over, scrubs by itself, and shows the certificate of that.
-            node.wake()
-            var isBack = false
-            for _ in 0..<500 where !isBack {
-                do {
-                    try await enclave.gateway.releaseFromQuarantine(node.id, by: enclave.operatorPerson)
-                    isBack = true
-                } catch is GatewayError {}
-            }
-            #expect(try await enclave.nodeStates() == ["free", "free"])
+            try await outOfReach(node, enclave, away: { node.freeze() }, back: { node.wake() })
         }
+    }
+
+    @Test(
+        "train: a line to the node that is cut for longer than the lease lives: the run goes on, the node comes back",
+        .enabled(if: NetworkNamespace.areAvailable, "network namespaces need root and the `ip` command"))
+    func outOfReach() async throws {
+        try await withEnclave(hasNode: false) { enclave in
+            let line = try TestLine()
+            let node = try await enclave.startNode("campus-1", over: line)
+            try await outOfReach(
+                node, enclave, away: { #expect(throws: Never.self) { try line.down() } }, back: { try line.up() })
+        }
+    }
+
+    /// - Parameter away: nothing that is sent to the node is answered from then on, until `back`.
+    private func outOfReach(
+        _ node: TestNode, _ enclave: Enclave, away: @escaping @Sendable () -> Void, back: () throws -> Void
+    ) async throws {
+        let grant = try await enclave.grant()
+        let whole = try await undisturbed(enclave, grant)
+        let run = try await enclave.request(grant, specification: Self.specification)
+        // The other node is nearer than one over a line: it is there only when the run has its device.
+        try await enclave.advance(run, to: .train)
+        try await enclave.startNode("campus-2")
+        try await inTraining(enclave, run, away)
+        #expect(try await finish(run, enclave) == .closed(.released))
+        #expect(try await enclave.weights(run) == whole && whole != nil)
+        #expect(
+            try await sequence(enclave, run) == RefusalTests.leased + Self.planned + Self.move
+                + ["training.resumed done"] + Self.trained)
+        try await checkStory(enclave, run, lost: node.id)
+        // It finds its lease over, scrubs by itself, and shows the certificate of that.
+        try back()
+        var isBack = false
+        for _ in 0..<500 where !isBack {
+            do {
+                try await enclave.gateway.releaseFromQuarantine(node.id, by: enclave.operatorPerson)
+                isBack = true
+            } catch is GatewayError {}
+        }
+        #expect(try await enclave.nodeStates() == ["free", "free"])
     }
 
     @Test("attach: a node that dies between its evidence and its lease: the run gets another one")
@@ -218,7 +239,7 @@ import Vocabulary
             // Another pool than policy names.
             let other = try await enclave.startNode("campus-2")
             try await enclave.gateway.addNode(
-                other.id, address: "127.0.0.1:\(other.port)", pool: "annex",
+                other.id, address: other.address, pool: "annex",
                 measurements: try enclave.latestMeasurements(), by: enclave.operatorPerson)
             let error = await refusal { _ = try await enclave.gateway.advanceAsFarAsPossible(run) }
             #expect(error?.code == .busy)

@@ -119,7 +119,7 @@ import Vocabulary
                 """
                 version: 1
                 nodes:
-                  campus-2: { address: "127.0.0.1:\(node.port)", pool: \(pool), measurements: { \(measurements) } }
+                  campus-2: { address: "\(node.address)", pool: \(pool), measurements: { \(measurements) } }
                 quotas: { devices: 3, projects: { "cancer-map": 4 } }
                 """
             }

@@ -7,22 +7,26 @@ import Vocabulary
 /// A device node: the real daemon in a process of its own, on a free port.
 final class TestNode: Sendable {
     let id: NodeID
-    let port: UInt16
+    let address: String
     let process: pid_t
     private let isRunning = Mutex(true)
 
-    /// Starts the daemon and waits until it says its port.
-    init(_ id: NodeID, identity: URL, state: URL) throws {
+    /// Starts the daemon, at the far end of a line where one is given, and waits until it says its port.
+    init(_ id: NodeID, identity: URL, state: URL, over line: TestLine? = nil) throws {
         self.id = id
-        let (process, output) = try Child.start("sekisho-node", Self.arguments(identity, state), reading: .output)
+        let host = line?.there ?? "127.0.0.1"
+        let (process, output) = try Child.start(
+            "sekisho-node", Self.arguments(identity, state) + ["--listen", "\(host):0"], reading: .output,
+            in: line?.namespace)
         self.process = process
         // The daemon says its port once and stays silent; its end closes the pipe.
-        var line: String?
+        var said: String?
         try Child.lines(of: output) { text in
-            line = text
+            said = text
             return false
         }
-        port = try #require(UInt16(line?.split(separator: " ").last ?? ""), "the node did not start")
+        let port = try #require(UInt16(said?.split(separator: " ").last ?? ""), "the node did not start")
+        address = "\(host):\(port)"
     }
 
     /// What the daemon on this host would sign.
@@ -41,7 +45,6 @@ final class TestNode: Sendable {
     private static func arguments(_ identity: URL, _ state: URL) -> [String] {
         [
             "--identity", identity.path, "--state", state.path, "--device-memory", "16MiB", "--threads", "1",
-            "--listen", "127.0.0.1:0",
         ]
     }
 
@@ -86,7 +89,8 @@ enum Child {
 
     /// Starts a program and gives the reading end of one of its streams; the other one goes nowhere.
     static func start(
-        _ name: String, _ arguments: [String], reading stream: Stream, environment: [String: String] = [:]
+        _ name: String, _ arguments: [String], reading stream: Stream, environment: [String: String] = [:],
+        in namespace: NetworkNamespace? = nil
     ) throws -> (process: pid_t, stream: Int32) {
         // One at a time: no child may inherit another one's pipe between its making and its mark.
         turn.lock()
@@ -100,13 +104,13 @@ enum Child {
         let (read, silent) = stream == .output ? (STDOUT_FILENO, STDERR_FILENO) : (STDERR_FILENO, STDOUT_FILENO)
         posix_spawn_file_actions_adddup2(&actions, ends[1], read)
         posix_spawn_file_actions_addopen(&actions, silent, "/dev/null", O_WRONLY, 0)
-        let path = try executable(name)
+        let words = try (namespace?.entering ?? []) + [executable(name)]
         let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }.map { "\($0)=\($1)" }
-        let texts = ([path] + arguments).map { strdup($0) } + [nil]
+        let texts = (words + arguments).map { strdup($0) } + [nil]
         let pairs = variables.map { strdup($0) } + [nil]
         defer { for text in texts + pairs { free(text) } }
         var process: pid_t = 0
-        let status = posix_spawn(&process, path, &actions, nil, texts, pairs)
+        let status = posix_spawn(&process, words[0], &actions, nil, texts, pairs)
         close(ends[1])
         guard status == 0 else {
             close(ends[0])

@@ -142,6 +142,13 @@ import Vocabulary
             ("large SAGE", shape(.sage, [128, 256, 256, 40]), 1 << 20, 20),
             ("large GAT", shape(.gat, [128, 256, 40]), 1 << 20, 20),
             ("PubMed GCN", shape(.gcn, [500, 16, 3]), 19_717, 5),
+            ("PubMed GAT", shape(.gat, [500, 64, 3]), 19_717, 5),
+            (
+                "PubMed GAT of 2018",
+                ModelShape(
+                    aggregation: .gat, widths: [500, 64, 3], dropsFeatures: true, dropsHidden: true, activation: .elu,
+                    attention: .init(heads: 8, outputHeads: 8)), 19_717, 5
+            ),
         ]
     }()
 
@@ -160,10 +167,13 @@ import Vocabulary
         }
     }
 
-    @Test("planning a large graph looks at a bounded number of decisions, at any budget")
-    func quick() throws {
+    @Test(
+        "planning a large graph looks at a bounded number of decisions, at any budget",
+        arguments: [(Aggregation.gcn, [128, 256, 40]), (.sage, [128, 256, 256, 40]), (.gat, [128, 256, 40])])
+    func quick(aggregation: Aggregation, widths: [Int]) throws {
         let model = ModelShape(
-            aggregation: .gcn, widths: [128, 256, 40], dropsFeatures: false, dropsHidden: true)
+            aggregation: aggregation, widths: widths, dropsFeatures: false, dropsHidden: true,
+            activation: aggregation == .gat ? .elu : .relu, attention: .init(heads: 4, outputHeads: 1))
         let image = Self.image(model, nodes: 1_000_000, degree: 20)
         let all = try Planner.plan(
             model: model, image: image, budget: Budget(deviceBytes: 1 << 40, hostBytes: 1 << 40))
@@ -175,10 +185,28 @@ import Vocabulary
                 let plan = try Planner.plan(model: model, image: image, budget: budget)
                 best = min(best, start.duration(to: .now) / .seconds(1))
                 #expect(plan.forecast.deviceBytes <= budget.deviceBytes)
-                #expect(plan.evaluations <= 200)
+                #expect(plan.evaluations <= 500)
             }
             // The time is for docs/performance.md; other work on the machine decides it too.
-            print("planning at \(percent) %: \(best * 1000) ms")
+            print("planning \(aggregation) of \(widths.count - 1) layers at \(percent) %: \(best * 1000) ms")
+        }
+    }
+
+    @Test("with half and a quarter of its memory, an attention moves fewer bytes than it lacks")
+    func attentionBytes() throws {
+        let model = Self.usual.first { $0.name == "GAT" }!.model
+        let image = Self.image(model, nodes: 1 << 17, degree: 20)
+        func plan(_ bytes: Int) throws -> TrainingPlan {
+            try Planner.plan(model: model, image: image, budget: Budget(deviceBytes: bytes, hostBytes: 1 << 40))
+        }
+        let all = try plan(1 << 40).forecast
+        for part in [2, 4] {
+            let small = try plan(all.deviceBytes / part)
+            let moved = small.forecast.fetchedBytesPerEpoch + small.forecast.storedBytesPerEpoch
+            print(
+                "GAT in 1/\(part): \(Double(moved) / Double(all.deviceBytes - small.budget.deviceBytes)) of what it lacks"
+            )
+            #expect(moved * 10 <= 11 * (all.deviceBytes - small.budget.deviceBytes))
         }
     }
 

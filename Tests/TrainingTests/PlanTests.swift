@@ -37,9 +37,13 @@ import Vocabulary
         let shape = spec.shape(for: image.shape)
         let all = try Planner.plan(model: shape, image: image.shape, budget: TrainingTests.roomy)
         let reference = try await TrainingTests.train(spec, image, key)
-        let choices = Planner.choices(model: shape, image: image.shape)
         for _ in 0..<3 {
-            let cut = TrainingTests.cut(choices, nodes: graph.nodes, &random)
+            let form = OpGraph.Form(
+                headGroups: [1, 2].randomElement(using: &random)!, repeatsSources: Bool.random(using: &random),
+                splitsEnds: Bool.random(using: &random))
+            let choices = Planner.choices(model: shape, image: image.shape, form: form)
+            var cut = TrainingTests.cut(choices, nodes: graph.nodes, &random)
+            cut.form = form
             let model = try await TrainingTests.train(spec, image, key, cut: cut, threads: 2)
             #expect(model.weights == reference.weights, "seed \(seed) \(spec) \(cut)")
         }
@@ -56,11 +60,39 @@ import Vocabulary
     }
 
     @Test(
+        "an attention's heads come to the same weights in groups, with sources made again and with ends apart",
+        arguments: [(6, 4, Quantity.zero), (40, 4, .zero), (6, 1, Quantity(billionths: 300_000_000)), (40, 2, .zero)])
+    func headGroups(features: Int, outputHeads: Int, inputDropout: Quantity) async throws {
+        var random = SeededRandom(seed: UInt64(features * 10 + outputHeads))
+        let key = SecretBytes.random(count: 32)
+        let graph = TwinTests.graph(&random, nodes: 2500, features: features, classes: 5)
+        let spec = ModelSpec(
+            model: .gat, hidden: [16, 24],
+            attention: .init(heads: 4, outputHeads: outputHeads, dropout: Quantity(billionths: 300_000_000)),
+            dropout: Quantity(billionths: 400_000_000), inputDropout: inputDropout, epochs: 3)
+        let image = try LocalImage(graph, recipe: spec.recipe, runKey: key)
+        let shape = spec.shape(for: image.shape)
+        let reference = try await TrainingTests.train(spec, image, key)
+        for groups in [1, 2, 4] {
+            for (repeats, splits) in [(false, false), (true, false), (true, true)] {
+                let form = OpGraph.Form(headGroups: groups, repeatsSources: repeats, splitsEnds: splits)
+                let choices = Planner.choices(model: shape, image: image.shape, form: form)
+                var cut = TrainingTests.cut(choices, nodes: graph.nodes, &random)
+                cut.form = form
+                for cut in [Cut(chunkRows: 1024, form: form), cut] {
+                    let model = try await TrainingTests.train(spec, image, key, cut: cut, threads: 2)
+                    #expect(model.weights == reference.weights, "\(cut)")
+                }
+            }
+        }
+    }
+
+    @Test(
         "five percent of the working set will do: the predicted bytes cross, and the weights are the same",
         arguments: [
             (Aggregation.gcn, 120_000, 96, 96), (.sage, 60_000, 96, 96), (.gat, 40_000, 64, 256),
             // Features so wide that a chunk is less than a tile.
-            (.gcn, 16_000, 500, 16),
+            (.gcn, 16_000, 500, 16), (.gat, 19_717, 500, 64),
         ])
     func fivePercent(model: Aggregation, nodes: Int, features: Int, hidden: Int) async throws {
         var random = SeededRandom(seed: 51)

@@ -1,15 +1,16 @@
 internal import COpenSSL
 internal import CSodium
 
-/// One libcrypto AES-256-GCM context with its key schedule. Used by one caller at a time; works in place or between
-/// two buffers that do not overlap.
-struct AESGCM: ~Copyable {
-    static let tagBytes = 16
-    static let nonceBytes = 12
+/// AES-256-GCM for the small frames of one lane direction: one libcrypto context with its key schedule, one owner, no
+/// lock, no allocation. Works in place or between two buffers that do not overlap.
+package struct FrameCipher: ~Copyable {
+    package static let tagBytes = 16
+    package static let nonceBytes = 12
 
     private let context: OpaquePointer
 
-    init(key: borrowing SecretBytes) {
+    /// `key` is 32 bytes.
+    package init(key: borrowing SecretBytes) {
         precondition(key.count == 32, "an AES-256 key is 32 bytes")
         guard let context = EVP_CIPHER_CTX_new() else { fatalError("no memory for a cipher") }
         let ready = key.withBytes {
@@ -20,18 +21,10 @@ struct AESGCM: ~Copyable {
         self.context = context
     }
 
-    /// A second context with the same key, for a second thread.
-    init(sharing other: borrowing AESGCM) {
-        guard let context = EVP_CIPHER_CTX_new(), EVP_CIPHER_CTX_copy(context, other.context) == 1 else {
-            fatalError("no memory for a cipher")
-        }
-        self.context = context
-    }
-
     deinit { EVP_CIPHER_CTX_free(context) }
 
-    /// Writes ciphertext ‖ tag; `out` is 16 bytes longer than `plaintext`.
-    mutating func seal(
+    /// Writes ciphertext ‖ tag; `out.count == plaintext.count + 16`, `nonce` is 12 bytes and never used before.
+    package mutating func seal(
         _ plaintext: UnsafeRawBufferPointer, nonce: UnsafeRawBufferPointer, aad: UnsafeRawBufferPointer,
         into out: UnsafeMutableRawBufferPointer
     ) throws(SealingError) {
@@ -66,7 +59,7 @@ struct AESGCM: ~Copyable {
     }
 
     /// Opens ciphertext ‖ tag. When the tag does not fit, `out` is wiped: nothing unauthenticated is ever handed out.
-    mutating func open(
+    package mutating func open(
         _ sealed: UnsafeRawBufferPointer, nonce: UnsafeRawBufferPointer, aad: UnsafeRawBufferPointer,
         into out: UnsafeMutableRawBufferPointer
     ) throws(SealingError) {
@@ -106,4 +99,4 @@ struct AESGCM: ~Copyable {
 }
 
 // The context is reached only through mutating calls of its one owner.
-extension AESGCM: @unchecked Sendable {}
+extension FrameCipher: @unchecked Sendable {}
