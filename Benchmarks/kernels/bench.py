@@ -113,6 +113,9 @@ else:
             f"target {row['target']}  {'ok' if row['ok'] else 'NOT met'}{more}")
     print(
         f"  the device's own measurement: copy {2 * rates['copyBytes'] / 1e9:.1f} GB/s read and written, gather "
-        f"{rates['wideGatherBytes'] / 1e9:.1f} (1 KiB rows) and {rates['narrowGatherBytes'] / 1e9:.1f} (64 B) GB/s, "
+        f"{rates['wideGatherBytes'] / 1e9:.1f} (1 KiB rows) and {rates['narrowGatherBytes'] / 1e9:.1f} (32 B) GB/s, "
         f"products {rates['productFlops'] / 1e9:.0f} and {rates['tileProductFlops'] / 1e9:.0f} GFLOP/s, "
-        f"row-local {rates['mapElements'] / 1e9:.2f} G elements/s, in {rates['seconds'] * 1e3:.0f} ms")
+        f"dropout {rates['dropElements'] / 1e9:.2f}, a step {rates['mapElements'] / 1e9:.2f} and losses {rates['lossElements'] / 1e9:.2f} G elements/s, "
+        f"edges scored {rates['scoredEdges'] / 1e6:.0f} and attended {rates['attendedEdges'] / 1e6:.0f} M/s, "
+        f"opening {rates['openBytes'] / 1e9:.2f} GB/s, a command's start {rates['commandSeconds'] * 1e6:.1f} µs, "
+        f"in {rates['seconds'] * 1e3:.0f} ms")

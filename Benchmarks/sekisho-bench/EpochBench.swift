@@ -23,6 +23,8 @@ final class EpochBench {
         let plan: RunPlan
         /// What everything resident takes beyond the memory that is allowed: at least so much must cross.
         let leastLinkBytes: Int
+        /// What the rates behind the plan took to find.
+        let measuringSeconds: Double
         var epoch: UInt32 = 0
     }
 
@@ -83,7 +85,7 @@ final class EpochBench {
 
     private func answer(_ question: Question) async throws -> String {
         if question.wantsWeights {
-            let (spec, image, plan, _) = try plan(question)
+            let (spec, image, plan, _, _) = try plan(question)
             let device = try LocalDevice(image, memoryBytes: plan.deviceBytes, runKey: key, threads: threads)
             let model = try await Trainer(spec: spec, plan: plan).train(on: device)
             return "{\"weights\": \"\(model.weightsDigest.hex)\"}"
@@ -91,23 +93,25 @@ final class EpochBench {
         var run: Run
         if let known = runs[question.name] { run = known } else { run = try await start(question) }
         var seconds: [Double] = []
-        var work = Completion.Work()
+        var works: [Completion.Work] = []
         for _ in 0..<question.epochs {
             let start = ContinuousClock.now
-            work = try await ring(&run, question.evaluates ? [.train, .evaluate] : .train).work
+            works.append(try await ring(&run, question.evaluates ? [.train, .evaluate] : .train).work)
             seconds.append(start.duration(to: .now) / .seconds(1))
         }
         runs[question.name] = run
-        let byOperation = work.byOperation.map { String(Double($0 / 1000) / 1000) }.joined(separator: ", ")
+        let profile = EpochProfile(run.plan, evaluates: question.evaluates, works)
         return """
-            {"seconds": \(seconds), "forecastSeconds": \(run.plan.secondsPerEpoch), \
-            "deviceBytes": \(run.plan.deviceBytes), "fetchedBytes": \(work.fetchedBytes), \
-            "storedBytes": \(work.storedBytes), "leastLinkBytes": \(run.leastLinkBytes), \
-            "millisecondsByOperation": [\(byOperation)]}
+            {"seconds": \(seconds), "forecastSeconds": \(profile.forecastSeconds), \
+            "deviceBytes": \(run.plan.deviceBytes), "fetchedBytes": \(works.last?.fetchedBytes ?? 0), \
+            "storedBytes": \(works.last?.storedBytes ?? 0), "leastLinkBytes": \(run.leastLinkBytes), \
+            "measuringSeconds": \(run.measuringSeconds), "profile": \(profile.json)}
             """
     }
 
-    private func plan(_ question: Question) throws -> (ModelSpec, LocalImage, RunPlan, leastLinkBytes: Int) {
+    private func plan(
+        _ question: Question
+    ) throws -> (ModelSpec, LocalImage, RunPlan, leastLinkBytes: Int, measuringSeconds: Double) {
         let spec = ModelSpec(
             model: question.model, hidden: [widths[1]], attention: .init(heads: 4),
             dropout: Quantity(billionths: 500_000_000), weightDecay: Quantity(billionths: 500_000),
@@ -120,36 +124,41 @@ final class EpochBench {
                 PlainGraph(arrays: folder, features: widths[0], classes: widths[2]), recipe: spec.recipe, runKey: key)
             images = [spec.recipe: image]
         }
-        // The windows are memory of this process, so the link is as fast as copying.
-        let device = try measuredRates(image)
+        let start = ContinuousClock.now
+        let measured = try measuredRates(image)
+        let measuring = start.duration(to: .now) / .seconds(1)
+        let device = DeviceRates(measured) ?? DeviceRates()
+        // The windows are memory of this process: copying from them is measured with the opening.
+        let link = LinkRates(
+            bytesPerSecond: 1e12, roundTripSeconds: 1e-6, sealBytesPerSecond: max(measured.openBytesPerSecond, 1))
         func plan(_ deviceBytes: Int) throws -> RunPlan {
             let budget = Budget(
-                deviceBytes: deviceBytes, hostBytes: 1 << 40, device: device,
-                link: LinkRates(bytesPerSecond: 8e9, roundTripSeconds: 1e-6))
+                deviceBytes: deviceBytes, hostBytes: 1 << 40, device: device, link: link)
             guard let rows = question.chunkRows else { return try spec.plan(image: image.shape, budget: budget) }
             let plan = try Planner.plan(
                 model: spec.shape(for: image.shape), image: image.shape, budget: budget, cut: Cut(chunkRows: rows))
             return try RunPlan(spec, plan, trainingByClass: image.trainingByClass)
         }
         let whole = try plan(1 << 40)
-        guard let percent = question.memoryPercent else { return (spec, image, whole, 0) }
+        guard let percent = question.memoryPercent else { return (spec, image, whole, 0, measuring) }
         let allowed = whole.deviceBytes * percent / 100
-        return (spec, image, try plan(allowed), whole.deviceBytes - allowed)
+        return (spec, image, try plan(allowed), whole.deviceBytes - allowed, measuring)
     }
 
     /// As a run measures them when it has attached a device; anew for each plan, since other work comes and goes.
-    private func measuredRates(_ image: LocalImage) throws -> DeviceRates {
+    private func measuredRates(_ image: LocalImage) throws -> Completion.Rates {
         let bytes = 64 << 20
         let device = try LocalDevice(image, memoryBytes: bytes, runKey: key, threads: threads)
-        return try device.measured(bytes: bytes).flatMap(DeviceRates.init) ?? DeviceRates()
+        return try device.measured(bytes: bytes) ?? Completion.Rates()
     }
 
     private func start(_ question: Question) async throws -> Run {
-        let (_, image, plan, leastLinkBytes) = try plan(question)
+        let (_, image, plan, leastLinkBytes, measuring) = try plan(question)
         FileHandle.standardError.write(Data((plan.table + "\n").utf8))
         let device = try LocalDevice(image, memoryBytes: plan.deviceBytes, runKey: key, threads: threads)
         let number = try await device.load(try plan.program.bytes(), windows: plan.program.windows)
-        var run = Run(device: device, program: number, plan: plan, leastLinkBytes: leastLinkBytes)
+        var run = Run(
+            device: device, program: number, plan: plan, leastLinkBytes: leastLinkBytes, measuringSeconds: measuring)
         // The first epoch also fetches the image and makes the parameters.
         _ = try await ring(&run, [.first, .initial, .train])
         return run

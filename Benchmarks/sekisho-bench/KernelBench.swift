@@ -56,7 +56,11 @@ final class KernelBench {
             {"seconds": \(spent), "copyBytes": \(rates.copyBytesPerSecond), \
             "wideGatherBytes": \(rates.wideGatherBytesPerSecond), \
             "narrowGatherBytes": \(rates.narrowGatherBytesPerSecond), "productFlops": \(rates.productFlops), \
-            "tileProductFlops": \(rates.tileProductFlops), "mapElements": \(rates.mapElementsPerSecond)}
+            "tileProductFlops": \(rates.tileProductFlops), "dropElements": \(rates.dropElementsPerSecond), \
+            "mapElements": \(rates.mapElementsPerSecond), \
+            "scoredEdges": \(rates.scoredEdgesPerSecond), "attendedEdges": \(rates.attendedEdgesPerSecond), \
+            "lossElements": \(rates.lossElementsPerSecond), "commandSeconds": \(1 / rates.commandsPerSecond), \
+            "openBytes": \(rates.openBytesPerSecond)}
             """
     }
 

@@ -16,6 +16,7 @@ typedef float v16u __attribute__((vector_size(64), aligned(4)));
 typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint32_t u16 __attribute__((vector_size(64)));
 typedef uint32_t u16u __attribute__((vector_size(64), aligned(4)));
+typedef uint16_t h16u __attribute__((vector_size(32), aligned(2)));
 typedef uint64_t w8 __attribute__((vector_size(64)));
 typedef uint64_t w8u __attribute__((vector_size(64), aligned(4)));
 

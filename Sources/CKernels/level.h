@@ -151,12 +151,15 @@ INLINE float NAME(lane_sum)(v16 v) {
   return c[0] + c[1];
 }
 
+// Halves onto each other, too.
 INLINE float NAME(lane_max)(v16 v) {
-  float part[16];
-  memcpy(part, &v, sizeof part);
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; i++) part[i] = part[i] < part[i + width] ? part[i + width] : part[i];
-  return part[0];
+  v16 w = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+  v = NAME(choose)((i16)(v < w), w, v);
+  w = __builtin_shufflevector(v, v, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
+  v = NAME(choose)((i16)(v < w), w, v);
+  w = __builtin_shufflevector(v, v, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3);
+  v = NAME(choose)((i16)(v < w), w, v);
+  return v[0] < v[1] ? v[1] : v[0];
 }
 
 // MARK: Counter-based random words
@@ -192,23 +195,23 @@ INLINE void NAME(philox16)(const uint64_t column[16], uint32_t first_column, con
 
 // MARK: Row-local chains
 
-// Kills what the words say, scales the rest.
-INLINE void NAME(drop)(float *x, const uint32_t *words, size_t count, uint32_t threshold, float scale) {
+// Kills what the half words say, scales the rest.
+INLINE void NAME(drop)(float *x, const uint16_t *halves, size_t count, uint16_t threshold, float scale) {
   size_t i = 0;
   for (; i + 16 <= count; i += 16) {
-    i16 keep = (i16)(*(const u16u *)(words + i) >= threshold);
+    i16 keep = __builtin_convertvector(*(const h16u *)(halves + i) >= threshold, i16);
     NAME(store)(x + i, (v16)((i16)(NAME(load)(x + i) * scale) & keep));
   }
-  for (; i < count; i++) x[i] = words[i] >= threshold ? x[i] * scale : 0.0f;
+  for (; i < count; i++) x[i] = halves[i] >= threshold ? x[i] * scale : 0.0f;
 }
 
 enum {
   NAME(DROPOUT_ROWS) = 16,
   NAME(DROPOUT_COLUMNS) = 64,
-  NAME(DROPOUT_COUNTERS) = NAME(DROPOUT_ROWS) * NAME(DROPOUT_COLUMNS) / 4,
+  NAME(DROPOUT_COUNTERS) = NAME(DROPOUT_ROWS) * NAME(DROPOUT_COLUMNS) / 8,
 };
 
-// Counters of DROPOUT_ROWS rows of a piece, `each` (up to DROPOUT_COLUMNS / 4) in a row, back to back.
+// Counters of DROPOUT_ROWS rows of a piece, `each` (up to DROPOUT_COLUMNS / 8) in a row, back to back.
 typedef struct {
   size_t each;
   uint64_t column[NAME(DROPOUT_COUNTERS)];
@@ -229,7 +232,11 @@ static void NAME(lay_out)(NAME(counters) *counters, size_t each) {
 // the sixteen lanes of the generator.
 static void NAME(dropout)(float *matrix, size_t stride, size_t columns, const sk_step *step, const sk_chain *chain,
                           size_t begin, size_t end) {
-  uint32_t words[NAME(DROPOUT_COUNTERS) * 4];
+  // The lower half of a word comes first, as this byte order has it.
+  union {
+    uint32_t words[NAME(DROPOUT_COUNTERS) * 4];
+    uint16_t halves[NAME(DROPOUT_COUNTERS) * 8];
+  } random;
   // Full pieces, and the last one of a row.
   NAME(counters) layouts[2];
   layouts[0].each = layouts[1].each = 0;
@@ -237,17 +244,19 @@ static void NAME(dropout)(float *matrix, size_t stride, size_t columns, const sk
     size_t rows = end - first < NAME(DROPOUT_ROWS) ? end - first : NAME(DROPOUT_ROWS);
     for (size_t column = 0; column < columns;) {
       size_t element = step->first_column + column;
-      // Pieces after the first start on a counter, so every full one has DROPOUT_COLUMNS / 4 of them.
-      size_t skip = element % 4, left = columns - column, full = NAME(DROPOUT_COLUMNS) - skip;
+      // Pieces after the first start on a counter, so every full one has DROPOUT_COLUMNS / 8 of them.
+      size_t skip = element % 8, left = columns - column, full = NAME(DROPOUT_COLUMNS) - skip;
       size_t width = left < full ? left : full;
       NAME(counters) *layout = layouts + (left < full);
-      NAME(lay_out)(layout, (skip + width + 3) / 4);
-      for (size_t done = 0; done < rows * layout->each; done += 16)
-        NAME(philox16)(layout->column + done, (uint32_t)(element / 4), layout->row + done,
-                       chain->first_row + (uint32_t)first, chain->epoch, step->stream, chain->seed, words + 4 * done);
+      NAME(lay_out)(layout, (skip + width + 7) / 8);
+      const size_t counters = rows * layout->each;
+      for (size_t done = 0; done < counters; done += 16)
+        NAME(philox16)(layout->column + done, (uint32_t)(element / 8), layout->row + done,
+                       chain->first_row + (uint32_t)first, chain->epoch, step->stream, chain->seed,
+                       random.words + 4 * done);
       for (size_t r = 0; r < rows; r++)
-        NAME(drop)(matrix + (first + r) * stride + column, words + 4 * layout->each * r + skip, width,
-                   step->threshold, step->constant);
+        NAME(drop)(matrix + (first + r) * stride + column, random.halves + 8 * layout->each * r + skip, width,
+                   (uint16_t)step->threshold, step->constant);
       column += width;
     }
   }
@@ -559,6 +568,16 @@ static void NAME(drop_edges)(const sk_attention *g, size_t row, const uint32_t *
         NAME(philox16)(others, 0, same, graph_row, g->chain.epoch, stream, g->chain.seed, words);
       else
         NAME(philox16)(same, graph_row, others, 0, g->chain.epoch, stream, g->chain.seed, words);
+      if (padded == 4 && some == 4) {
+        // Words lie as weights do, four edges to a vector; what is beyond the last edge nobody reads.
+        for (size_t i = 0; i < edges; i += 4) {
+          float *w = weights + (e + i) * 4;
+          i16 keep = (i16)(*(const u16u *)(words + 4 * i) >= g->threshold);
+          NAME(store)(w, (v16)((i16)(NAME(load)(w) * g->keep) & keep));
+        }
+        h += some;
+        continue;
+      }
       for (size_t i = 0; i < edges; i++)
         for (size_t k = 0; k < some; k++) {
           float *w = weights + (e + i) * padded + h + k;
@@ -1121,9 +1140,12 @@ static void NAME(push_tile)(float *stack, size_t levels, size_t count, uint64_t 
 }
 
 static void NAME(tile_product)(const sk_tile_product *p, size_t begin, size_t end, float *scratch) {
+  if (begin == end) return;
   float *packed_b = scratch;
   float *packed_a = scratch + NAME(BLOCK_COLUMNS) * NAME(TILE_INNER);
   const size_t count = p->m * p->n;
+  // As few blocks as there can be, all of about the same height: few rows take as long as some more.
+  const size_t blocks = (end - begin + MICRO_ROWS - 1) / MICRO_ROWS, most = (end - begin + blocks - 1) / blocks;
   float *sums = p->stack + p->levels * count;
   uint64_t tile = p->first_tile;
   for (size_t first = 0; first < p->rows; first += SK_TILE_ROWS, tile++) {
@@ -1137,8 +1159,8 @@ static void NAME(tile_product)(const sk_tile_product *p, size_t begin, size_t en
       for (size_t k = 0; k < rows; k += NAME(TILE_INNER)) {
         size_t inner = rows - k < NAME(TILE_INNER) ? rows - k : NAME(TILE_INNER);
         NAME(pack_b)(p->b + first * p->b_stride + column, p->b_stride, 0, list + k, inner, columns, packed_b);
-        for (size_t i = begin; i < end; i += MICRO_ROWS) {
-          size_t height = end - i < MICRO_ROWS ? end - i : MICRO_ROWS;
+        for (size_t i = begin; i < end; i += most) {
+          size_t height = end - i < most ? end - i : most;
           const float *from = p->a + first * p->a_stride + i;
           // Packed, since rows of a are read across: far apart they would evict each other from the first cache.
           for (size_t row = 0; row < inner; row++)
@@ -1153,14 +1175,21 @@ static void NAME(tile_product)(const sk_tile_product *p, size_t begin, size_t en
   }
 }
 
-// The factor of each of the n columns from `column` on, in one row.
-INLINE v16 NAME(factor)(const sk_tile_column_sum *p, const float *factors, size_t column, size_t n) {
+// The factor of each of the n columns from `column` on, in one row; `head` is that of all of them where it is not negative.
+INLINE v16 NAME(factor)(const sk_tile_column_sum *p, const float *factors, size_t column, size_t n, long head_of_all) {
   if (!p->heads) return NAME(load_some)(factors + column, n);
-  size_t width = p->columns / p->heads, head = column / width;
-  if ((column + n - 1) / width == head) return NAME(splat)(factors[head]);
+  if (head_of_all >= 0) return NAME(splat)(factors[head_of_all]);
+  size_t width = p->columns / p->heads;
   float each[16] = {0};
   for (size_t i = 0; i < n; i++) each[i] = factors[(column + i) / width];
   return NAME(load)(each);
+}
+
+// The head that n columns from `column` on belong to, or -1 where that is not one.
+INLINE long NAME(only_head)(const sk_tile_column_sum *p, size_t column, size_t n) {
+  if (!p->heads) return -1;
+  size_t width = p->columns / p->heads, head = column / width;
+  return (column + n - 1) / width == head ? (long)head : -1;
 }
 
 static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, size_t end) {
@@ -1173,6 +1202,8 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
     size_t column = begin;
     for (; column + 64 <= end; column += 64) {
       v16 sum[4] = {{0}};
+      long head[4];
+      for (int i = 0; i < 4; i++) head[i] = NAME(only_head)(p, column + 16 * i, 16);
       if (p->continues)
         for (int i = 0; i < 4; i++) sum[i] = NAME(load)(sums + column + 16 * i);
       for (size_t row = 0; row < rows; row++) {
@@ -1180,7 +1211,8 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
         for (int i = 0; i < 4; i++) {
           v16 v = NAME(load)(a + row * p->a_stride + column + 16 * i);
           if (factors)
-            sum[i] = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column + 16 * i, 16), sum[i]);
+            sum[i] = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column + 16 * i, 16, head[i]),
+                               sum[i]);
           else
             sum[i] += v;
         }
@@ -1189,12 +1221,13 @@ static void NAME(tile_column_sum)(const sk_tile_column_sum *p, size_t begin, siz
     }
     for (; column < end; column += 16) {
       size_t n = end - column < 16 ? end - column : 16;
+      const long head = NAME(only_head)(p, column, n);
       v16 sum = p->continues ? NAME(load_some)(sums + column, n) : (v16){0};
       for (size_t row = 0; row < rows; row++) {
         if (!NAME(is_active)(p->active, first + row)) continue;
         v16 v = NAME(load_some)(a + row * p->a_stride + column, n);
         if (factors)
-          sum = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column, n), sum);
+          sum = NAME(fma)(v, NAME(factor)(p, factors + row * p->factors_stride, column, n, head), sum);
         else
           sum += v;
       }

@@ -5,9 +5,9 @@ internal import Vocabulary
 
 /// Runs compute commands on the processor. Operands were checked with the program, so addresses here are plain sums.
 final class CPUBackend {
-    private let kernels: UnsafePointer<sk_kernels>
+    let kernels: UnsafePointer<sk_kernels>
     private let memory: DeviceMemory
-    private let pool: ThreadPool
+    let pool: ThreadPool
     /// Packed operands, one part for each thread; wiped like device memory, since data passes through it.
     private let scratch: DeviceMemory
 
@@ -26,13 +26,13 @@ final class CPUBackend {
 
     private static let scratchBytes = (Int(SK_SCRATCH_FLOATS) * 4 + 4095) / 4096 * 4096
 
-    private func scratch(of thread: Int) -> UnsafeMutablePointer<Float> {
+    func scratch(of thread: Int) -> UnsafeMutablePointer<Float> {
         (scratch.base + thread * Self.scratchBytes).assumingMemoryBound(to: Float.self)
     }
 
     // MARK: Addresses
 
-    private func address(_ place: Place, in program: Program) -> UnsafeMutableRawPointer {
+    func address(_ place: Place, in program: Program) -> UnsafeMutableRawPointer {
         memory.base + program.buffers[Int(place.buffer)].offset + place.offset
     }
 
@@ -44,12 +44,9 @@ final class CPUBackend {
         floats(matrix.place, in: program)
     }
 
-    /// Lends the C form of a chain of steps.
-    private func withChain(
-        _ steps: [Step], firstRow: Int, _ arguments: DoorbellArguments, in program: Program,
-        _ body: (sk_chain) -> Void
-    ) {
-        let list = steps.map { step -> sk_step in
+    /// The C form of some steps.
+    private func native(_ steps: [Step], in program: Program) -> [sk_step] {
+        steps.map { step -> sk_step in
             var native = sk_step()
             switch step {
             case .bias(let place):
@@ -69,7 +66,7 @@ final class CPUBackend {
             case .dropout(let dropout):
                 native.kind = Int32(SK_STEP_DROPOUT)
                 native.stream = dropout.stream
-                native.threshold = UInt32(Double(dropout.probability) * 0x1p32)
+                native.threshold = dropout.threshold
                 native.constant = 1 / (1 - dropout.probability)
                 native.first_column = UInt32(dropout.firstColumn)
             case .add(let matrix):
@@ -100,12 +97,6 @@ final class CPUBackend {
                 native.heads = outer.heads
             }
             return native
-        }
-        list.withUnsafeBufferPointer { list in
-            body(
-                sk_chain(
-                    steps: list.baseAddress, count: list.count, seed: arguments.seed, epoch: arguments.epoch,
-                    first_row: UInt32(firstRow)))
         }
     }
 
@@ -160,14 +151,115 @@ final class CPUBackend {
         }
     }
 
-    func map(_ map: RowMap, _ active: Program.ActiveRows?, _ arguments: DoorbellArguments, in program: Program) {
-        withChain(map.steps, firstRow: map.firstRow, arguments, in: program) { chain in
+    // MARK: Row by row
+
+    /// What a command that goes by rows does with some of them. `more` adds a second product to the same sums, before its
+    /// own steps; the first one has none then. Row pointers and neighbours were found valid before.
+    func rowWork(
+        _ operation: Operation, then more: Product? = nil, _ active: Program.ActiveRows?,
+        _ arguments: DoorbellArguments, in program: Program
+    ) -> RowWork {
+        let active = self.native(active, in: program)
+        func chained(_ steps: [Step], _ firstRow: Int) -> RowWork.Chain {
+            RowWork.Chain(self.native(steps, in: program), arguments, firstRow: firstRow)
+        }
+        switch operation {
+        case .map(let map):
+            let chain = chained(map.steps, map.firstRow)
             let native = sk_map(
                 source: floats(map.source, in: program), source_stride: map.source.stride,
                 target: floats(map.target, in: program), target_stride: map.target.stride, columns: map.columns,
-                chain: chain, active: native(active, in: program))
-            pool.onPieces(pool.cuts(count: map.rows, least: 1 + (1 << 15) / map.columns)) { piece, _ in
-                withUnsafePointer(to: native) { kernels.pointee.map($0, piece.lowerBound, piece.upperBound) }
+                chain: chain.native, active: active)
+            return work(kernels.pointee.map, native, rows: map.rows, least: 1 + (1 << 15) / map.columns, chain)
+        case .headDots(let dots): return headDots(dots, active, in: program)
+        case .product(let product): return self.product(product, then: more, active, chained, in: program)
+        case .aggregate(let aggregate): return self.aggregate(aggregate, active, chained, in: program)
+        case .attentionScale(let scale):
+            var native = self.native(scale.attention, scale.neighbours, 0, scale.neighbours.nodes, active, in: program)
+            fill(&native, scale.targets, scale.sourceScores, in: program)
+            return work(kernels.pointee.attention_scale, native, scale.neighbours, RowWork.Chain())
+        case .attend(let attend):
+            let chain = chained(attend.steps, attend.neighbours.firstRow)
+            var native = self.native(
+                attend.attention, attend.neighbours, attend.sourceFirstRow, attend.sourceRows, active, in: program)
+            fill(&native, attend.targets, attend.sourceScores, in: program)
+            native.source = rows(attend.source, in: program)
+            native.target = rows(attend.target, in: program)
+            native.accumulates = attend.accumulates ? 1 : 0
+            native.chain = chain.native
+            return work(kernels.pointee.attend, native, attend.neighbours, chain)
+        case .attentionGradient(let gradient):
+            return attentionGradient(
+                gradient, active, chained([], gradient.neighbours.firstRow), in: program)
+        case .fetch, .store, .fill, .copy, .tileProduct, .tileColumnSum, .tileFinish, .labelWeight, .loss, .adam,
+            .initialise, .keepBest, .report, .measure, .mark, .reach:
+            preconditionFailure("it does not go by rows")
+        }
+    }
+
+    /// Runs these one after the other on each block of rows, which stays in the caches from one to the next. Returns what
+    /// the threads together took for each; of one alone, nothing.
+    func run(_ works: [RowWork]) -> [UInt64] {
+        let cuts = cuts(works)
+        guard works.count > 1 else {
+            pool.onPieces(cuts, works[0].body)
+            return [0]
+        }
+        var spent = [UInt64](repeating: 0, count: works.count * pool.threads)
+        spent.withUnsafeMutableBufferPointer { spent in
+            // Each thread has its own part of it.
+            nonisolated(unsafe) let spent = spent
+            pool.onPieces(cuts) { piece, thread in
+                var last = clock_gettime_nsec()
+                for (number, work) in works.enumerated() {
+                    work.body(piece, thread)
+                    let now = clock_gettime_nsec()
+                    spent[thread * works.count + number] += now - last
+                    last = now
+                }
+            }
+        }
+        return works.indices.map { number in
+            (0..<pool.threads).reduce(0) { $0 + spent[$1 * works.count + number] }
+        }
+    }
+
+    /// Blocks that suit each of these, and that the second cache holds where there are several.
+    private func cuts(_ works: [RowWork]) -> [Int] {
+        let rows = works[0].rows
+        if let pointers = works.lazy.compactMap(\.pointers).first {
+            return edgeCuts(pointers, rows: rows, least: works.count > 1 ? rows / 512 : 1)
+        }
+        let (least, alignment) = (works.map(\.least).max()!, works.map(\.alignment).max()!)
+        let perThread = works.count > 1 ? max(4, rows / (pool.threads * max(least, 504))) : 4
+        return pool.cuts(count: rows, least: least, alignment: alignment, perThread: perThread)
+    }
+
+    private func clock_gettime_nsec() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+
+    private func work<Native>(
+        _ kernel: @escaping (UnsafePointer<Native>?, Int, Int) -> Void, _ native: Native, rows: Int,
+        least: Int, _ chain: RowWork.Chain
+    ) -> RowWork {
+        RowWork(rows: rows, pointers: nil, least: least, alignment: 1) { piece, _ in
+            withExtendedLifetime(chain) {
+                withUnsafePointer(to: native) { kernel($0, piece.lowerBound, piece.upperBound) }
+            }
+        }
+    }
+
+    private func work(
+        _ kernel:
+            @escaping @convention(c) (UnsafePointer<sk_attention>?, Int, Int, UnsafeMutablePointer<Float>?) -> Void,
+        _ native: sk_attention, _ topology: Neighbours, _ chain: RowWork.Chain
+    ) -> RowWork {
+        RowWork(rows: topology.rows, pointers: native.pointers, least: 1, alignment: 1) { [self] piece, thread in
+            withExtendedLifetime(chain) {
+                withUnsafePointer(to: native) { kernel($0, piece.lowerBound, piece.upperBound, scratch(of: thread)) }
             }
         }
     }
@@ -187,23 +279,21 @@ final class CPUBackend {
         UnsafePointer(address(topology.columns, in: program).assumingMemoryBound(to: UInt32.self))
     }
 
-    /// The topology was found valid before, here and below.
-    func aggregate(
-        _ aggregate: Aggregate, _ active: Program.ActiveRows?, _ arguments: DoorbellArguments, in program: Program
-    ) {
+    private func aggregate(
+        _ aggregate: Aggregate, _ active: sk_active, _ chained: ([Step], Int) -> RowWork.Chain, in program: Program
+    ) -> RowWork {
         let topology = aggregate.neighbours
-        let pointers = pointers(topology, in: program)
-        withChain(aggregate.steps, firstRow: topology.firstRow, arguments, in: program) { chain in
-            let native = sk_aggregate(
-                pointers: pointers, neighbours: neighbours(topology, in: program),
-                edge_base: UInt64(topology.edgeBase), source: floats(aggregate.source, in: program),
-                source_stride: aggregate.source.stride, source_first: UInt32(aggregate.sourceFirstRow),
-                source_rows: UInt32(aggregate.sourceRows),
-                covers_all: aggregate.sourceFirstRow == 0 && aggregate.sourceRows == topology.nodes ? 1 : 0,
-                target: floats(aggregate.target, in: program), target_stride: aggregate.target.stride,
-                width: aggregate.width, accumulates: aggregate.accumulates ? 1 : 0, chain: chain,
-                active: native(active, in: program))
-            pool.onPieces(edgeCuts(pointers, rows: topology.rows)) { piece, _ in
+        let chain = chained(aggregate.steps, topology.firstRow)
+        let native = sk_aggregate(
+            pointers: pointers(topology, in: program), neighbours: neighbours(topology, in: program),
+            edge_base: UInt64(topology.edgeBase), source: floats(aggregate.source, in: program),
+            source_stride: aggregate.source.stride, source_first: UInt32(aggregate.sourceFirstRow),
+            source_rows: UInt32(aggregate.sourceRows),
+            covers_all: aggregate.sourceFirstRow == 0 && aggregate.sourceRows == topology.nodes ? 1 : 0,
+            target: floats(aggregate.target, in: program), target_stride: aggregate.target.stride,
+            width: aggregate.width, accumulates: aggregate.accumulates ? 1 : 0, chain: chain.native, active: active)
+        return RowWork(rows: topology.rows, pointers: native.pointers, least: 1, alignment: 1) { [self] piece, _ in
+            withExtendedLifetime(chain) {
                 withUnsafePointer(to: native) { kernels.pointee.aggregate($0, piece.lowerBound, piece.upperBound) }
             }
         }
@@ -211,57 +301,30 @@ final class CPUBackend {
 
     // MARK: Attention
 
-    func attentionScale(_ scale: AttentionScale, _ active: Program.ActiveRows?, in program: Program) {
-        var native = native(scale.attention, scale.neighbours, 0, scale.neighbours.nodes, in: program)
-        fill(&native, scale.targets, scale.sourceScores, in: program)
-        native.active = self.native(active, in: program)
-        run(kernels.pointee.attention_scale, native, scale.neighbours)
-    }
-
-    func attend(
-        _ attend: Attend, _ active: Program.ActiveRows?, _ arguments: DoorbellArguments, in program: Program
-    ) {
-        withChain(attend.steps, firstRow: attend.neighbours.firstRow, arguments, in: program) { chain in
-            var native = native(
-                attend.attention, attend.neighbours, attend.sourceFirstRow, attend.sourceRows, in: program)
-            fill(&native, attend.targets, attend.sourceScores, in: program)
-            native.source = rows(attend.source, in: program)
-            native.target = rows(attend.target, in: program)
-            native.accumulates = attend.accumulates ? 1 : 0
-            native.active = self.native(active, in: program)
-            native.chain = chain
-            run(kernels.pointee.attend, native, attend.neighbours)
+    private func attentionGradient(
+        _ gradient: AttentionGradient, _ active: sk_active, _ chain: RowWork.Chain, in program: Program
+    ) -> RowWork {
+        var native = self.native(
+            gradient.attention, gradient.neighbours, gradient.otherFirstRow, gradient.otherRows, active, in: program)
+        fill(&native, gradient.targets, gradient.sourceScores, in: program)
+        native.rows_are_targets = gradient.rowsAre == .targets ? 1 : 0
+        if let scores = gradient.scores {
+            native.dots = rows(scores.dots, in: program)
+            native.score_gradient = rows(scores.gradient, in: program)
         }
-    }
-
-    func attentionGradient(
-        _ gradient: AttentionGradient, _ active: Program.ActiveRows?, _ arguments: DoorbellArguments,
-        in program: Program
-    ) {
-        withChain([], firstRow: gradient.neighbours.firstRow, arguments, in: program) { chain in
-            var native = native(
-                gradient.attention, gradient.neighbours, gradient.otherFirstRow, gradient.otherRows, in: program)
-            fill(&native, gradient.targets, gradient.sourceScores, in: program)
-            native.rows_are_targets = gradient.rowsAre == .targets ? 1 : 0
-            if let scores = gradient.scores {
-                native.dots = rows(scores.dots, in: program)
-                native.score_gradient = rows(scores.gradient, in: program)
-            }
-            if let sums = gradient.sums {
-                native.source = rows(sums.other, in: program)
-                native.leaked = rows(sums.leaked, in: program)
-                if let matrix = sums.weighed { native.target = rows(matrix, in: program) }
-            }
-            native.accumulates = gradient.accumulates ? 1 : 0
-            native.active = self.native(active, in: program)
-            native.others = self.native(gradient.others, in: program)
-            if gradient.others != nil { native.others.marks -= gradient.otherFirstRow }
-            native.chain = chain
-            run(kernels.pointee.attention_gradient, native, gradient.neighbours)
+        if let sums = gradient.sums {
+            native.source = rows(sums.other, in: program)
+            native.leaked = rows(sums.leaked, in: program)
+            if let matrix = sums.weighed { native.target = rows(matrix, in: program) }
         }
+        native.accumulates = gradient.accumulates ? 1 : 0
+        native.others = self.native(gradient.others, in: program)
+        if gradient.others != nil { native.others.marks -= gradient.otherFirstRow }
+        native.chain = chain.native
+        return work(kernels.pointee.attention_gradient, native, gradient.neighbours, chain)
     }
 
-    func headDots(_ dots: HeadDots, _ active: Program.ActiveRows?, in program: Program) {
+    private func headDots(_ dots: HeadDots, _ active: sk_active, in program: Program) -> RowWork {
         let (y, stride) =
             switch dots.y {
             case .vector(let place): (floats(place, in: program), 0)
@@ -270,11 +333,9 @@ final class CPUBackend {
         let native = sk_head_dots(
             x: floats(dots.x, in: program), x_stride: dots.x.stride, y: y, y_stride: stride,
             target: floats(dots.target, in: program), target_stride: dots.target.stride, heads: dots.heads,
-            head_width: dots.headWidth, accumulates: dots.accumulates ? 1 : 0, active: self.native(active, in: program))
+            head_width: dots.headWidth, accumulates: dots.accumulates ? 1 : 0, active: active)
         let least = 1 + (1 << 15) / (dots.heads * dots.headWidth)
-        pool.onPieces(pool.cuts(count: dots.rows, least: least)) { piece, _ in
-            withUnsafePointer(to: native) { kernels.pointee.head_dots($0, piece.lowerBound, piece.upperBound) }
-        }
+        return work(kernels.pointee.head_dots, native, rows: dots.rows, least: least, RowWork.Chain())
     }
 
     private func rows(_ matrix: Matrix, in program: Program) -> sk_rows {
@@ -282,9 +343,11 @@ final class CPUBackend {
     }
 
     private func native(
-        _ attention: Attention, _ topology: Neighbours, _ otherFirstRow: Int, _ otherRows: Int, in program: Program
+        _ attention: Attention, _ topology: Neighbours, _ otherFirstRow: Int, _ otherRows: Int, _ active: sk_active,
+        in program: Program
     ) -> sk_attention {
         var native = sk_attention()
+        native.active = active
         native.pointers = pointers(topology, in: program)
         native.neighbours = neighbours(topology, in: program)
         native.edge_base = UInt64(topology.edgeBase)
@@ -315,20 +378,11 @@ final class CPUBackend {
         native.source_scores = rows(sourceScores, in: program)
     }
 
-    private func run(
-        _ kernel: @convention(c) (UnsafePointer<sk_attention>?, Int, Int, UnsafeMutablePointer<Float>?) -> Void,
-        _ native: sk_attention, _ topology: Neighbours
-    ) {
-        pool.onPieces(edgeCuts(native.pointers, rows: topology.rows)) { piece, thread in
-            withUnsafePointer(to: native) { kernel($0, piece.lowerBound, piece.upperBound, scratch(of: thread)) }
-        }
-    }
-
-    /// Pieces with about the same number of edges and rows together.
-    private func edgeCuts(_ pointers: UnsafePointer<UInt64>, rows: Int) -> [Int] {
+    /// Pieces with about the same number of edges and rows together, at least so many where there is work for them.
+    func edgeCuts(_ pointers: UnsafePointer<UInt64>, rows: Int, least: Int = 1) -> [Int] {
         func work(_ row: Int) -> UInt64 { pointers[row] - pointers[0] + 4 * UInt64(row) }
         let total = work(rows)
-        let pieces = pool.threads == 1 ? 1 : min(UInt64(pool.threads) * 16, total / 4096 + 1)
+        let pieces = pool.threads == 1 ? 1 : min(UInt64(max(pool.threads * 16, least)), total / 4096 + 1)
         var cuts = [0]
         for piece in 1..<max(pieces, 1) {
             let wanted = total / pieces * piece
@@ -343,21 +397,20 @@ final class CPUBackend {
         return cuts + [rows]
     }
 
-    /// `more` adds a second product to the same sums, before its own steps; `product` has none then.
-    func product(
-        _ product: Product, then more: Product?, _ active: Program.ActiveRows?, _ arguments: DoorbellArguments,
+    private func product(
+        _ product: Product, then more: Product?, _ active: sk_active, _ chained: ([Step], Int) -> RowWork.Chain,
         in program: Program
-    ) {
+    ) -> RowWork {
         let last = more ?? product
-        withChain(last.steps, firstRow: last.firstRow, arguments, in: program) { chain in
-            let native = sk_product(
-                factors: factors(product, in: program),
-                more: more.map { factors($0, in: program) } ?? sk_factors(), c: floats(product.c, in: program),
-                c_stride: product.c.stride, columns: product.columns, transposes_b: product.transposesB ? 1 : 0,
-                accumulates: product.accumulates ? 1 : 0, chain: chain, active: native(active, in: program))
-            // Each piece packs b anew, so it has to have rows enough to pay for that.
-            let cuts = pool.cuts(count: product.rows, least: 168, alignment: 84)
-            pool.onPieces(cuts) { piece, thread in
+        let chain = chained(last.steps, last.firstRow)
+        let native = sk_product(
+            factors: factors(product, in: program), more: more.map { factors($0, in: program) } ?? sk_factors(),
+            c: floats(product.c, in: program), c_stride: product.c.stride, columns: product.columns,
+            transposes_b: product.transposesB ? 1 : 0, accumulates: product.accumulates ? 1 : 0, chain: chain.native,
+            active: active)
+        // Each piece packs b anew, so it has to have rows enough to pay for that.
+        return RowWork(rows: product.rows, pointers: nil, least: 168, alignment: 84) { [self] piece, thread in
+            withExtendedLifetime(chain) {
                 withUnsafePointer(to: native) {
                     kernels.pointee.product($0, piece.lowerBound, piece.upperBound, scratch(of: thread))
                 }
@@ -380,7 +433,7 @@ final class CPUBackend {
             levels: Program.tileLevels(totalRows: tile.totalRows), stack: floats(tile.stack, in: program),
             active: self.native(active, in: program))
         // Every piece packs all of b, so as few pieces as there are threads.
-        let cuts = pool.cuts(count: tile.m, least: 14, alignment: 14, perThread: 1)
+        let cuts = pool.cuts(count: tile.m, least: 14, perThread: 1)
         pool.onPieces(cuts) { piece, thread in
             withUnsafePointer(to: native) {
                 kernels.pointee.tile_product($0, piece.lowerBound, piece.upperBound, scratch(of: thread))
@@ -411,7 +464,8 @@ final class CPUBackend {
             stays_open: staysOpen(tile.firstRow + tile.rows, of: tile.totalRows),
             levels: Program.tileLevels(totalRows: tile.totalRows), stack: floats(tile.stack, in: program),
             active: self.native(active, in: program))
-        pool.onPieces(pool.cuts(count: tile.columns, least: 16, alignment: 16, perThread: 1)) { piece, _ in
+        let alignment = tile.columns >= 64 * pool.threads ? 64 : 16
+        pool.onPieces(pool.cuts(count: tile.columns, least: alignment, alignment: alignment)) { piece, _ in
             withUnsafePointer(to: native) {
                 kernels.pointee.tile_column_sum($0, piece.lowerBound, piece.upperBound)
             }
@@ -528,117 +582,6 @@ final class CPUBackend {
         }
     }
 
-    /// Times the kernels on memory that is free for it, each warm and the faster of two.
-    func measure(_ measure: Measure, in program: Program) -> Completion.Rates {
-        let width = 256
-        let narrow = 16
-        let degree = 16
-        // Of each row: source, target, neighbours and row pointer; less the weight and the stack of its gradient.
-        let weights = width * width
-        let spare =
-            measure.byteCount - weights * 4
-            - Program.tileStackBytes(
-                totalRows: Self.measuredRowsMax, rows: width / 4, columns: width)
-        let rows = min(Self.measuredRowsMax, spare / (2 * width * 4 + degree * 4 + 8) - 1) / degree * degree
-        let base = address(measure.place, in: program)
-        let source = base.assumingMemoryBound(to: Float.self)
-        let target = source + rows * width
-        let weight = target + rows * width
-        let stack = weight + weights
-        let pointers = UnsafeMutableRawPointer(
-            stack + Program.tileStackBytes(totalRows: Self.measuredRowsMax, rows: width / 4, columns: width) / 4
-        ).assumingMemoryBound(to: UInt64.self)
-        let neighbours = UnsafeMutableRawPointer(pointers + rows + 1).assumingMemoryBound(to: UInt32.self)
-        source.update(repeating: 0.5, count: 2 * rows * width + weights)
-        // One neighbour out of each sixteenth of the rows, by a linear congruential generator.
-        var state: UInt64 = 1
-        for row in 0...rows { pointers[row] = UInt64(row * degree) }
-        for edge in 0..<rows * degree {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            let stratum = rows / degree
-            neighbours[edge] = UInt32(edge % degree * stratum + Int(state >> 33) % stratum)
-        }
-        func gather(_ width: Int) -> Double {
-            let native = sk_aggregate(
-                pointers: pointers, neighbours: neighbours, edge_base: 0, source: source, source_stride: width,
-                source_first: 0, source_rows: UInt32(rows), covers_all: 1, target: target, target_stride: width,
-                width: width, accumulates: 0, chain: sk_chain(), active: sk_active())
-            return Double(rows * degree * width * 4)
-                / seconds {
-                    pool.onPieces(edgeCuts(UnsafePointer(pointers), rows: rows)) { piece, _ in
-                        withUnsafePointer(to: native) {
-                            kernels.pointee.aggregate($0, piece.lowerBound, piece.upperBound)
-                        }
-                    }
-                }
-        }
-        var rates = Completion.Rates()
-        rates.wideGatherBytesPerSecond = gather(width)
-        rates.narrowGatherBytesPerSecond = gather(narrow)
-        rates.copyBytesPerSecond =
-            Double(rows * width * 4)
-            / seconds {
-                pool.onPieces(pool.cuts(count: rows * width, least: 1 << 16)) { piece, _ in
-                    (target + piece.lowerBound).update(from: source + piece.lowerBound, count: piece.count)
-                }
-            }
-        let few = min(rows, 8192)
-        let product = sk_product(
-            factors: sk_factors(a: source, a_stride: width, b: weight, b_stride: width, inner: width),
-            more: sk_factors(), c: target, c_stride: width, columns: width, transposes_b: 0, accumulates: 0,
-            chain: sk_chain(), active: sk_active())
-        rates.productFlops =
-            Double(2 * few * width * width)
-            / seconds {
-                pool.onPieces(pool.cuts(count: few, least: 168, alignment: 84)) { piece, thread in
-                    withUnsafePointer(to: product) {
-                        kernels.pointee.product($0, piece.lowerBound, piece.upperBound, scratch(of: thread))
-                    }
-                }
-            }
-        let tile = sk_tile_product(
-            a: source, a_stride: width, b: target, b_stride: width, m: width / 4, n: width, rows: few, first_tile: 0,
-            continues: 0, stays_open: 0, levels: Program.tileLevels(totalRows: few), stack: stack, active: sk_active())
-        rates.tileProductFlops =
-            Double(2 * few * width / 4 * width)
-            / seconds {
-                pool.onPieces(pool.cuts(count: width / 4, least: 14, alignment: 14, perThread: 1)) { piece, thread in
-                    withUnsafePointer(to: tile) {
-                        kernels.pointee.tile_product($0, piece.lowerBound, piece.upperBound, scratch(of: thread))
-                    }
-                }
-            }
-        var steps = [sk_step(), sk_step(), sk_step()]
-        steps[0].kind = Int32(SK_STEP_BIAS)
-        steps[0].values = UnsafePointer(weight)
-        steps[1].kind = Int32(SK_STEP_RELU)
-        steps[2].kind = Int32(SK_STEP_DROPOUT)
-        steps[2].threshold = 1 << 31
-        steps[2].constant = 2
-        rates.mapElementsPerSecond = steps.withUnsafeBufferPointer { steps in
-            let map = sk_map(
-                source: source, source_stride: width, target: target, target_stride: width, columns: width,
-                chain: sk_chain(steps: steps.baseAddress, count: steps.count, seed: 1, epoch: 0, first_row: 0),
-                active: sk_active())
-            return Double(few * width)
-                / seconds {
-                    pool.onPieces(pool.cuts(count: few, least: 128)) { piece, _ in
-                        withUnsafePointer(to: map) { kernels.pointee.map($0, piece.lowerBound, piece.upperBound) }
-                    }
-                }
-        }
-        return rates
-    }
-
-    private static let measuredRowsMax = 1 << 17
-
-    private func seconds(_ body: () -> Void) -> Double {
-        body()
-        let clock = ContinuousClock()
-        let fastest = min(clock.measure(body), clock.measure(body))
-        return max(Double(fastest.components.attoseconds) * 1e-18 + Double(fastest.components.seconds), 1e-9)
-    }
-
     /// The figures of all rows; `rows` says how many there were.
     func figures(_ place: Place, rows: Int, in program: Program) -> [Completion.Figures] {
         ScoreTable(address(place, in: program)).figures(tiles: UInt64(Program.tiles(rows: rows)))
@@ -687,6 +630,45 @@ final class CPUBackend {
 
 // Kernels and pool may be used from any one thread at a time; the executor calls from its compute queue alone.
 extension CPUBackend: @unchecked Sendable {}
+
+/// What one command does with any block of its rows.
+final class RowWork {
+    let rows: Int
+    /// Row pointers, where a row's work grows with its edges.
+    let pointers: UnsafePointer<UInt64>?
+    /// Rows that a block should have at least, and a multiple of what it should have.
+    let least: Int
+    let alignment: Int
+    /// Rows, and the number of the thread that works on them.
+    let body: (Range<Int>, Int) -> Void
+
+    init(
+        rows: Int, pointers: UnsafePointer<UInt64>?, least: Int, alignment: Int,
+        body: @escaping (Range<Int>, Int) -> Void
+    ) {
+        self.rows = rows
+        self.pointers = pointers
+        self.least = least
+        self.alignment = alignment
+        self.body = body
+    }
+
+    /// The C form of a chain of steps; as long as it lives.
+    final class Chain {
+        let native: sk_chain
+        private let steps: UnsafeMutableBufferPointer<sk_step>
+
+        init(_ steps: [sk_step] = [], _ arguments: DoorbellArguments? = nil, firstRow: Int = 0) {
+            self.steps = .allocate(capacity: steps.count)
+            _ = self.steps.initialize(from: steps)
+            native = sk_chain(
+                steps: UnsafePointer(self.steps.baseAddress), count: steps.count, seed: arguments?.seed ?? 0,
+                epoch: arguments?.epoch ?? 0, first_row: UInt32(firstRow))
+        }
+
+        deinit { steps.deallocate() }
+    }
+}
 
 /// The layout that `Scores` describes.
 private struct ScoreTable {

@@ -1,25 +1,26 @@
 internal import Glibc
 
-/// A lock that threads can wait on for a change of what it guards.
+/// A lock that threads can wait on, at one of some places each, for a change of what it guards.
 final class Condition {
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    private let places: UnsafeMutableBufferPointer<pthread_cond_t>
 
-    init() {
+    init(places count: Int) {
+        places = .allocate(capacity: count)
         pthread_mutex_init(mutex, nil)
-        pthread_cond_init(condition, nil)
+        for place in places.indices { pthread_cond_init(places.baseAddress! + place, nil) }
     }
 
     deinit {
-        pthread_cond_destroy(condition)
+        for place in places.indices { pthread_cond_destroy(places.baseAddress! + place) }
         pthread_mutex_destroy(mutex)
-        condition.deallocate()
+        places.deallocate()
         mutex.deallocate()
     }
 
     func lock() { pthread_mutex_lock(mutex) }
     func unlock() { pthread_mutex_unlock(mutex) }
-    /// Gives the lock up until someone broadcasts.
-    func wait() { pthread_cond_wait(condition, mutex) }
-    func broadcast() { pthread_cond_broadcast(condition) }
+    /// Gives the lock up until someone wakes this place.
+    func wait(at place: Int) { pthread_cond_wait(places.baseAddress! + place, mutex) }
+    func wake(_ place: Int) { pthread_cond_broadcast(places.baseAddress! + place) }
 }

@@ -84,6 +84,8 @@ private final class LoadedProgram: Sendable {
     let spoils: [[Int]]
     /// For each command, the next one of its queue where both are products into the same sums.
     let joins: [Int?]
+    /// As in `CheckedProgram`.
+    let followsByRows: [Bool]
     /// Topologies found valid and not overwritten since.
     private let valid: Mutex<Set<Int>>
 
@@ -112,6 +114,7 @@ private final class LoadedProgram: Sendable {
             queued[Operation.Queue.compute.rawValue], queued[Operation.Queue.compute.rawValue].dropFirst())
         where commands[index].isJoined(by: commands[next]) { joins[index] = next }
         self.joins = joins
+        followsByRows = checked.followsByRows
         var known: [Topology: Int] = [:]
         topology = commands.map { command in
             guard let neighbours = command.operation.neighbours else { return nil }
@@ -175,8 +178,10 @@ private final class Replay {
     private let backend: CPUBackend
     private let staging: DeviceMemory
     private let isCancelled: () -> Bool
-    private let state = Condition()
+    /// Each queue waits at its own place, and is woken when what it waits for has come.
+    private let state = Condition(places: Operation.Queue.allCases.count)
     // Under `state`:
+    private var awaited = [[Int]?](repeating: nil, count: Operation.Queue.allCases.count)
     private var ended = [Int](repeating: 0, count: Operation.Queue.allCases.count)
     private var failure: ExecutorError?
     private var completion = Completion()
@@ -224,31 +229,32 @@ private final class Replay {
 
     /// Runs one queue's commands in order, each once its dependencies have ended.
     private func serve(_ queue: Operation.Queue) {
-        let clock = ContinuousClock()
         var spent = [UInt64](repeating: 0, count: Int(Operation.codeMax) + 1)
         var waiting = program.queued[queue.rawValue][...]
         while let index = waiting.popFirst() {
-            guard waits(for: program.needs[index]) else { break }
-            let command = program.program.commands[index]
-            var joined: Int?
-            if arguments.flags.isSuperset(of: command.onlyWith) {
-                if let next = program.joins[index], isReady(next, after: queue) { joined = next }
-                let start = clock.now
+            guard waits(queue, for: program.needs[index]) else { break }
+            var batch = [index]
+            if isAsked(index) {
+                // What may go over the same rows at once, as far as nothing holds it back.
+                while queue == .compute, let next = waiting.first, program.followsByRows[next], isAsked(next),
+                    isReady(next, after: queue)
+                {
+                    batch.append(next)
+                    waiting.removeFirst()
+                }
                 do throws(ExecutorError) {
                     if isCancelled() { throw ExecutorError(.cancelled, "the run was called off") }
-                    // Before, not after: a fetch that fails half way has overwritten half.
-                    program.spoil(program.spoils[index])
-                    try execute(command, index, joined: joined)
+                    try perform(batch, &spent)
                 } catch {
                     fail(error.at(command: index))
                     break
                 }
-                spent[Int(command.operation.code)] += Self.nanoseconds(clock.now - start)
             }
-            if joined != nil { waiting.removeFirst() }
             state.lock()
-            ended[queue.rawValue] += joined == nil ? 1 : 2
-            state.broadcast()
+            ended[queue.rawValue] += batch.count
+            for other in awaited.indices {
+                if let needs = awaited[other], hasCome(needs) { state.wake(other) }
+            }
             state.unlock()
         }
         state.lock()
@@ -256,16 +262,73 @@ private final class Replay {
         state.unlock()
     }
 
+    private func isAsked(_ index: Int) -> Bool {
+        arguments.flags.isSuperset(of: program.program.commands[index].onlyWith)
+    }
+
+    /// Runs one command, or several that follow each other by rows, and notes what each took.
+    private func perform(_ batch: [Int], _ spent: inout [UInt64]) throws(ExecutorError) {
+        let clock = ContinuousClock()
+        let start = clock.now
+        let commands = program.program.commands
+        // Before, not after: a fetch that fails half way has overwritten half.
+        for index in batch { program.spoil(program.spoils[index]) }
+        guard commands[batch[0]].operation.goesByRows else {
+            try execute(commands[batch[0]], batch[0])
+            spent[Int(commands[batch[0]].operation.code)] += Self.nanoseconds(clock.now - start)
+            return
+        }
+        let (codes, shares) = try goOverRows(batch)
+        let taken = Double(Self.nanoseconds(clock.now - start))
+        let total = max(shares.reduce(0, +), 1)
+        for (code, share) in zip(codes, shares) {
+            spent[code] += UInt64(taken * (codes.count == 1 ? 1 : Double(share) / Double(total)))
+        }
+    }
+
+    /// Runs commands that follow each other by rows, block by block. Returns what they are, and what the threads together
+    /// took for each.
+    private func goOverRows(_ batch: [Int]) throws(ExecutorError) -> (codes: [Int], nanoseconds: [UInt64]) {
+        let commands = program.program.commands
+        var works: [RowWork] = []
+        var codes: [Int] = []
+        var waiting = batch[...]
+        while let index = waiting.popFirst() {
+            let operation = commands[index].operation
+            if let neighbours = operation.neighbours {
+                do { try requireTopology(neighbours, index) } catch { throw error.at(command: index) }
+            }
+            var more: Product?
+            if let next = waiting.first, program.joins[index] == next,
+                case .product(let product) = commands[next].operation
+            {
+                more = product
+                waiting.removeFirst()
+            }
+            codes.append(Int(operation.code))
+            works.append(
+                backend.rowWork(operation, then: more, commands[index].active, arguments, in: program.program))
+        }
+        return (codes, backend.run(works))
+    }
+
     /// False if the doorbell has failed.
-    private func waits(for needs: [Int]) -> Bool {
+    private func waits(_ queue: Operation.Queue, for needs: [Int]) -> Bool {
         state.lock()
         defer { state.unlock() }
         while failure == nil {
-            if zip(ended, needs).allSatisfy({ $0 >= $1 }) { return true }
-            state.wait()
+            if hasCome(needs) {
+                awaited[queue.rawValue] = nil
+                return true
+            }
+            awaited[queue.rawValue] = needs
+            state.wait(at: queue.rawValue)
         }
         return false
     }
+
+    /// Under `state`.
+    private func hasCome(_ needs: [Int]) -> Bool { ended.indices.allSatisfy { ended[$0] >= needs[$0] } }
 
     /// Whether nothing but its own queue's earlier commands holds this one back.
     private func isReady(_ index: Int, after queue: Operation.Queue) -> Bool {
@@ -278,11 +341,11 @@ private final class Replay {
         state.lock()
         defer { state.unlock() }
         if failure == nil { failure = error }
-        state.broadcast()
+        for queue in awaited.indices { state.wake(queue) }
     }
 
-    /// Runs one command; a product takes the one that is `joined` to it along.
-    private func execute(_ command: Program.Command, _ index: Int, joined: Int?) throws(ExecutorError) {
+    /// Runs one command that does not go by rows.
+    private func execute(_ command: Program.Command, _ index: Int) throws(ExecutorError) {
         let program = program.program
         let active = command.active
         switch command.operation {
@@ -296,27 +359,8 @@ private final class Replay {
             for number in 0..<transfer.pieces { try store(transfer.piece(number)) }
         case .fill(let fill): backend.fill(fill, in: program)
         case .copy(let copy): backend.copy(copy, in: program)
-        case .map(let map): backend.map(map, active, arguments, in: program)
-        case .aggregate(let aggregate):
-            try requireTopology(aggregate.neighbours, index)
-            backend.aggregate(aggregate, active, arguments, in: program)
-        case .attentionScale(let scale):
-            try requireTopology(scale.neighbours, index)
-            backend.attentionScale(scale, active, in: program)
-        case .attend(let attend):
-            try requireTopology(attend.neighbours, index)
-            backend.attend(attend, active, arguments, in: program)
-        case .attentionGradient(let gradient):
-            try requireTopology(gradient.neighbours, index)
-            backend.attentionGradient(gradient, active, arguments, in: program)
-        case .headDots(let dots): backend.headDots(dots, active, in: program)
-        case .product(let product):
-            var more: Product?
-            if let joined {
-                self.program.spoil(self.program.spoils[joined])
-                if case .product(let next) = program.commands[joined].operation { more = next }
-            }
-            backend.product(product, then: more, active, arguments, in: program)
+        case .map, .aggregate, .attentionScale, .attend, .attentionGradient, .headDots, .product:
+            preconditionFailure("it goes by rows")
         case .tileProduct(let tile):
             try take(tile.stack, tile.firstRow, tile.rows)
             backend.tileProduct(tile, active, in: program)

@@ -298,8 +298,8 @@ package struct HeadOuter: Hashable, Sendable {
 }
 
 /// Which elements live, decided by Philox4x32-10 (Salmon et al. 2011): key = seed (low word, high word), counter =
-/// (column / 4, row, epoch, stream), word number column mod 4; an element is dropped when that word is less than
-/// `UInt32(probability · 2³²)` (rounded down). Row and column are those of the whole matrix, not of the chunk.
+/// (column / 8, row, epoch, stream), half word number column mod 8, the lower half of each word first; an element is
+/// dropped when that half is less than `threshold`. Row and column are those of the whole matrix, not of the chunk.
 package struct Dropout: Hashable, Sendable {
     /// 0 ≤ probability < 1.
     package var probability: Float
@@ -313,6 +313,9 @@ package struct Dropout: Hashable, Sendable {
         self.stream = stream
         self.firstColumn = firstColumn
     }
+
+    /// The probability in parts of 2¹⁶, to the nearest below all of them.
+    package var threshold: UInt32 { UInt32(min((Double(probability) * 0x1p16).rounded(), 0x1p16 - 1)) }
 }
 
 /// target = steps(source), both [rows, columns]; source and target may be the same matrix.
@@ -617,7 +620,7 @@ package struct Adam: Hashable, Sendable {
 }
 
 /// Glorot & Bengio 2010, uniform in ±√(6 / (rows + columns)): Philox4x32-10 as for `Dropout`, with counter
-/// (column / 4, row, 2³² − 1, stream); the word's upper 24 bits u give (u · 2⁻²³ − 1) · bound.
+/// (column / 4, row, 2³² − 1, stream) and word number column mod 4; the word's upper 24 bits u give (u · 2⁻²³ − 1) · bound.
 package struct Initialise: Hashable, Sendable {
     package var target: Matrix
     package var rows: Int

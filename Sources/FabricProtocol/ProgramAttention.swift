@@ -12,8 +12,9 @@ package struct Attention: Hashable, Sendable {
     /// leakyRelu(x) = x where positive, else slope · x; 0 ≤ slope ≤ 1.
     package var slope: Float
     /// Kills weights: α becomes α / (1 − probability) or 0. By Philox as in `Dropout`, but with counter
-    /// (j, i, epoch, stream + 2²⁴ · (1 + head / 4)) and word number head mod 4; `firstColumn` is the head of the whole
-    /// layer that head 0 is. The stream is below 2²⁴.
+    /// (j, i, epoch, stream + 2²⁴ · (1 + head / 4)) and word number head mod 4, which kills when it is less than
+    /// `UInt32(probability · 2³²)`, rounded down; `firstColumn` is the head of the whole layer that head 0 is. The stream
+    /// is below 2²⁴.
     package var dropout: Dropout?
 
     package static let headsMax = 64

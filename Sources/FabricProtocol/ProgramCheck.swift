@@ -8,11 +8,16 @@ package struct CheckedProgram: Sendable {
     package let peakBytes: Int
     /// For each command, the bytes of device memory that it may write.
     package let memoryWrites: [[Range<Int>]]
+    /// For each command, whether it may go over a block of rows before the computing command ahead of it has gone over
+    /// the next block: what it shares with that one, and with those that that one follows by rows in turn, it shares row
+    /// by row.
+    package let followsByRows: [Bool]
 
-    fileprivate init(program: Program, peakBytes: Int, memoryWrites: [[Range<Int>]]) {
+    fileprivate init(program: Program, peakBytes: Int, memoryWrites: [[Range<Int>]], followsByRows: [Bool]) {
         self.program = program
         self.peakBytes = peakBytes
         self.memoryWrites = memoryWrites
+        self.followsByRows = followsByRows
     }
 }
 
@@ -48,7 +53,28 @@ extension Program {
             program: self, peakBytes: peakBytes,
             memoryWrites: accesses.map { list in
                 list.filter { $0.window == nil && $0.writes }.map { $0.lower..<$0.upper }
-            })
+            }, followsByRows: followsByRows(accesses))
+    }
+
+    /// Most commands that follow each other by rows, so that looking for them stays quick.
+    private static let rowRunMax = 12
+
+    private func followsByRows(_ accesses: [[Access]]) -> [Bool] {
+        var follows = [Bool](repeating: false, count: commands.count)
+        var run: [Int] = []
+        for (index, command) in commands.enumerated() where command.operation.queue == .compute {
+            follows[index] =
+                !run.isEmpty && run.count < Self.rowRunMax && command.operation.goesByRows
+                && commands[run[0]].operation.activeRows == command.operation.activeRows
+                && run.allSatisfy { earlier in
+                    accesses[index].allSatisfy { access in
+                        accesses[earlier].allSatisfy { !$0.meets(access) || $0.meetsInRows(access) }
+                    }
+                }
+            if !follows[index] { run = [] }
+            if command.operation.goesByRows { run.append(index) }
+        }
+        return follows
     }
 
     private func checkWindows() throws(ProgramError) {
@@ -80,6 +106,15 @@ private struct Access {
     /// Of a matrix: bytes from row to row, and of each row; 0 for one run of bytes.
     var strideBytes = 0
     var rowBytes = 0
+    /// Of a matrix: whether what the command makes of a row needs no other row of this.
+    var isByRow = false
+
+    /// Whether what both touch of these bytes, they touch in rows of the same number.
+    func meetsInRows(_ other: Access) -> Bool {
+        guard isByRow, other.isByRow, strideBytes == other.strideBytes else { return false }
+        let apart = other.lower - lower
+        return apart >= 0 ? apart + other.rowBytes <= strideBytes : rowBytes - apart <= strideBytes
+    }
 
     func meets(_ other: Access) -> Bool {
         window == other.window && lower < other.upper && other.lower < upper && (writes || other.writes)
@@ -101,6 +136,7 @@ extension Program {
     private func accesses(of command: Command) throws(ProgramError) -> [Access] {
         var list = AccessList(program: self)
         try list.active(command)
+        list.isByRow = command.operation.goesByRows
         switch command.operation {
         case .fetch(let transfer): try list.transfer(transfer, stores: false)
         case .store(let transfer): try list.transfer(transfer, stores: true)
@@ -120,7 +156,7 @@ extension Program {
         case .aggregate(let aggregate):
             try list.neighbours(aggregate.neighbours, aggregate.sourceFirstRow, aggregate.sourceRows)
             let rows = aggregate.neighbours.rows
-            try list.read(aggregate.source, aggregate.sourceRows, aggregate.width)
+            try list.readAnyRow(aggregate.source, aggregate.sourceRows, aggregate.width)
             try list.write(aggregate.target, rows, aggregate.width)
             try list.steps(aggregate.steps, on: aggregate.target, rows, aggregate.width)
         case .attentionScale(let scale):
@@ -128,15 +164,16 @@ extension Program {
             let (rows, nodes, heads) = (scale.neighbours.rows, scale.neighbours.nodes, scale.attention.heads)
             try list.neighbours(scale.neighbours, 0, nodes)
             try list.read(scale.targets.scores, rows, heads)
-            try list.read(scale.sourceScores, nodes, heads)
+            try list.readAnyRow(scale.sourceScores, nodes, heads)
             try list.write(scale.targets.highest, rows, heads)
             try list.write(scale.targets.inverse, rows, heads)
         case .attend(let attend):
             try list.attention(attend.attention)
             let rows = attend.neighbours.rows
             try list.neighbours(attend.neighbours, attend.sourceFirstRow, attend.sourceRows)
-            try list.ends(attend.attention, attend.targets, rows, attend.sourceScores, attend.sourceRows)
-            try list.read(attend.source, attend.sourceRows, attend.attention.width)
+            try list.ends(
+                attend.attention, attend.targets, rows, attend.sourceScores, attend.sourceRows, rowsAre: .targets)
+            try list.readAnyRow(attend.source, attend.sourceRows, attend.attention.width)
             try list.write(attend.target, rows, attend.attention.width)
             try list.steps(attend.steps, on: attend.target, rows, attend.attention.width)
         case .attentionGradient(let gradient): try list.attentionGradient(gradient)
@@ -153,9 +190,9 @@ extension Program {
             try list.width(product.inner)
             try list.read(product.a, product.rows, product.inner)
             if product.transposesB {
-                try list.read(product.b, product.columns, product.inner)
+                try list.readAnyRow(product.b, product.columns, product.inner)
             } else {
-                try list.read(product.b, product.inner, product.columns)
+                try list.readAnyRow(product.b, product.inner, product.columns)
             }
             try list.write(product.c, product.rows, product.columns)
             try list.steps(product.steps, on: product.c, product.rows, product.columns)
@@ -244,6 +281,8 @@ extension Program {
 private struct AccessList {
     let program: Program
     var accesses: [Access] = []
+    /// Whether matrices are gone over row by row, as `Access.isByRow` says.
+    var isByRow = false
 
     mutating func read(_ place: Place, bytes: Int, alignment: Int = 4) throws(ProgramError) {
         try touch(place, bytes: bytes, alignment: alignment, writes: false)
@@ -259,6 +298,12 @@ private struct AccessList {
 
     mutating func write(_ matrix: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
         try touch(matrix, rows, columns, writes: true)
+    }
+
+    /// A matrix of whose rows any may be read for any row.
+    mutating func readAnyRow(_ matrix: Matrix, _ rows: Int, _ columns: Int) throws(ProgramError) {
+        try touch(matrix, rows, columns, writes: false)
+        accesses[accesses.count - 1].isByRow = false
     }
 
     /// Everything from the first of several pieces, `step` elements apart, to the end of the last.
@@ -282,6 +327,7 @@ private struct AccessList {
         try touch(matrix.place, bytes: try extent(matrix, rows, columns), alignment: 4, writes: writes)
         accesses[accesses.count - 1].strideBytes = matrix.stride * 4
         accesses[accesses.count - 1].rowBytes = columns * 4
+        accesses[accesses.count - 1].isByRow = isByRow
     }
 
     /// Bytes from a matrix's first element to the end of its last.
@@ -399,12 +445,19 @@ private struct AccessList {
     /// What the two ends of an attention's edges lend it.
     mutating func ends(
         _ attention: Attention, _ targets: AttentionTargets, _ targetRows: Int, _ sourceScores: Matrix,
-        _ sourceRows: Int
+        _ sourceRows: Int, rowsAre rows: AttentionGradient.End
     ) throws(ProgramError) {
         for matrix in [targets.scores, targets.highest, targets.inverse] {
-            try read(matrix, targetRows, attention.heads)
+            try end(.targets, matrix, targetRows, attention.heads, rowsAre: rows)
         }
-        try read(sourceScores, sourceRows, attention.heads)
+        try end(.sources, sourceScores, sourceRows, attention.heads, rowsAre: rows)
+    }
+
+    /// Numbers of one end of edges, whose rows the command goes over or looks up.
+    private mutating func end(
+        _ end: AttentionGradient.End, _ matrix: Matrix, _ rows: Int, _ columns: Int, rowsAre own: AttentionGradient.End
+    ) throws(ProgramError) {
+        if end == own { try read(matrix, rows, columns) } else { try readAnyRow(matrix, rows, columns) }
     }
 
     mutating func attentionGradient(_ gradient: AttentionGradient) throws(ProgramError) {
@@ -414,17 +467,18 @@ private struct AccessList {
         try neighbours(gradient.neighbours, gradient.otherFirstRow, gradient.otherRows)
         let ofTargets = gradient.rowsAre == .targets
         let (targetRows, sourceRows) = ofTargets ? (rows, gradient.otherRows) : (gradient.otherRows, rows)
-        try ends(attention, gradient.targets, targetRows, gradient.sourceScores, sourceRows)
+        try ends(
+            attention, gradient.targets, targetRows, gradient.sourceScores, sourceRows, rowsAre: gradient.rowsAre)
         try active(gradient.others, gradient.otherRows)
         guard gradient.scores != nil || gradient.sums != nil else {
             throw ProgramError(.invalid, "a gradient of neither scores nor features")
         }
         if let scores = gradient.scores {
-            try read(scores.dots, targetRows, attention.heads)
+            try end(.targets, scores.dots, targetRows, attention.heads, rowsAre: gradient.rowsAre)
             try write(scores.gradient, rows, attention.heads)
         }
         guard let sums = gradient.sums else { return }
-        try read(sums.other, gradient.otherRows, attention.width)
+        try readAnyRow(sums.other, gradient.otherRows, attention.width)
         try write(sums.leaked, rows, attention.width)
         guard (sums.weighed != nil) != ofTargets else {
             throw ProgramError(.invalid, "features have a gradient where the rows are sources, and only there")
@@ -641,6 +695,16 @@ private struct SharedBytes {
 }
 
 extension Operation {
+    /// Whether it makes each row by itself: of the same row of what it works on, and of what it does not change.
+    package var goesByRows: Bool {
+        switch self {
+        case .map, .aggregate, .attentionScale, .attend, .attentionGradient, .headDots, .product: true
+        case .fetch, .store, .fill, .copy, .tileProduct, .tileColumnSum, .tileFinish, .labelWeight, .loss, .adam,
+            .initialise, .keepBest, .report, .measure, .mark, .reach:
+            false
+        }
+    }
+
     /// Rows that it goes over, where some of them may matter and others not.
     package var activeRows: Int? {
         switch self {

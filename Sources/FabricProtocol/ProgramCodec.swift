@@ -173,12 +173,9 @@ extension Completion {
             (nanoseconds, coder) throws(ProgramError) in try coder.integer(&nanoseconds)
         }
         try coder.optional(&rates, empty: Rates()) { (rates, coder) throws(ProgramError) in
-            try coder.double(&rates.copyBytesPerSecond)
-            try coder.double(&rates.wideGatherBytesPerSecond)
-            try coder.double(&rates.narrowGatherBytesPerSecond)
-            try coder.double(&rates.productFlops)
-            try coder.double(&rates.tileProductFlops)
-            try coder.double(&rates.mapElementsPerSecond)
+            for rate in Rates.perSecond { try coder.double(&rates[keyPath: rate]) }
+            try coder.integer(&rates.threads)
+            try coder.integer(&rates.cores)
         }
     }
 }

@@ -130,17 +130,46 @@ package struct Completion: Hashable, Sendable {
 
     /// How fast this device's kernels are, on all its threads.
     package struct Rates: Hashable, Sendable {
-        /// Bytes copied, each read once and written once.
+        /// Bytes copied, each read once and written once, more than the caches hold.
         package var copyBytesPerSecond = 0.0
-        /// Bytes of source rows gathered by sums over neighbours, rows of 1 KiB, and of 64 bytes.
+        /// Bytes of source rows gathered by sums over neighbours, rows of 1 KiB, and of 32 bytes; half of the edges end in
+        /// a sixteenth of the nodes.
         package var wideGatherBytesPerSecond = 0.0
         package var narrowGatherBytesPerSecond = 0.0
-        /// Floating-point operations of a tall product, and of a weight's gradient.
+        /// Floating-point operations of a tall product, and of a weight's gradient, on what the caches hold.
         package var productFlops = 0.0
         package var tileProductFlops = 0.0
-        /// Elements through a row-local chain of bias, relu and dropout.
+        /// Edges with four heads: of a softmax's scale, and of a weighed sum of rows of 64 bytes with dropout.
+        package var scoredEdgesPerSecond = 0.0
+        package var attendedEdgesPerSecond = 0.0
+        /// Elements that dropout, and that a copy with one step, goes over where the caches hold them.
+        package var dropElementsPerSecond = 0.0
         package var mapElementsPerSecond = 0.0
+        /// Outputs that a softmax's loss and its gradient go over, `lossRowElements` more in each row than it has.
+        package var lossElementsPerSecond = 0.0
+        package static let lossRowElements = 32
+        /// Commands that have nothing to do but wake all threads and wait for them.
+        package var commandsPerSecond = 0.0
+        /// Bytes that one thread takes from where they came and opens.
+        package var openBytesPerSecond = 0.0
+        /// Threads that compute, and cores that there are.
+        package var threads: UInt32 = 0
+        package var cores: UInt32 = 0
         package init() {}
+
+        /// All but the last two.
+        package static var perSecond: [WritableKeyPath<Rates, Double>] {
+            [
+                \.copyBytesPerSecond, \.wideGatherBytesPerSecond, \.narrowGatherBytesPerSecond, \.productFlops,
+                \.tileProductFlops, \.scoredEdgesPerSecond, \.attendedEdgesPerSecond, \.dropElementsPerSecond,
+                \.mapElementsPerSecond, \.lossElementsPerSecond, \.commandsPerSecond, \.openBytesPerSecond,
+            ]
+        }
+
+        /// Takes what another measurement found faster.
+        package mutating func raise(to other: Rates) {
+            for rate in Self.perSecond { self[keyPath: rate] = max(self[keyPath: rate], other[keyPath: rate]) }
+        }
     }
 
     package static let scoresMax = 16

@@ -16,6 +16,16 @@ package struct MeasuredRates: Equatable, Sendable {
         case wideGatherBytes = "wide_gather_bytes_per_second"
         case narrowGatherBytes = "narrow_gather_bytes_per_second"
         case copyBytes = "copy_bytes_per_second"
+        case gradientFlops = "gradient_flops_per_second"
+        case scoredEdges = "scored_edges_per_second"
+        case attendedEdges = "attended_edges_per_second"
+        case dropElements = "drop_elements_per_second"
+        case mapElements = "map_elements_per_second"
+        case lossElements = "loss_elements_per_second"
+        case commands = "commands_per_second"
+        case openBytes = "open_bytes_per_second"
+        case threads
+        case cores
         case ssdReadBytes = "ssd_read_bytes_per_second"
         case ssdWriteBytes = "ssd_write_bytes_per_second"
     }
@@ -31,6 +41,16 @@ package struct MeasuredRates: Equatable, Sendable {
             numbers[.wideGatherBytes] = Self.whole(kernels.wideGatherBytesPerSecond)
             numbers[.narrowGatherBytes] = Self.whole(kernels.narrowGatherBytesPerSecond)
             numbers[.copyBytes] = Self.whole(kernels.copyBytesPerSecond)
+            numbers[.gradientFlops] = Self.whole(kernels.tileProductFlops)
+            numbers[.scoredEdges] = Self.whole(kernels.scoredEdgesPerSecond)
+            numbers[.attendedEdges] = Self.whole(kernels.attendedEdgesPerSecond)
+            numbers[.dropElements] = Self.whole(kernels.dropElementsPerSecond)
+            numbers[.mapElements] = Self.whole(kernels.mapElementsPerSecond)
+            numbers[.lossElements] = Self.whole(kernels.lossElementsPerSecond)
+            numbers[.commands] = Self.whole(kernels.commandsPerSecond)
+            numbers[.openBytes] = Self.whole(kernels.openBytesPerSecond)
+            numbers[.threads] = Int64(kernels.threads)
+            numbers[.cores] = Int64(kernels.cores)
         }
         if let ssd = try? Self.ssd(ssdFolder) {
             numbers[.ssdReadBytes] = Self.whole(ssd.readBytesPerSecond)
@@ -50,10 +70,12 @@ package struct MeasuredRates: Equatable, Sendable {
     }
 
     package func budget(deviceBytes: Int, hostBytes: Int, ssdBytes: Int) -> Budget {
-        Budget(
+        let (bytes, roundTrip) = (rate(.linkBytes) ?? 1, (rate(.roundTrip) ?? 0) / 1e9)
+        return Budget(
             deviceBytes: deviceBytes, hostBytes: hostBytes, ssdBytes: ssdBytes, device: device,
-            link: LinkRates(
-                bytesPerSecond: rate(.linkBytes) ?? 1, roundTripSeconds: (rate(.roundTrip) ?? 0) / 1e9),
+            link: rate(.openBytes).map { open in
+                LinkRates(bytesPerSecond: bytes, roundTripSeconds: roundTrip, sealBytesPerSecond: open)
+            } ?? LinkRates(bytesPerSecond: bytes, roundTripSeconds: roundTrip),
             ssd: rate(.ssdReadBytes).flatMap { read in
                 rate(.ssdWriteBytes).map { SSDRates(readBytesPerSecond: read, writeBytesPerSecond: $0) }
             } ?? SSDRates())
@@ -67,6 +89,16 @@ package struct MeasuredRates: Equatable, Sendable {
         measured.wideGatherBytesPerSecond = rate(.wideGatherBytes) ?? 0
         measured.narrowGatherBytesPerSecond = rate(.narrowGatherBytes) ?? 0
         measured.copyBytesPerSecond = rate(.copyBytes) ?? 0
+        measured.tileProductFlops = rate(.gradientFlops) ?? 0
+        measured.scoredEdgesPerSecond = rate(.scoredEdges) ?? 0
+        measured.attendedEdgesPerSecond = rate(.attendedEdges) ?? 0
+        measured.dropElementsPerSecond = rate(.dropElements) ?? 0
+        measured.mapElementsPerSecond = rate(.mapElements) ?? 0
+        measured.lossElementsPerSecond = rate(.lossElements) ?? 0
+        measured.commandsPerSecond = rate(.commands) ?? 0
+        measured.openBytesPerSecond = rate(.openBytes) ?? 0
+        measured.threads = UInt32(clamping: numbers[.threads] ?? 0)
+        measured.cores = UInt32(clamping: numbers[.cores] ?? 0)
         return DeviceRates(measured) ?? DeviceRates()
     }
 

@@ -914,6 +914,9 @@ private struct Emitter {
 
     // MARK: Steps
 
+    /// Of a layer's output; of the features for 0.
+    private func dropout(_ layer: Int) -> Float { Float((layer == 0 ? spec.inputDropout : spec.dropout).value) }
+
     private func resolve(_ steps: [ValueStep], _ chunk: Chunk) -> [Step] {
         steps.map { step in
             switch step {
@@ -934,10 +937,8 @@ private struct Emitter {
                 .addHeads(
                     HeadOuter(factors: matrix(value, chunk), heads: heads, vector: place(.parameters, entry)))
             case .dropout(let layer, let column):
-                .dropout(
-                    Dropout(
-                        probability: Float((layer == 0 ? spec.inputDropout : spec.dropout).value),
-                        stream: UInt32(layer), firstColumn: column))
+                .dropout(Dropout(probability: dropout(layer), stream: UInt32(layer), firstColumn: column))
+            case .keptScale(let layer): .scale(1 / (1 - dropout(layer)))
             case .add(let value): .add(matrix(value, chunk))
             }
         }
@@ -958,7 +959,7 @@ private struct Emitter {
                 .addHeads(let value, _, _):
                 read.append(buffer(value))
             case .addPart(let columns): read.append(buffer(columns.value))
-            case .bias, .scaleColumns, .scale, .relu, .elu, .dropout, .normalise: break
+            case .bias, .scaleColumns, .scale, .relu, .elu, .dropout, .keptScale, .normalise: break
             }
         }
         return Touched(reads: read, writes: writes.map(buffer) + alsoWrites)

@@ -255,10 +255,7 @@ extension RunPlan {
         let work = report.work
         let forecast = epoch.forecast
         func seconds(_ nanoseconds: UInt64) -> Double { Double(nanoseconds) / 1e9 }
-        let moved = Double(forecast.fetchedBytesPerEpoch + forecast.storedBytesPerEpoch)
-        let sealing =
-            budget.device.sealsOnComputeCores ? moved / budget.link.sealBytesPerSecond : 0
-        let expected = max(forecast.computeSecondsPerEpoch - sealing, 1e-9)
+        let expected = max(forecast.computeSecondsPerEpoch, 1e-9)
         let slower = min(max(seconds(work.computeNanoseconds) / expected, 0.05), 20)
         // Less says more about the round trip than about the rate.
         func rate(_ bytes: UInt64, _ nanoseconds: UInt64, _ known: Double) -> Double {

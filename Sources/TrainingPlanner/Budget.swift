@@ -22,34 +22,57 @@ package struct Budget: Hashable, Sendable {
     }
 }
 
-/// How fast a device computes.
+/// How fast a device computes, on all its threads.
 package struct DeviceRates: Hashable, Sendable {
-    package let productFlopsPerSecond: Double
+    /// Floating-point operations of tall products per second, of operands near the cores, and of weights' gradients.
+    package var productFlopsPerSecond: Double
+    package var gradientFlopsPerSecond: Double
     /// Bytes of neighbours' rows added per second, beyond what each edge costs.
-    package let gatherBytesPerSecond: Double
+    package var gatherBytesPerSecond: Double
     /// What an edge costs however narrow the rows are.
-    package let secondsPerEdge: Double
+    package var secondsPerEdge: Double
+    /// What the scores of an edge with up to four heads cost where only their highest and their sum are wanted, and what
+    /// its weights cost.
+    package var secondsPerScoredEdge: Double
+    package var secondsPerAttendedEdge: Double
     /// Bytes read and written per second by everything that goes through memory once.
-    package let streamBytesPerSecond: Double
+    package var streamBytesPerSecond: Double
+    /// Elements that dropout, and that a copy with one cheap step, goes over per second, where they are near the cores.
+    package var dropElementsPerSecond: Double
+    package var mapElementsPerSecond: Double
+    /// Outputs that a loss goes over per second, in whole vectors of them, two more for each row.
+    package var lossElementsPerSecond: Double
     /// One command's start, beyond its work.
-    package let secondsPerCommand: Double
+    package var secondsPerCommand: Double
     /// What a chunk's intermediates may take before they go through memory between two commands.
-    package let cacheBytes: Int
-    /// Whether opening and sealing takes the cores that compute, as on a CPU device.
-    package let sealsOnComputeCores: Bool
+    package var cacheBytes: Int
+    /// Threads that compute.
+    package var threads: Int
+    /// Whether opening and sealing takes the cores that compute, as where these are all there are.
+    package var sealsOnComputeCores: Bool
 
     /// The defaults are what two cores of the CPU backend reach on the machine of docs/performance.md.
     package init(
-        productFlopsPerSecond: Double = 180e9, gatherBytesPerSecond: Double = 38e9, secondsPerEdge: Double = 0,
-        streamBytesPerSecond: Double = 15e9, secondsPerCommand: Double = 10e-6, cacheBytes: Int = 8 << 20,
-        sealsOnComputeCores: Bool = true
+        productFlopsPerSecond: Double = 300e9, gradientFlopsPerSecond: Double = 220e9,
+        gatherBytesPerSecond: Double = 50e9, secondsPerEdge: Double = 0, secondsPerScoredEdge: Double = 4e-9,
+        secondsPerAttendedEdge: Double = 6e-9, streamBytesPerSecond: Double = 30e9,
+        dropElementsPerSecond: Double = 3e9, mapElementsPerSecond: Double = 8e9,
+        lossElementsPerSecond: Double = 1.2e9, secondsPerCommand: Double = 10e-6,
+        cacheBytes: Int = 4 << 20, threads: Int = 2, sealsOnComputeCores: Bool = true
     ) {
         self.productFlopsPerSecond = productFlopsPerSecond
+        self.gradientFlopsPerSecond = gradientFlopsPerSecond
         self.gatherBytesPerSecond = gatherBytesPerSecond
         self.secondsPerEdge = secondsPerEdge
+        self.secondsPerScoredEdge = secondsPerScoredEdge
+        self.secondsPerAttendedEdge = secondsPerAttendedEdge
         self.streamBytesPerSecond = streamBytesPerSecond
+        self.dropElementsPerSecond = dropElementsPerSecond
+        self.mapElementsPerSecond = mapElementsPerSecond
+        self.lossElementsPerSecond = lossElementsPerSecond
         self.secondsPerCommand = secondsPerCommand
         self.cacheBytes = cacheBytes
+        self.threads = threads
         self.sealsOnComputeCores = sealsOnComputeCores
     }
 }
@@ -57,11 +80,19 @@ package struct DeviceRates: Hashable, Sendable {
 extension DeviceRates {
     /// The same, each kind of work so many times slower.
     package func slower(_ factor: Double) -> DeviceRates {
-        DeviceRates(
-            productFlopsPerSecond: productFlopsPerSecond / factor, gatherBytesPerSecond: gatherBytesPerSecond / factor,
-            secondsPerEdge: secondsPerEdge * factor, streamBytesPerSecond: streamBytesPerSecond / factor,
-            secondsPerCommand: secondsPerCommand * factor, cacheBytes: cacheBytes,
-            sealsOnComputeCores: sealsOnComputeCores)
+        var rates = self
+        rates.productFlopsPerSecond /= factor
+        rates.gradientFlopsPerSecond /= factor
+        rates.gatherBytesPerSecond /= factor
+        rates.secondsPerEdge *= factor
+        rates.secondsPerScoredEdge *= factor
+        rates.secondsPerAttendedEdge *= factor
+        rates.streamBytesPerSecond /= factor
+        rates.dropElementsPerSecond /= factor
+        rates.mapElementsPerSecond /= factor
+        rates.lossElementsPerSecond /= factor
+        rates.secondsPerCommand *= factor
+        return rates
     }
 }
 
@@ -72,7 +103,7 @@ package struct LinkRates: Hashable, Sendable {
     /// From the device.
     package let storeBytesPerSecond: Double
     package let roundTripSeconds: Double
-    /// Opening and sealing at the device, bytes per second.
+    /// Opening and sealing at the device, on one core, with the bytes' way to it: bytes per second.
     package let sealBytesPerSecond: Double
 
     package init(

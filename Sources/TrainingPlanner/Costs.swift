@@ -1,9 +1,21 @@
 import Vocabulary
 
+/// Kinds of computing that a forecast tells apart, so that each can be held against the clock.
+package enum WorkKind: Int, CaseIterable, Sendable {
+    case product, weightGradient, columnSum, neighbourSum, attention, rowLocal, loss
+}
+
 /// What one pass asks of each resource.
 package struct PassCost: Hashable, Sendable {
     package internal(set) var title = ""
-    package internal(set) var computeSeconds = 0.0
+    /// Seconds by `WorkKind`.
+    package internal(set) var computing = SIMD8<Double>()
+    package var computeSeconds: Double { computing.sum() }
+    /// Commands that fetch and that store.
+    package internal(set) var fetches = 0
+    package internal(set) var stores = 0
+    /// Pieces in which rows come, of which the first is waited for.
+    package internal(set) var pieces = 1
     /// Sealed bytes over the link.
     package internal(set) var fetchedBytes = 0
     package internal(set) var storedBytes = 0
@@ -31,25 +43,37 @@ package struct PassCost: Hashable, Sendable {
         ssdWrittenBytes -= bytes.stored
     }
 
+    package var computeCommands: Int { commands - fetches - stores }
+
+    mutating func add(_ seconds: Double, _ kind: WorkKind) { computing[kind.rawValue] += seconds }
+
     /// Seconds of each resource, and of the pass: resources overlap where they do not take turns, so the slowest counts.
     package func seconds(_ budget: Budget) -> PassSeconds {
-        let sealing = Double(fetchedBytes + storedBytes) / budget.link.sealBytesPerSecond
+        let sealRate = budget.link.sealBytesPerSecond
+        let sealing = Double(fetchedBytes + storedBytes) / sealRate
+        // Opening and sealing have threads of their own. Where no core is left for them they take their part of all, and
+        // a command waits for the thread that they keep from its core: half of the time, as it is found to be.
+        let threads = Double(budget.device.threads)
+        let taken = budget.device.sealsOnComputeCores && !takesTurns ? sealing * (1 + 1 / threads) / 2 : 0
         let compute =
-            computeSeconds + Double(commands) * budget.device.secondsPerCommand
-            + (budget.device.sealsOnComputeCores ? sealing : 0)
-        let fetch = Double(fetchedBytes) / budget.link.bytesPerSecond
-        let store = Double(storedBytes) / budget.link.storeBytesPerSecond
+            computeSeconds + Double(computeCommands) * budget.device.secondsPerCommand + taken
+        let roundTrip = budget.link.roundTripSeconds
+        func crossing(_ bytes: Int, _ transfers: Int, _ rate: Double) -> Double {
+            max(Double(bytes) / rate + Double(transfers) * roundTrip, Double(bytes) / sealRate)
+        }
+        let fetch = crossing(fetchedBytes, fetches, budget.link.bytesPerSecond)
+        let store = crossing(storedBytes, stores, budget.link.storeBytesPerSecond)
         let ssdRead = Double(ssdReadBytes) / budget.ssd.readBytesPerSecond
         let ssdWrite = Double(ssdWrittenBytes) / budget.ssd.writeBytesPerSecond
-        // Filling and draining the queues: a round trip and the first block at each end.
-        let ends = fetchedBytes + storedBytes > 0 ? 2 * budget.link.roundTripSeconds : 0
+        // Filling and draining the queues: the first piece comes, and the last one goes, while nothing is computed.
+        let ends = (max(fetch, ssdRead) + max(store, ssdWrite)) / Double(pieces)
         let pass =
             takesTurns
             ? compute + max(fetch, ssdRead) + max(store, ssdWrite)
-            : max(compute, fetch, store, ssdRead, ssdWrite, sealing)
+            : max(compute, fetch, store, ssdRead, ssdWrite) + ends
         return PassSeconds(
             compute: compute, fetch: fetch, store: store, ssdRead: ssdRead, ssdWrite: ssdWrite, sealing: sealing,
-            pass: pass + ends)
+            pass: pass)
     }
 }
 
@@ -135,17 +159,18 @@ package struct Spill: Hashable, Sendable {
 }
 
 extension Layout {
-    /// What each pass asks of each resource; `opSeconds` are those of `OpGraph.seconds`.
-    func costs(_ spills: SpillMap, _ budget: Budget, _ opSeconds: [Double]) -> [PassCost] {
-        var seen = Array(repeating: -1, count: storage.count)
+    /// What each pass asks of each resource; `opCosts` are those of `OpGraph.cost`.
+    func costs(_ spills: SpillMap, _ budget: Budget, _ opCosts: [OpCost]) -> [PassCost] {
+        var touched = Touched(values: storage.count)
         var costs: [PassCost] = []
         costs.reserveCapacity(passes.count)
         for pass in passes.indices {
             var cost = PassCost(takesTurns: decision.takesTurns)
+            if passes[pass].sliced.isEmpty { cost.pieces = table.spans }
             for value in passes[pass].reloads { addReload(value, spills, &cost) }
             addSlices(pass, spills, budget, &cost)
-            for step in passes[pass].steps { add(step, spills, budget, opSeconds, &cost) }
-            cost.computeSeconds += spilling(pass, budget, &seen)
+            for step in passes[pass].steps { add(step, spills, budget, opCosts, &cost) }
+            addStreams(pass, budget, opCosts, &touched, &cost)
             if decision.fetchesNodeSections { addNodes(passes[pass], &cost) }
             costs.append(cost)
         }
@@ -169,15 +194,17 @@ extension Layout {
         let blocks = Self.wholeBlocks(image.nodes * rowBytes(value)) / Limits.blockBytes
         move(value, blocks * Limits.sealedBlockBytes, stores: false, spills, &cost)
         cost.commands += 1
+        cost.fetches += 1
     }
 
     private func add(
-        _ step: PassStep, _ spills: SpillMap, _ budget: Budget, _ opSeconds: [Double], _ cost: inout PassCost
+        _ step: PassStep, _ spills: SpillMap, _ budget: Budget, _ opCosts: [OpCost], _ cost: inout PassCost
     ) {
         switch step {
         case .fetch(let value), .store(let value):
             let stores = if case .store = step { true } else { false }
             cost.commands += spans(value)
+            if stores { cost.stores += spans(value) } else { cost.fetches += spans(value) }
             let bytes =
                 storage[value].spilled == nil
                 ? table.fetchedBytes(value, from: storage[value].residentChunks)
@@ -186,14 +213,21 @@ extension Layout {
         case .fetchParts(let value), .storeParts(let value):
             let stores = if case .storeParts = step { true } else { false }
             move(value, Planner.sealed(spillBytes(value)), stores: stores, spills, &cost)
-            cost.commands += (chunks + spans(value)) * alikeCount(value)
-            cost.computeSeconds += graph.stream(elements: 2 * values[value].width, budget)
+            let alike = alikeCount(value)
+            cost.commands += (chunks + spans(value)) * alike
+            if stores { cost.stores += spans(value) * alike } else { cost.fetches += spans(value) * alike }
+            // Pieces of rows go through memory less well than rows.
+            cost.add(graph.stream(elements: 4 * values[value].width, budget), .rowLocal)
         case .run(let op):
             cost.commands += chunks
-            cost.computeSeconds += opSeconds[op]
+            let kind = opCosts[op].kind
+            // A tile's figures are one thread's.
+            let tiles = max(decision.chunkRows / ImageShape.tileRows, 1)
+            let idle = kind == .loss ? Double(max(budget.device.threads / tiles, 1)) : 1
+            cost.add(idle * opCosts[op].seconds, kind)
         case .finishSum(let op):
             cost.commands += chunks
-            cost.computeSeconds += graph.stream(elements: 2 * values[analysis.facts[op].source!].width, budget)
+            cost.add(graph.stream(elements: 2 * values[analysis.facts[op].source!].width, budget), .rowLocal)
         }
     }
 
@@ -209,6 +243,7 @@ extension Layout {
             let count = times > 0 ? sums : 1
             cost.fetchedBytes += count * table.fetchedBytes(section)
             cost.commands += count * table.spans
+            cost.fetches += count * table.spans
         }
     }
 
@@ -218,6 +253,7 @@ extension Layout {
             // Slices are whole blocks, so that all of them are sealed to as much as one piece.
             move(source, Planner.sealed(spillBytes(source)), stores: false, spills, &cost)
             cost.commands += slices.count
+            cost.fetches += slices.count
             for op in ops { addSlices(of: op, slices, spills, budget, &cost) }
         }
     }
@@ -240,20 +276,27 @@ extension Layout {
         }
         cost.fetchedBytes += slices.count * fetched
         cost.commands += slices.count * fetches
+        cost.fetches += slices.count * fetches
         let score = analysis.facts[op].scoreSum
         for sum in analysis.sums[op] { move(sum, Planner.sealed(spillBytes(sum)), stores: true, spills, &cost) }
         let sums = analysis.sums[op].count - (score == nil ? 0 : 1)
         // The scores are made with the first slice, by a command of their own.
         cost.commands += (slices.count * (1 + sums) + (score == nil ? 0 : 2)) * groups
+        cost.stores += (slices.count * sums + (score == nil ? 0 : 1)) * groups
         let share = image.share(graph.ops[op].phase, hops: graph.ops[op].hops)
         let headWidth = analysis.facts[op].headWidth
         for index in slices {
             let width = self.slices[index].count
-            let heads = headWidth > 0 ? max(width / headWidth, 1) : 0
-            let scores = index == slices.lowerBound ? score.map { values[$0].width } ?? 0 : 0
-            cost.computeSeconds +=
-                share
-                * graph.gather(width: sums * width + (heads + scores) * OpGraph.edgeElements, relation, budget)
+            guard headWidth > 0 else {
+                cost.add(share * graph.gather(width: width, relation, budget), .neighbourSum)
+                continue
+            }
+            // A slice of less than a head works out the head's weights again.
+            let heads = max(width / headWidth, 1)
+            cost.add(share * graph.attention(width: sums * width, heads: heads, budget), .attention)
+            if index == slices.lowerBound, let score {
+                cost.add(share * graph.attention(width: 0, heads: values[score].width, budget), .attention)
+            }
         }
     }
 
@@ -262,30 +305,91 @@ extension Layout {
         ChunkTable.crossing(table.range(value, chunks: chunks), of: image.byteCount(values[value].section!))
     }
 
-    /// What rows that a pass works on more than once take again, where a chunk of them is more than the cache holds.
-    /// `seen` is, by value, the last pass that had it.
-    private func spilling(_ pass: Int, _ budget: Budget, _ seen: inout [Int]) -> Double {
-        var (once, again) = (0, 0)
-        func add(_ touched: Indices) {
-            for value in touched {
-                let width = analysis.values[value].width
-                if seen[value] != pass { once += width } else { again += width }
-                seen[value] = pass
-            }
-        }
+    /// What rows take that go through memory: once where a pass comes to them, and again for each operation that does not
+    /// follow the one before row by row, where a chunk of them is more than the cache holds.
+    private func addStreams(
+        _ pass: Int, _ budget: Budget, _ opCosts: [OpCost], _ touched: inout Touched, _ cost: inout PassCost
+    ) {
+        var again = SIMD8<Double>()
+        var once = 0.0
+        touched.beginRun()
         for case .run(let op) in passes[pass].steps {
+            let (kind, share) = (opCosts[op].kind, opCosts[op].share)
+            if !kind.goesByRows { touched.beginRun() }
+            func add(_ values: Indices) {
+                for value in values where touched.run[value] != touched.runs {
+                    let width = share * Double(analysis.values[value].width)
+                    if touched.pass[value] == pass {
+                        again[kind.rawValue] += width
+                    } else {
+                        touched.pass[value] = pass
+                        once += width
+                        cost.add(graph.stream(elements: width, budget), kind)
+                    }
+                    if kind.goesByRows { touched.run[value] = touched.runs }
+                }
+            }
             add(analysis.facts[op].inputs)
             add(analysis.facts[op].outputs)
         }
-        let bytes = Double(min(decision.chunkRows, image.nodes) * once * 4)
+        let bytes = Double(min(decision.chunkRows, image.nodes)) * once * 4
         let cache = Double(budget.device.cacheBytes)
-        return bytes > cache ? graph.stream(elements: again, budget) * (1 - cache / bytes) : 0
+        guard bytes > cache else { return }
+        cost.computing += again * (graph.stream(elements: 1, budget) * (1 - cache / bytes))
+    }
+}
+
+/// By value: the last pass that had it, and the last run of operations that follow each other row by row.
+private struct Touched {
+    var pass: [Int]
+    var run: [Int]
+    private(set) var runs = 0
+
+    init(values: Int) {
+        pass = Array(repeating: -1, count: values)
+        run = Array(repeating: -1, count: values)
+    }
+
+    mutating func beginRun() { runs += 1 }
+}
+
+/// What an operation takes beside the memory that its rows go through.
+struct OpCost {
+    let seconds: Double
+    let kind: WorkKind
+    /// The part of the rows that matters to it.
+    let share: Double
+}
+
+extension WorkKind {
+    /// Whether blocks of rows stay in the caches from one operation to the next.
+    fileprivate var goesByRows: Bool {
+        switch self {
+        case .product, .neighbourSum, .attention, .rowLocal: true
+        case .weightGradient, .columnSum, .loss: false
+        }
+    }
+}
+
+extension OpGraph.Op {
+    var workKind: WorkKind {
+        switch kind {
+        case .map, .part, .headDots: .rowLocal
+        case .product: .product
+        case .gather: .neighbourSum
+        case .attentionScale, .attend, .attentionGradient: .attention
+        case .weightGradient: .weightGradient
+        case .columnSum: .columnSum
+        case .loss: .loss
+        }
     }
 }
 
 extension OpGraph {
-    fileprivate func stream(elements: Int, _ budget: Budget) -> Double {
-        Double(image.nodes * elements * 4) / budget.device.streamBytesPerSecond
+    fileprivate func stream(elements: Int, _ budget: Budget) -> Double { stream(elements: Double(elements), budget) }
+
+    fileprivate func stream(elements: Double, _ budget: Budget) -> Double {
+        Double(image.nodes) * elements * 4 / budget.device.streamBytesPerSecond
     }
 
     fileprivate func gather(width: Int, _ relation: Int, _ budget: Budget) -> Double {
@@ -293,40 +397,72 @@ extension OpGraph {
             * (Double(width * 4 + 4) / budget.device.gatherBytesPerSecond + budget.device.secondsPerEdge)
     }
 
-    /// What an operation takes, with the rows that matter to it.
-    func seconds(_ op: Op, _ budget: Budget) -> Double {
-        image.share(op.phase, hops: op.hops) * wholeSeconds(op, budget)
+    /// Sums over edges, weighed by head; the weights are worked out on the way.
+    fileprivate func attention(width: Int, heads: Int, _ budget: Budget) -> Double {
+        Double(image.edges)
+            * (Double(width * 4 + 4) / budget.device.gatherBytesPerSecond
+                + Self.edgeShare(heads) * budget.device.secondsPerAttendedEdge)
     }
 
-    /// What an edge's weight costs in each head, as if so many columns were gathered.
-    fileprivate static let edgeElements = 8
+    /// What an edge with so many heads costs, of one with four: whole parts of a vector.
+    private static func edgeShare(_ heads: Int) -> Double {
+        var lanes = 4
+        while lanes < min(heads, 16) { lanes *= 2 }
+        return Double(heads > 16 ? (heads + 15) / 16 * 16 : lanes) / 4
+    }
+
+    /// With the rows that matter to it.
+    func cost(_ op: Op, _ budget: Budget) -> OpCost {
+        let share = image.share(op.phase, hops: op.hops)
+        return OpCost(seconds: share * wholeSeconds(op, budget), kind: op.workKind, share: share)
+    }
 
     /// With all rows.
     private func wholeSeconds(_ op: Op, _ budget: Budget) -> Double {
         let rows = Double(image.nodes)
-        // What a step reads beside the chain itself.
-        let steps = op.steps.compactMap(\.value).reduce(0) { $0 + values[$1].width }
+        let device = budget.device
+        // Products work on whole vectors.
+        func padded(_ columns: Int) -> Double { Double((columns + 15) / 16 * 16) }
+        func passes(_ width: Int, _ times: Double = 1) -> Double {
+            rows * Double(width) * times / device.mapElementsPerSecond
+        }
+        func chain(_ steps: [ValueStep], width: Int) -> Double {
+            steps.reduce(0) { sum, step in
+                switch step {
+                case .dropout: sum + rows * Double(width) / device.dropElementsPerSecond
+                case .elu, .normalise, .normaliseGradient: sum + passes(width, 2)
+                default: sum + passes(width, 0.5)
+                }
+            }
+        }
         switch op.kind {
-        case .map(let from, let to, _): return stream(elements: values[from].width + values[to].width + steps, budget)
-        case .part(let from, _, _): return stream(elements: 2 * from.count + steps, budget)
-        case .product(_, let entry, _, _, _, _):
-            return 2 * rows * Double(entry.count) / budget.device.productFlopsPerSecond
-                + stream(elements: steps, budget)
+        case .map(_, let to, let steps): return passes(values[to].width, 0.5) + chain(steps, width: values[to].width)
+        case .part(_, let to, let steps): return passes(to.count, 0.5) + chain(steps, width: to.count)
+        case .headDots(let value, _, _, _, _): return passes(values[value].width)
+        case .columnSum(let value, _, _): return passes(values[value].width)
+        case .product(_, let entry, let transposed, let to, _, let steps):
+            let inner = transposed ? entry.columns : entry.rows
+            let columns = transposed ? entry.rows : entry.columns
+            return 2 * rows * Double(inner) * padded(columns) / device.productFlopsPerSecond
+                + chain(steps, width: values[to].width)
         case .weightGradient(_, _, let entry):
-            return 2 * rows * Double(entry.count) / budget.device.productFlopsPerSecond
-        case .gather(let from, let relation, _, _): return gather(width: values[from].width, relation, budget)
+            return 2 * rows * Double(entry.rows) * padded(entry.columns) / device.gradientFlopsPerSecond
+        case .gather(let from, let relation, let to, let steps):
+            return gather(width: values[from].width, relation, budget) + chain(steps, width: values[to].width)
         case .attentionScale(let attention, _):
-            // Two passes over the scores, an exponential for each edge and head.
-            return 2 * gather(width: attention.heads * 4, 0, budget)
+            return Double(image.edges) * Self.edgeShare(attention.heads) * device.secondsPerScoredEdge
         case .attend(let attention, _):
-            return gather(width: attention.heads * (attention.headWidth + OpGraph.edgeElements), 0, budget)
+            return self.attention(width: attention.heads * attention.headWidth, heads: attention.heads, budget)
         case .attentionGradient(let attention, let gradient):
+            // Rows of the other end are near when the second sum reads them; derivatives are made beside the weights.
             let sums = gradient.isOfSources ? 2 : 1
-            return gather(width: attention.heads * (attention.headWidth * sums + OpGraph.edgeElements), 0, budget)
-        case .headDots(let value, _, _, _, _): return stream(elements: 2 * values[value].width, budget)
-        case .columnSum(let a, let factors, _):
-            return stream(elements: values[a].width + (factors.map { values[$0.value].width } ?? 0), budget)
-        case .loss(let outputs, _): return 4 * stream(elements: values[outputs].width, budget)
+            return self.attention(
+                width: sums * attention.heads * attention.headWidth, heads: attention.heads, budget)
+                + 0.5 * self.attention(width: 0, heads: attention.heads, budget)
+        case .loss(let outputs, _):
+            // Rows without a target are passed over, the others cost something whatever their width.
+            let labelled = Double(image.labelled.dropFirst().reduce(0, +))
+            return labelled * (padded(values[outputs].width) + 32) / device.lossElementsPerSecond
         }
     }
 }

@@ -169,6 +169,8 @@ package enum ValueStep: Hashable, Sendable {
     /// The number is the layer whose output is dropped; 0 for the features. The other is the column of that layer's
     /// output that is the first here.
     case dropout(Int, from: Int = 0)
+    /// What that dropout does to the elements that it keeps.
+    case keptScale(Int)
     case add(ValueIndex)
     case addPart(OpGraph.Columns)
     /// Adds the product of a number for each head with a row of weights.
@@ -182,7 +184,7 @@ package enum ValueStep: Hashable, Sendable {
             .addHeads(let value, _, _):
             value
         case .addPart(let columns): columns.value
-        case .bias, .scaleColumns, .scaleRows, .scale, .relu, .elu, .dropout, .normalise: nil
+        case .bias, .scaleColumns, .scaleRows, .scale, .relu, .elu, .dropout, .keptScale, .normalise: nil
         }
     }
 }
@@ -343,6 +345,7 @@ extension OpGraph: CustomStringConvertible {
                 case .elu: " | elu"
                 case .eluGradient(let value): " | elu′(\(name(value)))"
                 case .dropout(let layer, _): " | dropout \(layer)"
+                case .keptScale(let layer): " × kept \(layer)"
                 case .add(let value): " + \(name(value))"
                 case .addPart(let part): " + \(columns(part))"
                 case .addHeads(let value, _, let entry): " + \(name(value)) ⊗ \(entry.name)"

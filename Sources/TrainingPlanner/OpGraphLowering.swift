@@ -367,7 +367,9 @@ private struct Lowering {
     }
 
     private func activationGradient(_ layer: Int, _ active: ValueIndex, from column: Int = 0) -> [ValueStep] {
-        dropout(layer, from: column) + [model.activation == .elu ? .eluGradient(active) : .reluGradient(active)]
+        // Where `active` has its dropout behind it, what was dropped is 0 there, and dies with what the activation killed.
+        let kept = isPlain ? dropout(layer).map { _ in .keptScale(layer) } : dropout(layer, from: column)
+        return kept + [model.activation == .elu ? .eluGradient(active) : .reluGradient(active)]
     }
 
     /// From the gradient of a layer's output to that of its sum.

@@ -20,7 +20,7 @@ struct Search {
     /// What can be made again, and is needed later only for what is made of it.
     private let isStep: [Bool]
     /// By operation: what it takes with all rows.
-    private let opSeconds: [Double]
+    private let opCosts: [OpCost]
     private(set) var evaluations = 0
     /// The last decision that was worked out for each number of rows, for the reasons.
     private var looked: [Int: Decision] = [:]
@@ -54,13 +54,13 @@ struct Search {
         sources = analysis.kinds.map { kind in
             kind.filter { !analysis.gatheredIn[$0].isEmpty && analysis.sliceable[$0] }
         }.filter { !$0.isEmpty }
-        let opSeconds = analysis.graph.ops.map { analysis.graph.seconds($0, budget) }
-        self.opSeconds = opSeconds
+        let opCosts = analysis.graph.ops.map { analysis.graph.cost($0, budget) }
+        self.opCosts = opCosts
         isSoonerMade = analysis.values.indices.map { value in
             guard recomputable.contains(value), analysis.gatheredIn[value].count < 2 else { return false }
             let bytes = Double(analysis.graph.image.nodes * analysis.values[value].width * 4)
             let moved = bytes / budget.link.bytesPerSecond + bytes / budget.link.storeBytesPerSecond
-            return analysis.producers[value].reduce(0) { $0 + opSeconds[$1] } < moved
+            return analysis.producers[value].reduce(0) { $0 + opCosts[$1].seconds } < moved
         }
         self.tables =
             tables
@@ -95,7 +95,7 @@ struct Search {
 
     private func candidate(_ layout: Layout, _ usage: DeviceUsage) -> Candidate {
         let spills = SpillMap(layout, hostBytesMax: budget.hostBytes, findsOffsets: false)
-        let costs = layout.costs(spills, budget, opSeconds)
+        let costs = layout.costs(spills, budget, opCosts)
         return Candidate(
             layout: layout, usage: usage, spills: spills, costs: costs,
             seconds: costs.reduce(0) { $0 + $1.seconds(budget).pass })
@@ -359,7 +359,7 @@ struct Search {
         let empty = candidate(layout, usage)
         // Whatever stays, this is to be computed.
         let floor = empty.costs.reduce(0) {
-            $0 + $1.computeSeconds + Double($1.commands) * budget.device.secondsPerCommand * 0.5
+            $0 + $1.computeSeconds + Double($1.computeCommands) * budget.device.secondsPerCommand * 0.5
         }
         guard empty.commands <= Planner.commandsMax, floor < limit else { return nil }
         var room = budget.deviceBytes

@@ -273,7 +273,7 @@ import Testing
             var step = sk_step()
             step.kind = Int32(SK_STEP_DROPOUT)
             step.stream = 3
-            step.threshold = UInt32(Double(probability) * 0x1p32)
+            step.threshold = UInt32((Double(probability) * 0x1p16).rounded())
             step.constant = 1 / (1 - probability)
             step.first_column = UInt32(firstColumn)
             withUnsafePointer(to: step) { step in

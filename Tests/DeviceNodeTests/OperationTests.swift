@@ -213,10 +213,10 @@ import Vocabulary
         builder.add(.measure(Measure(place: builder.buffer(bytes), byteCount: bytes)))
         let rig = try Rig(memoryBytes: builder.memory, threads: 2)
         let rates = try #require(try rig.ring(try rig.load(builder.program), Self.arguments([])).rates)
-        for rate in [
-            rates.copyBytesPerSecond, rates.wideGatherBytesPerSecond, rates.narrowGatherBytesPerSecond,
-            rates.productFlops, rates.tileProductFlops, rates.mapElementsPerSecond,
-        ] { #expect(rate > 1e6 && rate < 1e16) }
+        for rate in Completion.Rates.perSecond {
+            #expect(rates[keyPath: rate] > 1 && rates[keyPath: rate] < 1e16, "\(rate)")
+        }
+        #expect(rates.threads == 2 && rates.cores > 0)
         let small = Program(
             buffers: [Program.Buffer(offset: 0, byteCount: Measure.byteCountMin)],
             commands: [

@@ -98,17 +98,14 @@ enum Reference {
         return [c0, c1, c2, c3]
     }
 
-    static func word(row: Int, column: Int, epoch: UInt32, stream: UInt32, seed: UInt64) -> UInt32 {
-        philox(
-            counter: (UInt32(column / 4), UInt32(row), epoch, stream),
-            key: (UInt32(truncatingIfNeeded: seed), UInt32(truncatingIfNeeded: seed >> 32)))[column % 4]
-    }
-
     /// What dropout multiplies an element with.
     static func dropout(row: Int, column: Int, epoch: UInt32, stream: UInt32, seed: UInt64, probability: Float) -> Float
     {
-        let word = word(row: row, column: column, epoch: epoch, stream: stream, seed: seed)
-        return word >= UInt32(Double(probability) * 0x1p32) ? 1 / (1 - probability) : 0
+        let words = philox(
+            counter: (UInt32(column / 8), UInt32(row), epoch, stream),
+            key: (UInt32(truncatingIfNeeded: seed), UInt32(truncatingIfNeeded: seed >> 32)))
+        let half = words[column % 8 / 2] >> (column % 2 == 0 ? 0 : 16) & 0xFFFF
+        return Double(half) >= (Double(probability) * 65_536).rounded() ? 1 / (1 - probability) : 0
     }
 
     struct Loss {

@@ -55,7 +55,10 @@ import Vocabulary
     private static let wrong = MeasuredRates(json: [
         "bytes_per_second": 1_000_000, "rtt_nanoseconds": 1_000_000, "product_flops_per_second": 1_000_000,
         "wide_gather_bytes_per_second": 1_000_000, "narrow_gather_bytes_per_second": 1_000_000,
-        "copy_bytes_per_second": 1_000_000,
+        "copy_bytes_per_second": 1_000_000, "gradient_flops_per_second": 1_000_000,
+        "scored_edges_per_second": 1_000, "attended_edges_per_second": 1_000, "drop_elements_per_second": 1_000_000,
+        "map_elements_per_second": 1_000_000, "loss_elements_per_second": 1_000_000, "commands_per_second": 1_000,
+        "open_bytes_per_second": 1_000_000, "threads": 1, "cores": 1,
     ])
 
     @Test(

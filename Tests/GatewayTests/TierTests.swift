@@ -60,7 +60,12 @@ import Vocabulary
         let json: JSON = [
             "bytes_per_second": 250_000_000, "rtt_nanoseconds": 400_000, "product_flops_per_second": 90_000_000_000,
             "wide_gather_bytes_per_second": 20_000_000_000, "narrow_gather_bytes_per_second": 4_000_000_000,
-            "copy_bytes_per_second": 6_000_000_000, "ssd_read_bytes_per_second": 700_000_000,
+            "copy_bytes_per_second": 6_000_000_000, "gradient_flops_per_second": 70_000_000_000,
+            "scored_edges_per_second": 100_000_000, "attended_edges_per_second": 10_000_000,
+            "drop_elements_per_second": 2_000_000_000, "map_elements_per_second": 7_000_000_000,
+            "loss_elements_per_second": 900_000_000,
+            "commands_per_second": 110_000, "open_bytes_per_second": 2_400_000_000, "threads": 2, "cores": 4,
+            "ssd_read_bytes_per_second": 700_000_000,
             "ssd_write_bytes_per_second": 300_000_000,
         ]
         let rates = MeasuredRates(json: json)
@@ -71,8 +76,14 @@ import Vocabulary
         #expect(budget.link.bytesPerSecond == 2.5e8 && abs(budget.link.roundTripSeconds - 4e-4) < 1e-12)
         #expect(budget.device.productFlopsPerSecond == 9e10 && budget.device.streamBytesPerSecond == 1.2e10)
         #expect(budget.ssd.readBytesPerSecond == 7e8 && budget.ssd.writeBytesPerSecond == 3e8)
-        // A row of 1 KiB and one of 64 bytes cost what was measured.
-        for (bytes, rate) in [(1024.0, 2e10), (64, 4e9)] {
+        #expect(budget.device.gradientFlopsPerSecond == 7e10 && budget.device.secondsPerCommand > 9e-6)
+        #expect(budget.device.threads == 2 && !budget.device.sealsOnComputeCores)
+        #expect(budget.link.sealBytesPerSecond == 2.4e9)
+        // A row of 1 KiB and one of 32 bytes cost what was measured, and an edge with attention what is beyond them.
+        #expect(
+            abs(
+                budget.device.secondsPerAttendedEdge - (1e-7 - 64 / budget.device.gatherBytesPerSecond)) < 1e-15)
+        for (bytes, rate) in [(1024.0, 2e10), (32, 4e9)] {
             let seconds = bytes / budget.device.gatherBytesPerSecond + budget.device.secondsPerEdge
             #expect(abs(seconds - bytes / rate) < 1e-12)
         }

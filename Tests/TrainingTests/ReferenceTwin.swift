@@ -256,14 +256,16 @@ struct ReferenceTwin {
     private func dropped(_ x: Tape.Value, _ epoch: Int, layer: Int, _ tape: Tape) -> Tape.Value {
         let probability = Float((layer == 0 ? spec.inputDropout : spec.dropout).value)
         guard probability > 0 else { return x }
-        let threshold = UInt32(Double(probability) * 4_294_967_296)
+        let threshold = UInt32((Double(probability) * 65_536).rounded())
         let width = x.value.columns
         return tape.scaled(
             x,
             x.value.values.indices.map { index in
-                let word = random(
-                    row: index / width, column: index % width, epoch: UInt32(epoch), stream: UInt32(layer))
-                return word < threshold ? 0 : 1 / (1 - Double(probability))
+                let (row, column) = (index / width, index % width)
+                let word = philox(
+                    key: (spec.seed, 0), counter: [UInt32(column / 8), UInt32(row), UInt32(epoch), UInt32(layer)]
+                )[column % 8 / 2]
+                return word >> (16 * UInt32(column % 2)) & 0xFFFF < threshold ? 0 : 1 / (1 - Double(probability))
             })
     }
 

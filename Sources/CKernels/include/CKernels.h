@@ -36,7 +36,7 @@ enum {
 typedef struct {
   int32_t kind;
   uint32_t stream;
-  uint32_t threshold;     // dropout: an element dies when its word is less
+  uint32_t threshold;     // dropout: an element dies when its 16 bits are less
   uint32_t first_column;  // dropout: column of the whole matrix that column 0 is
   float constant;         // scale, dropout's 1 / (1 - p), or what keeps a deviation above 0
   const float *values;
