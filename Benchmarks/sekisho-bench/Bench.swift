@@ -17,7 +17,8 @@ enum Bench {
                            sekisho-bench training ARRAY-FOLDER FEATURES HIDDEN CLASSES [--threads N]
                            sekisho-bench kernels ARRAY-FOLDER [--threads N]
                     accuracy trains the shipped specifications (config/specs) on the real data sets.
-                    training answers lines such as "gcn 5" with the seconds of that many training epochs, as JSON.
+                    training answers lines such as "gcn 5 memory=50 evaluate" with the seconds of that many training
+                    epochs and a profile: milliseconds of each kind of work, measured and as forecast, as JSON.
                     kernels answers lines such as "spmm 64" with the seconds of that operation, as JSON.
 
                     """.utf8))

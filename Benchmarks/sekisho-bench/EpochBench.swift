@@ -48,6 +48,8 @@ final class EpochBench {
         var chunkRows: Int?
         /// Figures after each epoch, too, as a run has them.
         var evaluates = false
+        /// Measures the rates and makes the plan again, whatever was asked before.
+        var plansAnew = false
         /// Trains that many epochs from the start and tells the digest of the weights.
         var wantsWeights = false
 
@@ -64,6 +66,7 @@ final class EpochBench {
                 case ("rows", let value?): chunkRows = value
                 case ("evaluate", nil): evaluates = true
                 case ("weights", nil): wantsWeights = true
+                case ("anew", nil): plansAnew = true
                 default: throw BenchError(reason: "unknown option \(word)")
                 }
             }
@@ -91,6 +94,7 @@ final class EpochBench {
             return "{\"weights\": \"\(model.weightsDigest.hex)\"}"
         }
         var run: Run
+        if question.plansAnew { runs[question.name] = nil }
         if let known = runs[question.name] { run = known } else { run = try await start(question) }
         var seconds: [Double] = []
         var works: [Completion.Work] = []

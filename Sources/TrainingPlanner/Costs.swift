@@ -404,11 +404,11 @@ extension OpGraph {
                 + Self.edgeShare(heads) * budget.device.secondsPerAttendedEdge)
     }
 
-    /// What an edge with so many heads costs, of one with four: whole parts of a vector.
+    /// What an edge with so many heads costs, of one with four: its own part, and that of its lanes of a vector.
     private static func edgeShare(_ heads: Int) -> Double {
-        var lanes = 4
+        var lanes = 1
         while lanes < min(heads, 16) { lanes *= 2 }
-        return Double(heads > 16 ? (heads + 15) / 16 * 16 : lanes) / 4
+        return Double(2 + (heads > 16 ? (heads + 15) / 16 * 16 : lanes)) / 6
     }
 
     /// With the rows that matter to it.
@@ -436,9 +436,9 @@ extension OpGraph {
             }
         }
         switch op.kind {
-        case .map(_, let to, let steps): return passes(values[to].width, 0.5) + chain(steps, width: values[to].width)
-        case .part(_, let to, let steps): return passes(to.count, 0.5) + chain(steps, width: to.count)
-        case .headDots(let value, _, _, _, _): return passes(values[value].width)
+        case .map(_, let to, let steps): return passes(values[to].width) + chain(steps, width: values[to].width)
+        case .part(_, let to, let steps): return passes(to.count) + chain(steps, width: to.count)
+        case .headDots(let value, _, _, _, _): return passes(values[value].width, 1.5)
         case .columnSum(let value, _, _): return passes(values[value].width)
         case .product(_, let entry, let transposed, let to, _, let steps):
             let inner = transposed ? entry.columns : entry.rows
@@ -458,7 +458,7 @@ extension OpGraph {
             let sums = gradient.isOfSources ? 2 : 1
             return self.attention(
                 width: sums * attention.heads * attention.headWidth, heads: attention.heads, budget)
-                + 0.5 * self.attention(width: 0, heads: attention.heads, budget)
+                + self.attention(width: 0, heads: attention.heads, budget)
         case .loss(let outputs, _):
             // Rows without a target are passed over, the others cost something whatever their width.
             let labelled = Double(image.labelled.dropFirst().reduce(0, +))
