@@ -394,9 +394,13 @@ struct Search {
     /// The plan that needs the least device memory.
     func least() -> TrainingPlan? {
         var least: TrainingPlan?
-        for rows in chunkRows {
+        // Of a small graph, what moves can take more room in its slots than all of it does.
+        let starts = chunkRows.flatMap { rows in
+            [emptiest(rows), Decision(chunkRows: rows, values: analysis.values.count)]
+        }
+        for start in starts {
             for recomputes in [false, true] {
-                var decision = emptiest(rows)
+                var decision = start
                 (decision.fetchesNodeSections, decision.takesTurns) = (true, true)
                 if recomputes { for value in recomputable { decision.ways[value] = .recompute } }
                 while true {

@@ -108,7 +108,9 @@ import Vocabulary
         }
     }
 
-    @Test("more device memory never makes the forecast slower", arguments: [UInt64(8)])
+    @Test(
+        "more device memory makes the forecast no slower, but for the two percent that a plan may be from the best",
+        arguments: [UInt64(8)])
     func monotonic(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
         for _ in 0..<5 {
@@ -120,7 +122,7 @@ import Vocabulary
                 let budget = Budget(deviceBytes: Int(Double(all.forecast.deviceBytes) * share), hostBytes: 1 << 40)
                 guard let plan = try? Planner.plan(model: model, image: image, budget: budget) else { break }
                 #expect(plan.forecast.deviceBytes <= budget.deviceBytes)
-                #expect(plan.forecast.secondsPerEpoch >= previous, "seed \(seed) at \(share)")
+                #expect(plan.forecast.secondsPerEpoch >= previous / 1.02, "seed \(seed) at \(share)")
                 previous = plan.forecast.secondsPerEpoch
             }
         }
