@@ -14,8 +14,6 @@ package struct PassCost: Hashable, Sendable {
     /// Commands that fetch and that store.
     package internal(set) var fetches = 0
     package internal(set) var stores = 0
-    /// Pieces in which rows come, of which the first is waited for.
-    package internal(set) var pieces = 1
     /// Sealed bytes over the link.
     package internal(set) var fetchedBytes = 0
     package internal(set) var storedBytes = 0
@@ -65,8 +63,8 @@ package struct PassCost: Hashable, Sendable {
         let store = crossing(storedBytes, stores, budget.link.storeBytesPerSecond)
         let ssdRead = Double(ssdReadBytes) / budget.ssd.readBytesPerSecond
         let ssdWrite = Double(ssdWrittenBytes) / budget.ssd.writeBytesPerSecond
-        // Filling and draining the queues: the first piece comes, and the last one goes, while nothing is computed.
-        let ends = (max(fetch, ssdRead) + max(store, ssdWrite)) / Double(pieces)
+        // Filling and draining the queues.
+        let ends = fetchedBytes + storedBytes > 0 ? 2 * roundTrip : 0
         let pass =
             takesTurns
             ? compute + max(fetch, ssdRead) + max(store, ssdWrite)
@@ -166,7 +164,6 @@ extension Layout {
         costs.reserveCapacity(passes.count)
         for pass in passes.indices {
             var cost = PassCost(takesTurns: decision.takesTurns)
-            if passes[pass].sliced.isEmpty { cost.pieces = table.spans }
             for value in passes[pass].reloads { addReload(value, spills, &cost) }
             addSlices(pass, spills, budget, &cost)
             for step in passes[pass].steps { add(step, spills, budget, opCosts, &cost) }
