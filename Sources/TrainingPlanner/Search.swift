@@ -247,9 +247,10 @@ struct Search {
 
     /// Whether everything fits that is ever in use at once.
     func fitsResident() -> Bool {
-        guard let rows = chunkRows.first(where: { $0 <= 4096 }) else { return false }
-        let all = Decision(chunkRows: rows, values: analysis.values.count)
-        return DeviceUsage(layout(all)).leastBytes <= budget.deviceBytes
+        chunkRows.contains { rows in
+            let all = Decision(chunkRows: rows, values: analysis.values.count)
+            return DeviceUsage(layout(all)).leastBytes <= budget.deviceBytes
+        }
     }
 
     /// Narrows sources until the least fits; `nil` if it never does.
@@ -395,6 +396,12 @@ struct Search {
     func least() -> TrainingPlan? {
         var least: TrainingPlan?
         for rows in chunkRows {
+            // Of a few chunks, what moves takes more room in its slots than all of it would.
+            let resident = candidate(Decision(chunkRows: rows, values: analysis.values.count))
+            if resident.commands <= Planner.commandsMax {
+                let plan = plan(resident)
+                if plan.forecast.deviceBytes < least?.forecast.deviceBytes ?? .max { least = plan }
+            }
             for recomputes in [false, true] {
                 var decision = emptiest(rows)
                 (decision.fetchesNodeSections, decision.takesTurns) = (true, true)
