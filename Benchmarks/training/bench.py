@@ -224,7 +224,7 @@ def run(folder, floor):
                  TARGETS.get(("slow", share)))
             note(graph, f"R2 {model} {share} %: MiB over the link an epoch against the working set beyond memory, once",
                  (cut["fetchedBytes"] + cut["storedBytes"]) / 2**20, cut["leastLinkBytes"] / 2**20, TARGETS["link"])
-            note(graph, f"R2 {model} {share} %: the same against that once for each of forward, backward and evaluation",
+            note(graph, f"R2 {model} {share} %: the same against thrice that (forward, backward, evaluation)",
                  (cut["fetchedBytes"] + cut["storedBytes"]) / 2**20, 3 * cut["leastLinkBytes"] / 2**20)
             note_forecast(graph, f"R4 {model} {share} %: predicted against measured", cut, slow)
             bits = ours.ask(f"{model} 2 memory={share} weights")

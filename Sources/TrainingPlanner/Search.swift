@@ -127,7 +127,8 @@ struct Search {
     mutating func best(below limit: Double = .infinity) -> Candidate? {
         var best: Candidate?
         // What takes so little as numbers of nodes is fetched, and buffers are halved, only where nothing else is left.
-        for tightness in 0...2 where best == nil && (isSmall || mayFit(tightness)) {
+        for tightness in 0...2
+        where best == nil && (analysis.graph.image.nodes < 1 << 14 || isSmall || mayFit(tightness)) {
             var fits = false
             for rows in chunkRows where isPromising(rows) || !fits {
                 guard let start = start(rows, tightness, below: best.map { $0.seconds * Self.gain } ?? limit, &fits)
@@ -247,9 +248,10 @@ struct Search {
 
     /// Whether everything fits that is ever in use at once.
     func fitsResident() -> Bool {
-        guard let rows = chunkRows.first(where: { $0 <= 4096 }) else { return false }
-        let all = Decision(chunkRows: rows, values: analysis.values.count)
-        return DeviceUsage(layout(all)).leastBytes <= budget.deviceBytes
+        chunkRows.contains { rows in
+            let all = Decision(chunkRows: rows, values: analysis.values.count)
+            return DeviceUsage(layout(all)).leastBytes <= budget.deviceBytes
+        }
     }
 
     /// Narrows sources until the least fits; `nil` if it never does.
