@@ -169,16 +169,13 @@ import Vocabulary
         }
     }
 
-    @Test(
-        "planning a large graph looks at a bounded number of decisions, at any budget",
-        arguments: [(Aggregation.gcn, [128, 256, 40]), (.sage, [128, 256, 256, 40]), (.gat, [128, 256, 40])])
-    func quick(aggregation: Aggregation, widths: [Int]) throws {
-        let model = ModelShape(
-            aggregation: aggregation, widths: widths, dropsFeatures: false, dropsHidden: true,
-            activation: aggregation == .gat ? .elu : .relu, attention: .init(heads: 4, outputHeads: 1))
-        let image = Self.image(model, nodes: 1_000_000, degree: 20)
+    @Test("planning looks at a bounded number of decisions, at any budget", arguments: usual.map(\.name))
+    func quick(name: String) throws {
+        let (_, model, nodes, degree) = try #require(Self.usual.first { $0.name == name })
+        let image = Self.image(model, nodes: nodes, degree: degree)
         let all = try Planner.plan(
             model: model, image: image, budget: Budget(deviceBytes: 1 << 40, hostBytes: 1 << 40))
+        var times: [String] = []
         for percent in [100, 50, 25, 12, 5] {
             let budget = Budget(deviceBytes: all.forecast.deviceBytes * percent / 100, hostBytes: 1 << 40)
             var best = Double.infinity
@@ -189,9 +186,10 @@ import Vocabulary
                 #expect(plan.forecast.deviceBytes <= budget.deviceBytes)
                 #expect(plan.evaluations <= 500)
             }
-            // The time is for docs/performance.md; other work on the machine decides it too.
-            print("planning \(aggregation) of \(widths.count - 1) layers at \(percent) %: \(best * 1000) ms")
+            times.append(String((best * 10_000).rounded() / 10))
         }
+        // The times are for docs/performance.md; other work on the machine decides them too.
+        print("planning \(name) with 100, 50, 25, 12 and 5 %: \(times.joined(separator: ", ")) ms")
     }
 
     @Test("with half and a quarter of its memory, an attention moves fewer bytes than it lacks")
