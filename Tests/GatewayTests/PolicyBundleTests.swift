@@ -57,9 +57,9 @@ import Vocabulary
             let files = try PolicyFolder(enclave.policies)
             let mine = try PolicyKeyFile.sign(
                 proposal.statement, of: files, with: enclave.policyKey(of: enclave.reviewer))
+            let changed = (mine.hasPrefix("0") ? "1" : "0") + mine.dropFirst()
             let cases: [(PersonID, String, String)] = [
-                (enclave.custodian, mine, "not chika's"),
-                (enclave.reviewer, String(mine.dropLast(2)) + "00", "not dai's"),
+                (enclave.custodian, mine, "not chika's"), (enclave.reviewer, changed, "not dai's"),
                 (enclave.reviewer, "", "not dai's"), (enclave.reviewer, mine.uppercased(), "not dai's"),
                 (enclave.steward, mine, "no signing key"), (enclave.researcher, mine, "role"),
             ]
